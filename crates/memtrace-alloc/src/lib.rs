@@ -1,0 +1,1 @@
+//! The global-allocator hook of memtrace and the recorder behind it

@@ -1,0 +1,1 @@
+//! The memtrace program: reports and differences of saved snapshots

@@ -1,0 +1,1 @@
+//! Views of a memtrace snapshot for other tools

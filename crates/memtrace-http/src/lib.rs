@@ -1,0 +1,1 @@
+//! An axum router that serves what grew between two memtrace snapshots

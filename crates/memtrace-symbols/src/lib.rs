@@ -1,0 +1,1 @@
+//! Addresses in object files to function, file and line, inlined frames included

@@ -1,0 +1,1 @@
+//! The calling stack as return addresses, without allocating and without frame pointers
