@@ -1,0 +1,205 @@
+//! Page sources: where a heap gets its address space from and gives it back to.
+//!
+//! # Mechanism
+//! [`SystemPages`] asks the kernel for private anonymous memory (`mmap`), which arrives zeroed and
+//! costs no physical memory until it is touched. The kernel aligns to a page; a larger alignment
+//! is had by mapping `size + align - page` bytes and unmapping the two ends that are not wanted,
+//! so that what stays mapped is exactly what was asked for.
+//!
+//! # Invariants
+//! What every [`PageSource`] promises, and the heap relies on:
+//!
+//! - **I1** A non-null result of `map` is aligned to the alignment asked for.
+//! - **I2** Its `size` bytes are readable, writable, zero, and belong to the caller alone until
+//!   they are unmapped.
+//! - **I3** Failure is a null pointer: no panic, no partial mapping left behind.
+//! - **I4** No call allocates through the global allocator.
+//!
+//! # Cost
+//! One system call a map or unmap (about 1 µs), up to five for a map aligned above a page; the
+//! first touch of each page costs a fault (about 0.1–0.25 µs for 4 KiB, and zeroing).
+#![expect(unsafe_code, reason = "maps and unmaps memory with the system calls of libc")]
+
+use core::ptr;
+
+/// The granularity of every mapping, in bytes: sizes passed to a [`PageSource`] are multiples.
+///
+/// Where the hardware page is larger (16 or 64 KiB on some systems) the kernel rounds a mapping's
+/// length up by itself; trimming then works in the larger unit as long as sizes are multiples of
+/// it, which the arenas of a heap are.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A supplier of zeroed, page-aligned memory.
+///
+/// # Safety
+/// An implementation upholds I1 to I4 of the [module documentation](self): a non-null result of
+/// [`map`](Self::map) or [`remap`](Self::remap) is aligned, readable and writable for the whole
+/// size, not handed to anyone else, and (for `map`) zeroed; no method panics or allocates through
+/// the global allocator.
+pub unsafe trait PageSource {
+    /// Maps `size` bytes of zeroed memory aligned to `align`, or returns null.
+    ///
+    /// `size` is a non-zero multiple of [`PAGE_SIZE`]; `align` is a power of two, and one below
+    /// the page size is satisfied by any page.
+    fn map(&self, size: usize, align: usize) -> *mut u8;
+
+    /// Gives `size` bytes at `ptr` back.
+    ///
+    /// # Safety
+    /// `ptr` and `size` are exactly those of one earlier [`map`](Self::map) (or of a later
+    /// [`remap`](Self::remap) of it) on this source, not unmapped since, and nothing refers to
+    /// that memory any more.
+    unsafe fn unmap(&self, ptr: *mut u8, size: usize);
+
+    /// Changes the size of a mapping, moving it if it must, and returns where it lies now; or
+    /// returns null and leaves the mapping as it was.
+    ///
+    /// The first `min(old_size, new_size)` bytes are kept; bytes beyond `old_size` are zero. The
+    /// result is aligned to a page and to no more. The default declines, and the heap then copies.
+    ///
+    /// # Safety
+    /// As for [`unmap`](Self::unmap) with `old_size`; `new_size` is a non-zero multiple of
+    /// [`PAGE_SIZE`]. On success the old address must not be used again.
+    unsafe fn remap(&self, ptr: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
+        let _ = (ptr, old_size, new_size);
+        ptr::null_mut()
+    }
+}
+
+/// Pages from the kernel: private, anonymous, not reserved in swap, zeroed.
+///
+/// ```
+/// use memtrace_heap::{PAGE_SIZE, PageSource, SystemPages};
+///
+/// let ptr = SystemPages.map(16 * PAGE_SIZE, 1 << 20);
+/// assert!(!ptr.is_null());
+/// assert_eq!(ptr.addr() % (1 << 20), 0);
+/// // SAFETY: just mapped with this size, and nothing refers to it.
+/// unsafe { SystemPages.unmap(ptr, 16 * PAGE_SIZE) };
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemPages;
+
+// SAFETY: I1 by `map_trimmed` or the check before it; I2 by mmap's contract for private anonymous
+// mappings; I3 because a failed call yields null and leaves nothing mapped; I4 because only system
+// calls are made.
+unsafe impl PageSource for SystemPages {
+    fn map(&self, size: usize, align: usize) -> *mut u8 {
+        // Tried plainly first: a second arena usually lands right below the first, aligned.
+        let ptr = map_anonymous(size);
+        if ptr.is_null() || align <= PAGE_SIZE || ptr.addr() & align.wrapping_sub(1) == 0 {
+            return ptr;
+        }
+        // SAFETY: mapped above with this size and never handed out.
+        unsafe { unmap(ptr, size) };
+        map_trimmed(size, align)
+    }
+
+    unsafe fn unmap(&self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise is the one `unmap` asks for.
+        unsafe { unmap(ptr, size) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn remap(&self, ptr: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller names one whole live mapping that nothing else refers to; the kernel
+        // moves it or fails without touching it.
+        let moved = unsafe { libc::mremap(ptr.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };
+        if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() }
+    }
+}
+
+/// Maps `size` bytes wherever the kernel likes; null on failure.
+fn map_anonymous(size: usize) -> *mut u8 {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing that
+    // exists.
+    let ptr = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
+    if ptr == libc::MAP_FAILED { ptr::null_mut() } else { ptr.cast() }
+}
+
+/// Maps more than `size` bytes and unmaps both ends so that `size` aligned bytes remain.
+fn map_trimmed(size: usize, align: usize) -> *mut u8 {
+    // The kernel's own alignment is at least PAGE_SIZE, so this much surely holds an aligned run.
+    let Some(padded) = size.checked_add(align.wrapping_sub(PAGE_SIZE)) else {
+        return ptr::null_mut();
+    };
+    let raw = map_anonymous(padded);
+    if raw.is_null() {
+        return raw;
+    }
+    let mask = align.wrapping_sub(1);
+    let head = align.wrapping_sub(raw.addr() & mask) & mask;
+    let kept = raw.wrapping_add(head);
+    let tail = padded.wrapping_sub(head).wrapping_sub(size);
+    if head != 0 {
+        // SAFETY: the first `head` bytes of `raw`'s mapping, never handed out.
+        unsafe { unmap(raw, head) };
+    }
+    if tail != 0 {
+        // SAFETY: the last `tail` bytes of `raw`'s mapping, never handed out.
+        unsafe { unmap(kept.wrapping_add(size), tail) };
+    }
+    kept
+}
+
+/// Unmaps; a failure (the kernel out of mapping slots) leaks the pages, which stay harmless.
+///
+/// # Safety
+/// The range is whole pages of a live mapping that nothing refers to.
+unsafe fn unmap(ptr: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    let _ = unsafe { libc::munmap(ptr.cast(), size) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map_write_unmap(size: usize, align: usize) {
+        let ptr = SystemPages.map(size, align);
+        assert!(!ptr.is_null(), "size {size} align {align}");
+        assert_eq!(ptr.addr() % align, 0);
+        for at in [0, size / 2, size - 1] {
+            // SAFETY: inside the `size` bytes just mapped.
+            let byte = unsafe { &mut *ptr.add(at) };
+            assert_eq!(*byte, 0);
+            *byte = 0xa5;
+        }
+        // SAFETY: mapped above with this size; the references are gone.
+        unsafe { SystemPages.unmap(ptr, size) };
+    }
+
+    #[test]
+    fn every_alignment_is_honoured_and_the_memory_is_zero() {
+        for shift in 0..=26 {
+            map_write_unmap(PAGE_SIZE, 1 << shift);
+            map_write_unmap(5 * PAGE_SIZE, 1 << shift);
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_null_and_not_a_panic() {
+        assert!(SystemPages.map(usize::MAX & !(PAGE_SIZE - 1), 1).is_null());
+        assert!(SystemPages.map(1 << 62, 1 << 62).is_null());
+        assert!(SystemPages.map(PAGE_SIZE, 1 << 63).is_null());
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn remap_keeps_the_contents_and_zeroes_what_it_adds() {
+        let ptr = SystemPages.map(PAGE_SIZE, 1);
+        // SAFETY: one mapped page.
+        unsafe { ptr.write_bytes(7, PAGE_SIZE) };
+        // SAFETY: `ptr` is one whole live mapping of PAGE_SIZE bytes.
+        let grown = unsafe { SystemPages.remap(ptr, PAGE_SIZE, 64 * PAGE_SIZE) };
+        assert!(!grown.is_null());
+        // SAFETY: 64 pages are mapped at `grown`.
+        let bytes = unsafe { core::slice::from_raw_parts(grown, 64 * PAGE_SIZE) };
+        assert!(bytes[..PAGE_SIZE].iter().all(|&byte| byte == 7));
+        assert!(bytes[PAGE_SIZE..].iter().all(|&byte| byte == 0));
+        // SAFETY: the mapping as `remap` left it.
+        unsafe { SystemPages.unmap(grown, 64 * PAGE_SIZE) };
+    }
+}
