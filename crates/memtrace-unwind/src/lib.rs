@@ -1,1 +1,85 @@
-//! The calling stack as return addresses, without allocating and without frame pointers
+//! The calling stack as call addresses, without allocating and without frame pointers.
+//!
+//! ```
+//! let stack = memtrace_unwind::StackBounds::current();
+//! let mut call_addrs = [0; 25];
+//! let walk = memtrace_unwind::capture(&stack, &mut call_addrs);
+//! assert!(walk.len > 1);
+//! ```
+//!
+//! A default release build of a Rust program has no frame pointers, but every function in it has an
+//! entry in `.eh_frame`, because a panic must be able to unwind through it. The entry says where the
+//! caller's frame begins and where the return address is stored. This crate reads those entries in
+//! place, turns each into a one-word [`Rule`], keeps the rule in a process-wide table, and follows
+//! rules from frame to frame. A function that does keep a frame pointer has a rule that says so, and
+//! is walked by it: frame pointers are a property of each function, never a mode of the build.
+//!
+//! The path of one capture, in the order of the modules below:
+//!
+//! 1. [`capture`] takes the caller's registers,
+//! 2. [`StackBounds`] says which memory may be read,
+//! 3. [`walk`] asks for the [`Rule`] of each address and steps outward,
+//! 4. the table answers from memory, or, for an address seen for the first time,
+//! 5. finds the loaded object that holds the address and interprets its unwind tables.
+//!
+//! # What is promised
+//!
+//! - Nothing here allocates, panics, or takes a lock that other code may hold. (One exception: before
+//!   glibc 2.35, an address seen for the first time is looked up with `dl_iterate_phdr`, which takes
+//!   the loader's lock.)
+//! - A stack that could not be followed to its outermost frame is marked [`End::Truncated`], never
+//!   passed off as complete.
+//! - A *call address* lies inside the calling instruction (return address − 1) or, below a signal
+//!   frame, is the interrupted instruction itself: it can be given to a symbolizer as it stands.
+//!
+//! # Targets
+//!
+//! x86_64 Linux is walked as described. Every other target is walked by the `backtrace` crate behind
+//! the same functions; that walker can be built here too, with the feature `portable`, and is the
+//! oracle of this crate's tests.
+//!
+//! # Limits
+//!
+//! Code registered at run time (a JIT's) is not known and truncates the stack. When a library is
+//! unloaded and other code is loaded at the same address, [`forget_unloaded`] must be called before
+//! the rules there are right again.
+
+#![no_std]
+#![deny(unsafe_code)]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+mod bounds;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod cfi;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod entry;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod expression;
+mod object;
+#[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
+pub mod portable;
+mod rule;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod table;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod walker;
+
+pub use bounds::StackBounds;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use entry::{capture, function_range, prepare};
+pub use object::{LoadedObject, for_each_object};
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub use portable::{capture, function_range, prepare};
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub use portable::{forget_unloaded, rule_table};
+pub use rule::{CfaBase, End, Registers, Rule, Walk};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use table::{forget_unloaded, rule_table};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use walker::{Rules, walk};

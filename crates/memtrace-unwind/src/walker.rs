@@ -1,0 +1,313 @@
+//! The walk itself: safe code over a closure that reads words.
+//!
+//! # Invariants
+//!
+//! - **I1** Every address handed to `read_word` is a multiple of 8 and lies either within the given
+//!   stack bounds or within [`FOREIGN_WINDOW`] bytes above the stack pointer at which the walk
+//!   entered a stack that is not the thread's own (a signal's alternate stack, a coroutine's).
+//! - **I2** Stepping by CFI, the stack pointer strictly rises, except across a signal frame, which
+//!   may lie on another stack. With at most `out.len() + 1` steps a walk always ends.
+//!
+//! # Cost
+//!
+//! Three loads and a table look-up a frame.
+
+use crate::bounds::StackBounds;
+use crate::rule::{CfaBase, End, Registers, Rule, Walk};
+
+/// How far above the stack pointer a stack of unknown size is trusted to reach, in bytes.
+const FOREIGN_WINDOW: u64 = 16 << 20;
+
+/// What [`walk`] needs to know about code.
+pub trait Rules {
+    /// Returns the rule for the instruction at `call_addr`.
+    fn rule(&mut self, call_addr: u64) -> Rule;
+
+    /// Steps by interpreting the unwind tables, for a rule that does not fit one word.
+    ///
+    /// Returns the caller's registers, or `None` if the tables do not say or a word is out of reach.
+    fn interpret(
+        &mut self,
+        registers: Registers,
+        read_word: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Option<Registers>;
+}
+
+/// Follows the stack outward from `start` and writes call addresses to `out`, newest first.
+///
+/// `start` is the first frame reported. `read_word` returns the 8 bytes at an address, or `None` if
+/// they are out of reach; which addresses it is asked for is bounded by `stack` (see the invariants
+/// of this module), so that it may be a plain load, or a look-up in a synthetic stack.
+///
+/// **Cost**: proportional to the number of frames.
+pub fn walk(
+    start: Registers,
+    stack: &StackBounds,
+    rules: &mut impl Rules,
+    mut read_word: impl FnMut(u64) -> Option<u64>,
+    out: &mut [u64],
+) -> Walk {
+    let mut registers = start;
+    let mut foreign = Window::above(start.sp, stack);
+    let mut len = 0;
+    loop {
+        match out.get_mut(len) {
+            Some(slot) => *slot = registers.call_addr(),
+            None => {
+                // One step more than reported tells a stack that just fits from one that was cut.
+                let outermost = rules.rule(registers.call_addr()) == Rule::OUTERMOST;
+                return Walk { len, end: if outermost { End::Outermost } else { End::Limit } };
+            }
+        }
+        len = len.saturating_add(1);
+
+        let mut read = |addr: u64| {
+            let reachable = stack.contains_word(addr) || foreign.contains_word(addr);
+            if addr.is_multiple_of(8) && reachable { read_word(addr) } else { None }
+        };
+        let rule = rules.rule(registers.call_addr());
+        let next = if rule == Rule::FRAME_POINTER {
+            // The commonest rule, spelled out: nothing below waits for the look-up's result.
+            step_by_frame_pointer(registers, &mut read)
+        } else if rule.is_plain() {
+            step_by_rule(registers, rule, &mut read)
+        } else if rule == Rule::OUTERMOST {
+            return Walk { len, end: End::Outermost };
+        } else if rule == Rule::INTERPRETED {
+            rules.interpret(registers, &mut read)
+        } else {
+            None
+        };
+        let Some(next) = next else { return Walk { len, end: End::Truncated } };
+        if next.pc == 0 {
+            return Walk { len, end: End::Outermost };
+        }
+        let crossed_signal_frame = next.is_exact_pc;
+        if crossed_signal_frame {
+            foreign = Window::above(next.sp, stack);
+        } else if next.sp <= registers.sp {
+            return Walk { len, end: End::Truncated };
+        }
+        registers = next;
+    }
+}
+
+#[inline(always)]
+fn step_by_frame_pointer(
+    registers: Registers,
+    read: &mut impl FnMut(u64) -> Option<u64>,
+) -> Option<Registers> {
+    let fp = registers.fp;
+    let pc = read(fp.wrapping_add(8))?;
+    Some(Registers { pc, sp: fp.wrapping_add(16), fp: read(fp)?, is_exact_pc: false })
+}
+
+#[inline(always)]
+fn step_by_rule(
+    registers: Registers,
+    rule: Rule,
+    read: &mut impl FnMut(u64) -> Option<u64>,
+) -> Option<Registers> {
+    let base = match rule.base() {
+        CfaBase::Sp => registers.sp,
+        CfaBase::Fp => registers.fp,
+    };
+    let cfa = base.wrapping_add(rule.cfa_offset());
+    let pc = read(cfa.wrapping_sub(8))?;
+    let fp = match rule.saved_fp() {
+        Some(offset) => read(cfa.wrapping_add(offset))?,
+        None => registers.fp,
+    };
+    Some(Registers { pc, sp: cfa, fp, is_exact_pc: false })
+}
+
+/// The part of a stack that is not the thread's own which may be read.
+struct Window {
+    low: u64,
+    high: u64,
+}
+
+impl Window {
+    fn above(sp: u64, stack: &StackBounds) -> Self {
+        if stack.contains_word(sp) {
+            Self { low: 0, high: 0 }
+        } else {
+            Self { low: sp, high: sp.saturating_add(FOREIGN_WINDOW) }
+        }
+    }
+
+    fn contains_word(&self, addr: u64) -> bool {
+        addr >= self.low && addr < self.high
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::{vec, vec::Vec};
+
+    /// Rules by call address; everything else is unknown.
+    struct Table(HashMap<u64, Rule>);
+
+    impl Rules for Table {
+        fn rule(&mut self, call_addr: u64) -> Rule {
+            self.0.get(&call_addr).copied().unwrap_or(Rule::UNKNOWN)
+        }
+
+        fn interpret(
+            &mut self,
+            _: Registers,
+            _: &mut dyn FnMut(u64) -> Option<u64>,
+        ) -> Option<Registers> {
+            None
+        }
+    }
+
+    const STACK: u64 = 0x7000_0000;
+
+    /// A frame of a synthetic stack: how large it is, and how its function treats the frame pointer.
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        /// Leaves the frame pointer alone.
+        Plain,
+        /// Saves it and uses it for something else.
+        Saves,
+        /// Standard prologue.
+        FramePointer,
+    }
+
+    fn frames() -> impl Strategy<Value = Vec<(Kind, u64)>> {
+        let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Saves), Just(Kind::FramePointer)];
+        prop::collection::vec((kind, 2..40u64), 1..40)
+    }
+
+    /// Lays the frames out on a stack, newest first, and returns the words, the rules, the start and
+    /// the call addresses that a walk must find.
+    fn lay_out(frames: &[(Kind, u64)]) -> (Vec<u64>, Table, Registers, Vec<u64>) {
+        let n_words = frames.iter().map(|(_, words)| words).sum::<u64>();
+        let mut stack = vec![0xDEAD_BEEF_DEAD_BEEF_u64; n_words as usize];
+        let mut rules = HashMap::new();
+        let mut calls = vec![];
+        // Built outermost first: where each frame's CFA is and what the frame pointer holds.
+        let mut cfa = STACK + n_words * 8;
+        let mut fp = 0x1234_5678;
+        let mut pc = 0;
+        for (i, &(kind, words)) in frames.iter().enumerate().rev() {
+            let mut put = |addr: u64, value: u64| stack[((addr - STACK) / 8) as usize] = value;
+            put(cfa - 8, pc);
+            let sp = cfa - words * 8;
+            let rule = match kind {
+                Kind::Plain => Rule::plain(CfaBase::Sp, (words * 8) as i64, None),
+                Kind::Saves => {
+                    put(cfa - 16, fp);
+                    fp = 0xFFFF_0000_0000_0000 | i as u64;
+                    Rule::plain(CfaBase::Sp, (words * 8) as i64, Some(-16))
+                }
+                Kind::FramePointer => {
+                    put(cfa - 16, fp);
+                    fp = cfa - 16;
+                    Some(Rule::FRAME_POINTER)
+                }
+            };
+            pc = 0x40_0000 + i as u64 * 16;
+            rules.insert(pc - 1, rule.unwrap());
+            calls.push(pc - 1);
+            cfa = sp;
+        }
+        calls.reverse();
+        (stack, Table(rules), Registers { pc, sp: cfa, fp, is_exact_pc: false }, calls)
+    }
+
+    fn bounds(stack: &[u64]) -> StackBounds {
+        StackBounds::from_range(STACK..STACK + stack.len() as u64 * 8)
+    }
+
+    proptest! {
+        #[test]
+        fn a_synthetic_stack_is_walked_to_its_end(frames in frames()) {
+            let (stack, mut rules, start, calls) = lay_out(&frames);
+            let read = |addr: u64| stack.get(((addr - STACK) / 8) as usize).copied();
+            let mut out = vec![0; frames.len() + 3];
+            let walked = walk(start, &bounds(&stack), &mut rules, read, &mut out);
+            prop_assert_eq!(walked, Walk { len: calls.len(), end: End::Outermost });
+            prop_assert_eq!(&out[..walked.len], &calls[..]);
+        }
+
+        #[test]
+        fn a_short_buffer_gets_the_newest_frames_and_the_limit_mark(frames in frames()) {
+            let (stack, mut rules, start, calls) = lay_out(&frames);
+            let read = |addr: u64| stack.get(((addr - STACK) / 8) as usize).copied();
+            let mut out = vec![0; frames.len() / 2];
+            let walked = walk(start, &bounds(&stack), &mut rules, read, &mut out);
+            prop_assert_eq!(walked, Walk { len: out.len(), end: End::Limit });
+            prop_assert_eq!(&out[..], &calls[..out.len()]);
+        }
+
+        #[test]
+        fn on_any_words_and_rules_a_walk_ends_and_reads_only_what_it_may(
+            words in prop::collection::vec(
+                prop_oneof![
+                    any::<u64>(),
+                    (0..64u64).prop_map(|i| STACK + i * 8),
+                    (0..32u64).prop_map(|i| 0x40_0000 + i),
+                ],
+                64,
+            ),
+            packed in prop::collection::vec(any::<u32>(), 32),
+            sp in prop_oneof![Just(STACK), any::<u64>()],
+            fp in any::<u64>(),
+        ) {
+            let rules = packed.iter().enumerate();
+            let mut rules = Table(
+                rules.map(|(i, &word)| (0x40_0000 + i as u64, Rule::from_word(word))).collect(),
+            );
+            let bounds = bounds(&words);
+            let window = sp..sp.saturating_add(FOREIGN_WINDOW);
+            let is_own = bounds.contains_word(sp);
+            let read = |addr: u64| {
+                assert!(addr % 8 == 0, "{addr:#x} is not aligned");
+                assert!(
+                    bounds.contains_word(addr) || !is_own && window.contains(&addr),
+                    "{addr:#x} is out of reach"
+                );
+                words.get((addr.wrapping_sub(STACK) / 8) as usize).copied()
+            };
+            let mut out = [0; 1000];
+            let start = Registers { pc: 0x40_0001, sp, fp, is_exact_pc: false };
+            let walked = walk(start, &bounds, &mut rules, read, &mut out);
+            prop_assert!(walked.len <= out.len());
+        }
+    }
+
+    #[test]
+    fn an_unknown_address_truncates_the_stack_and_says_so() {
+        let mut rules = Table(HashMap::new());
+        let start = Registers { pc: 0x40_0001, sp: STACK, fp: 0, is_exact_pc: false };
+        let mut out = [0; 4];
+        let walked = walk(start, &StackBounds::UNKNOWN, &mut rules, |_| Some(0), &mut out);
+        assert_eq!(walked, Walk { len: 1, end: End::Truncated });
+        assert_eq!(out[0], 0x40_0000);
+    }
+
+    #[test]
+    fn a_stack_that_just_fills_the_buffer_is_complete() {
+        let mut rules = Table(HashMap::from([(0x40_0000, Rule::OUTERMOST)]));
+        let start = Registers { pc: 0x40_0001, sp: STACK, fp: 0, is_exact_pc: false };
+        let walked = walk(start, &StackBounds::UNKNOWN, &mut rules, |_| None, &mut [0; 1]);
+        assert_eq!(walked, Walk { len: 1, end: End::Outermost });
+    }
+
+    #[test]
+    fn a_frame_pointer_that_points_to_itself_ends_the_walk() {
+        let mut rules = Table(HashMap::from([(0x40_0000, Rule::FRAME_POINTER)]));
+        let words = [STACK, 0x40_0001];
+        let read = |addr: u64| words.get(((addr - STACK) / 8) as usize).copied();
+        let start = Registers { pc: 0x40_0001, sp: STACK, fp: STACK, is_exact_pc: false };
+        let mut out = [0; 1000];
+        let walked = walk(start, &bounds(&words), &mut rules, read, &mut out);
+        assert_eq!(walked, Walk { len: 2, end: End::Truncated });
+    }
+}
