@@ -1,1 +1,76 @@
-//! The global-allocator hook of memtrace and the recorder behind it
+//! The global-allocator hook of memtrace and the recorder behind it.
+//!
+//! [`Alloc`] wraps any `GlobalAlloc`. While tracing is on, each block that it hands out is recorded
+//! with its size and the stack that asked for it, and forgotten when it is given back. Programs use
+//! this crate through the facade, `memtrace`, which adds names, snapshots and comparisons; what is
+//! here works inside `malloc`, deals in addresses, and never allocates.
+//!
+//! The path of one allocation, in the order of the modules below: the **hook** calls the wrapped
+//! allocator and, if tracing is on, the **recorder**; the **thread** guards against re-entry; the
+//! stack is captured and interned as a **site**; the block goes into the **live table** (memory that
+//! the hook cannot see, into the table of **tracked** memory) and its size into the **totals**. All
+//! tables lie in **mapped** memory of their own.
+//!
+//! # Laws of the hook
+//!
+//! 1. It never allocates through the traced allocator: its memory is mapped.
+//! 2. It never panics: no indexing, unwrapping, unchecked arithmetic or formatting. In doubt it
+//!    counts a loss in [`Losses`] and goes on: the user's allocation succeeds whatever happens here.
+//! 3. It takes only its own leaf locks, one at a time, for bounded work, and none while it calls the
+//!    wrapped allocator, user code or the loader. A stack and an address seen before take none.
+//! 4. The recorder is told of an allocation after the wrapped allocator returned, and of a release
+//!    **before** the block is given back, since another thread may get that address at once. A
+//!    `realloc` that fails leaves the record as it was.
+//! 5. Thread state is const-initialised, has no destructor, and is read in a way that tolerates a
+//!    dead thread.
+//! 6. Around a fork, all locks are taken in rank order before and released after, in parent and
+//!    child. A signal that arrives inside the hook sees the guard: what it allocates goes straight
+//!    to the wrapped allocator.
+//! 7. A snapshot reserves its memory before it holds a lock, and never stops the world.
+//!
+//! # What a trace is
+//!
+//! As in CPython's tracemalloc: a block that was allocated, or last resized, while tracing was on.
+//! Its size is what was requested; its site is the stack of that last call. Blocks from before
+//! [`start`], and blocks forgotten by [`clear_traces`], are not known, and their release is ignored.
+
+#![no_std]
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+mod control;
+mod environment;
+mod fork;
+mod hook;
+mod live;
+mod lock;
+mod mapped;
+mod platform;
+mod recorder;
+mod scratch;
+mod site;
+mod thread;
+mod totals;
+mod tracked;
+
+pub use control::{StartError, Started, clear_traces, reset_peak, start, stop};
+pub use hook::Alloc;
+pub use live::LiveTrace;
+pub use mapped::resident_bytes;
+pub use recorder::{
+    Losses, TracerMemory, for_each_trace, is_tracing, losses, n_traces, site_frames, trace_at,
+    traceback_limit, traced_memory, tracer_memory,
+};
+pub use site::{Site, SiteId};
+pub use thread::untraced;
+pub use totals::TracedMemory;
+pub use tracked::{TrackError, TrackedTrace, copy_tracked, track, untrack};

@@ -268,7 +268,7 @@ mod tests {
             let window = sp..sp.saturating_add(FOREIGN_WINDOW);
             let is_own = bounds.contains_word(sp);
             let read = |addr: u64| {
-                assert!(addr % 8 == 0, "{addr:#x} is not aligned");
+                assert!(addr.is_multiple_of(8), "{addr:#x} is not aligned");
                 assert!(
                     bounds.contains_word(addr) || !is_own && window.contains(&addr),
                     "{addr:#x} is out of reach"

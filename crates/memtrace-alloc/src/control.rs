@@ -1,0 +1,206 @@
+//! Starting and stopping: the state of the process, and everything that changes it.
+//!
+//! # Invariants
+//!
+//! - **I1** `STATE` is [`OFF`] whenever the program does not trace, and then the live table, the
+//!   tracked memory and the totals are empty as soon as no thread is inside the hook.
+//! - **I2** `STATE` changes to and from [`ON`] only under [`CONTROL`].
+//!
+//! # How `stop` leaves nothing behind
+//!
+//! A hook may have looked at the state just before it changed. So `stop` first stores the state and
+//! then empties the table, while a hook first stores its word and then looks at the state again:
+//! both in the one order of all `SeqCst` operations, so either `stop` sees the word or the hook
+//! sees the state, and takes its word back.
+
+use crate::environment;
+use crate::fork;
+use crate::lock::LeafLock;
+use crate::recorder::RECORDER;
+use crate::thread;
+use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst};
+
+/// The environment has not been looked at: the next allocation, or the next call, will.
+const UNSET: u8 = 0;
+/// Not tracing.
+const OFF: u8 = 1;
+/// Not tracing yet: one thread is finding out whether the hook is installed.
+const STARTING: u8 = 2;
+/// Tracing.
+const ON: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(UNSET);
+static LIMIT: AtomicU16 = AtomicU16::new(1);
+
+/// Whether the fork handlers are registered. Starting, stopping and clearing take turns.
+pub(crate) static CONTROL: LeafLock<bool> = LeafLock::new(false);
+
+/// What [`start`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// Tracing is on from now.
+    Now,
+    /// Tracing was on already, with this limit, and goes on unchanged.
+    Already {
+        /// Frames captured for each allocation.
+        limit: u16,
+    },
+}
+
+/// Why tracing could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The number of frames is not in 1..=65535.
+    FramesOutOfRange {
+        /// The number asked for.
+        n_frames: u16,
+    },
+    /// Allocations of this program do not go through a [`crate::Alloc`].
+    NotInstalled,
+    /// The system gave no memory for the tracer's tables.
+    TablesNotMapped,
+}
+
+impl StartError {
+    const fn message(&self) -> &'static str {
+        match self {
+            Self::FramesOutOfRange { .. } => "the number of frames must be in 1..=65535",
+            Self::NotInstalled => {
+                "this program's allocations do not go through memtrace: add \
+                 `#[global_allocator] static ALLOC: memtrace::Alloc = memtrace::Alloc::system();`"
+            }
+            Self::TablesNotMapped => {
+                "no memory could be mapped for the tracer's tables (16 MiB of address space): \
+                 raise the limit on address space (ulimit -v)"
+            }
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FramesOutOfRange { n_frames } => {
+                write!(f, "{}, not {n_frames}", self.message())
+            }
+            _ => f.write_str(self.message()),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// Whether an allocation or a release must be told to the recorder: one load.
+#[inline(always)]
+pub(crate) fn is_hook_needed() -> bool {
+    // Relaxed: publishes nothing; the recorder looks again.
+    STATE.load(Relaxed) != OFF
+}
+
+/// Whether tracing is on.
+pub(crate) fn is_on() -> bool {
+    STATE.load(SeqCst) == ON
+}
+
+/// Starts tracing if the environment asks for it, the first time this is called.
+///
+/// Returns whether tracing is on.
+#[inline]
+pub(crate) fn is_on_or_asked_for() -> bool {
+    match STATE.load(SeqCst) {
+        ON => true,
+        UNSET => read_environment(),
+        _ => false,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read_environment() -> bool {
+    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok()
+        && let Some(n_frames) = environment::frames_wanted()
+        && let Err(error) = start(n_frames)
+    {
+        environment::report_failed_start(error.message());
+    }
+    is_on()
+}
+
+/// Starts to trace all allocations, with at most `n_frames` frames for each.
+///
+/// If tracing is on already it goes on as it is, with its own limit.
+///
+/// **Errors**: if `n_frames` is 0, if no [`crate::Alloc`] is the global allocator (found out by
+/// allocating), or if there is no memory for the tables.
+///
+/// **Cost**: the first time, some tens of microseconds.
+pub fn start(n_frames: u16) -> Result<Started, StartError> {
+    if n_frames == 0 {
+        return Err(StartError::FramesOutOfRange { n_frames });
+    }
+    is_on_or_asked_for();
+    // The guard keeps what happens here, first of all under the lock, out of the recorder's sight.
+    thread::untraced(|| {
+        let mut is_fork_registered = CONTROL.lock();
+        if STATE.load(Relaxed) == ON {
+            return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
+        }
+        if !RECORDER.prepare() {
+            return Err(StartError::TablesNotMapped);
+        }
+        if !core::mem::replace(&mut *is_fork_registered, true) {
+            fork::register();
+        }
+        STATE.store(STARTING, SeqCst);
+        if !RECORDER.find_hook_frames() {
+            STATE.store(OFF, SeqCst);
+            return Err(StartError::NotInstalled);
+        }
+        LIMIT.store(n_frames, Relaxed);
+        RECORDER.totals.reset_peak();
+        STATE.store(ON, SeqCst);
+        Ok(Started::Now)
+    })
+}
+
+/// Stops tracing and forgets all traces; the limit stays known. Does nothing if tracing is off.
+///
+/// **Cost**: proportional to the size of the heap that was traced: about a millisecond for 20 MiB.
+pub fn stop() {
+    is_on_or_asked_for();
+    thread::untraced(|| {
+        let _held = CONTROL.lock();
+        if STATE.load(Relaxed) == ON {
+            STATE.store(OFF, SeqCst);
+            RECORDER.forget_all();
+        }
+    });
+}
+
+/// Forgets all traces and goes on tracing. Does nothing if tracing is off.
+///
+/// The later release of a block that was forgotten is ignored. `current` and `peak` of
+/// [`crate::traced_memory`] become 0, but for what other threads allocate meanwhile.
+pub fn clear_traces() {
+    thread::untraced(|| {
+        let _held = CONTROL.lock();
+        if STATE.load(Relaxed) == ON {
+            RECORDER.forget_all();
+            RECORDER.totals.reset_peak();
+        }
+    });
+}
+
+/// Makes the peak what is traced now. Does nothing if tracing is off.
+pub fn reset_peak() {
+    if is_on() {
+        RECORDER.totals.reset_peak();
+    }
+}
+
+/// Returns the number of frames last given to [`start`]; 1 before.
+pub(crate) fn limit() -> u16 {
+    LIMIT.load(Relaxed)
+}

@@ -1,0 +1,140 @@
+//! The tracer's own memory: mapped, zeroed, never given back, and accounted by part.
+//!
+//! # Invariants
+//!
+//! - **I1** Every region is a list node followed by its payload; nodes are pushed at the head of one
+//!   list and never removed, so that a reader may follow it at any time.
+//! - **I2** A payload is zeroed, aligned to 64 bytes, and mapped until the process ends.
+//!
+//! # Orderings
+//!
+//! | variable | writer | reader | publishes |
+//! | --- | --- | --- | --- |
+//! | `REGIONS` | `map` (Release) | `resident_bytes_of` (Acquire) | the node's fields |
+#![expect(unsafe_code, reason = "hands out mapped memory and asks the kernel about it")]
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use memtrace_heap::{PAGE_SIZE, PageSource, SystemPages};
+
+/// What a region is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Part {
+    Sites,
+    LiveTable,
+    Tracked,
+    Scratch,
+}
+
+#[repr(C, align(64))]
+struct Node {
+    next: *mut Node,
+    /// Bytes mapped, this node included.
+    size: usize,
+    part: Part,
+}
+
+static REGIONS: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+
+/// Maps a zeroed region with room for `len` values of `T`, or returns null.
+///
+/// Physical memory is taken page by page, as it is first written.
+pub(crate) fn map<T>(len: usize, part: Part) -> *mut T {
+    const { assert!(align_of::<T>() <= 64) };
+    let Some(size) = len
+        .checked_mul(size_of::<T>())
+        .and_then(|size| size.checked_add(size_of::<Node>()))
+        .and_then(|size| size.checked_next_multiple_of(PAGE_SIZE))
+    else {
+        return ptr::null_mut();
+    };
+    let node = SystemPages.map(size, PAGE_SIZE).cast::<Node>();
+    if node.is_null() {
+        return ptr::null_mut();
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice on a mapping of our own. A table is touched sparsely: with huge pages, one entry
+    // would cost 2 MiB.
+    unsafe {
+        libc::madvise(node.cast(), size, libc::MADV_NOHUGEPAGE)
+    };
+    let mut head = REGIONS.load(Relaxed);
+    loop {
+        // SAFETY: `node` points to fresh memory, large enough and aligned to a page.
+        unsafe { node.write(Node { next: head, size, part }) };
+        match REGIONS.compare_exchange_weak(head, node, Release, Relaxed) {
+            Ok(_) => break,
+            Err(now) => head = now,
+        }
+    }
+    // SAFETY: one past the node still lies within the region, whose size includes it.
+    unsafe { node.add(1) }.cast()
+}
+
+/// Returns the bytes of `part` that are resident, as the kernel counts them.
+pub(crate) fn resident_bytes_of(part: Part) -> u64 {
+    let mut total = 0u64;
+    // Acquire: pairs with the Release in `map`.
+    let mut node = REGIONS.load(Acquire);
+    // SAFETY: null, or a node that stays mapped and unchanged (I1).
+    while let Some(region) = unsafe { node.as_ref() } {
+        if region.part == part {
+            total = total.saturating_add(resident_bytes(node.cast(), region.size));
+        }
+        node = region.next;
+    }
+    total
+}
+
+/// Returns how many bytes of a mapped range are resident, counted in whole pages.
+///
+/// Zero where the range is not mapped or the system does not tell.
+///
+/// **Cost**: one system call a 4 MiB.
+pub fn resident_bytes(start: *const u8, len: usize) -> u64 {
+    const N_PAGES: usize = 1024;
+    let mut flags = [0u8; N_PAGES];
+    let end = start.addr().saturating_add(len);
+    let mut page = start.addr() & !PAGE_SIZE.wrapping_sub(1);
+    let mut n_resident = 0u64;
+    while page < end {
+        let bytes = end.saturating_sub(page).min(N_PAGES.saturating_mul(PAGE_SIZE));
+        // SAFETY: `flags` has room for a byte a page; the range is only asked about.
+        if unsafe { libc::mincore(page as *mut _, bytes, flags.as_mut_ptr()) } != 0 {
+            break;
+        }
+        let n_pages = bytes.div_ceil(PAGE_SIZE);
+        let resident = flags.iter().take(n_pages).filter(|flag| **flag & 1 != 0).count();
+        n_resident = n_resident.saturating_add(resident as u64);
+        page = page.saturating_add(bytes);
+    }
+    n_resident.saturating_mul(PAGE_SIZE as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_zeroed_and_becomes_resident_as_it_is_written() {
+        const LEN: usize = 8 << 20;
+        let region = map::<u8>(LEN, Part::Scratch);
+        let count = || resident_bytes(region, LEN);
+        let before = count();
+        assert!(before <= 2 * PAGE_SIZE as u64, "{before}");
+        for page in 0..100 {
+            // SAFETY: within the region, which nothing else refers to.
+            let byte = unsafe { &mut *region.wrapping_add(page * PAGE_SIZE * 3) };
+            assert_eq!(core::mem::replace(byte, 1), 0);
+        }
+        assert!((99..=101).contains(&((count() - before) / PAGE_SIZE as u64)));
+        assert!(resident_bytes_of(Part::Scratch) >= count());
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_mapped_gives_null() {
+        assert!(map::<u64>(usize::MAX / 8, Part::Scratch).is_null());
+        assert!(map::<u64>(usize::MAX, Part::Scratch).is_null());
+    }
+}

@@ -1,0 +1,399 @@
+//! Sites: distinct stacks, each with a number.
+//!
+//! A stack is hashed and looked up in an open-addressing index without a lock; a stack seen for the
+//! first time is copied, given the next number, and published under a leaf lock. Nothing is ever
+//! removed or moved, so a number and the frames behind it stay good for the life of the process.
+//!
+//! # Invariants
+//!
+//! - **I1** An index slot is zero (empty) or `upper hash bits << 32 | number`; it changes once, from
+//!   empty, after the record of that number was written.
+//! - **I2** An index is at most three quarters full, so that every probe ends at an empty slot. A
+//!   fuller one is replaced by one twice as large; the old one stays readable, and a stack missing
+//!   from it is looked up again under the lock.
+//! - **I3** Records lie in segments that double in size and never move; the frames of a record never
+//!   change.
+//! - **I4** Number 0 is the site of a trace without a known stack.
+//!
+//! # Orderings
+//!
+//! | variable | writer | reader | publishes |
+//! | --- | --- | --- | --- |
+//! | `index` | `grow` (Release) | `find` (Acquire) | the new index's header and slots |
+//! | a slot | `insert` (Release) | `find` (Acquire) | the record and its frames |
+//! | `segments[k]`, `n_records` | `insert` (Release) | `get` (Acquire) | the segment; the records below |
+//!
+//! # Cost
+//!
+//! A hash of the frames, a probe, a comparison of all frames: about 40 ns for 25 frames. 8 bytes a
+//! frame, 32 a record and 11 to 21 of index for each site.
+#![expect(unsafe_code, reason = "structures in mapped memory, shared without locks")]
+
+use crate::lock::LeafLock;
+use crate::mapped::{self, Part};
+use core::ptr;
+use core::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use memtrace_unwind::End;
+
+/// The number of a site; the same stack has the same number as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteId(pub(crate) u32);
+
+impl SiteId {
+    /// The site of a trace without a known stack.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// Returns the number, below 2³⁰; sites are numbered from 1 as they are first seen.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// A captured stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Addresses inside the calling instructions, newest first.
+    pub call_addrs: &'static [u64],
+    /// Whether these are all.
+    pub end: End,
+}
+
+/// Numbers fit 30 bits of a live table's word.
+const MAX_SITES: u32 = (1 << 30) - 1;
+const FIRST_INDEX_LEN: usize = 1 << 12;
+const FIRST_SEGMENT_BITS: u32 = 10;
+const N_SEGMENTS: usize = 21;
+/// Frames of a chunk; more than the longest stack has.
+const CHUNK_FRAMES: usize = 1 << 17;
+
+#[repr(C)]
+struct Index {
+    /// Number of slots, a power of two.
+    len: usize,
+    slots: [AtomicU64; 0],
+}
+
+#[repr(C)]
+struct Record {
+    hash: u64,
+    frames: *const u64,
+    n_frames: u32,
+    end: End,
+}
+
+/// What is changed under the lock.
+struct Writer {
+    n_records: u32,
+    chunk: *mut u64,
+    chunk_free: usize,
+}
+
+// SAFETY: the chunk is used by whoever holds the lock.
+unsafe impl Send for Writer {}
+
+pub(crate) struct Sites {
+    index: AtomicPtr<Index>,
+    segments: [AtomicPtr<Record>; N_SEGMENTS],
+    n_records: AtomicU32,
+    writer: LeafLock<Writer>,
+}
+
+impl Sites {
+    pub(crate) const fn new() -> Self {
+        Self {
+            index: AtomicPtr::new(ptr::null_mut()),
+            segments: [const { AtomicPtr::new(ptr::null_mut()) }; N_SEGMENTS],
+            n_records: AtomicU32::new(0),
+            writer: LeafLock::new(Writer { n_records: 0, chunk: ptr::null_mut(), chunk_free: 0 }),
+        }
+    }
+
+    /// Maps the first tables; `false` if that fails.
+    pub(crate) fn prepare(&self) -> bool {
+        let _writer = self.writer.lock();
+        // Relaxed: indexes are stored under the lock, which is held.
+        if self.index.load(Relaxed).is_null() {
+            let index = map_index(FIRST_INDEX_LEN);
+            self.index.store(index, Release);
+            return !index.is_null();
+        }
+        true
+    }
+
+    /// Returns the site of a stack, numbering it if it is new; `None` if there is no room for it.
+    pub(crate) fn intern(&self, call_addrs: &[u64], end: End) -> Option<SiteId> {
+        let hash = hash(call_addrs, end);
+        self.find(hash, call_addrs, end).or_else(|| self.insert(hash, call_addrs, end))
+    }
+
+    /// Returns the stack of a site; `None` for [`SiteId::UNKNOWN`].
+    pub(crate) fn get(&self, id: SiteId) -> Option<Site> {
+        let record = self.record(id)?;
+        // SAFETY: a published record's frames are initialised and never change (I3).
+        let call_addrs =
+            unsafe { core::slice::from_raw_parts(record.frames, record.n_frames as usize) };
+        Some(Site { call_addrs, end: record.end })
+    }
+
+    /// Returns how many sites there are.
+    pub(crate) fn n_sites(&self) -> u32 {
+        self.n_records.load(Relaxed)
+    }
+
+    /// Takes the lock for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.writer.acquire();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.writer.release();
+    }
+
+    fn find(&self, hash: u64, call_addrs: &[u64], end: End) -> Option<SiteId> {
+        let slots = slots(self.index.load(Acquire))?;
+        for slot in probe(slots, hash) {
+            let word = slot.load(Acquire);
+            if word == 0 {
+                return None;
+            }
+            if word >> 32 == hash >> 32 {
+                let id = SiteId(word as u32);
+                let is_same = |site: Site| site.end == end && site.call_addrs == call_addrs;
+                if self.get(id).is_some_and(is_same) {
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert(&self, hash: u64, call_addrs: &[u64], end: End) -> Option<SiteId> {
+        let mut writer = self.writer.lock();
+        // Another thread may have been first, or the index looked at may have been an old one.
+        if let Some(id) = self.find(hash, call_addrs, end) {
+            return Some(id);
+        }
+        let number = writer.n_records.checked_add(1).filter(|&number| number <= MAX_SITES)?;
+        if !self.has_room(number) && !self.grow() {
+            return None;
+        }
+        let place = self.record_place(number)?;
+        let frames = writer.copy_frames(call_addrs)?;
+        let n_frames = u32::try_from(call_addrs.len()).ok()?;
+        // SAFETY: the place of a number not yet published is mapped and not read by anyone.
+        unsafe { place.write(Record { hash, frames, n_frames, end }) };
+        writer.n_records = number;
+        self.n_records.store(number, Release);
+        self.publish(self.index.load(Relaxed), hash, number);
+        Some(SiteId(number))
+    }
+
+    /// Stores a number in the first empty slot of its probe sequence. Called under the lock.
+    fn publish(&self, index: *mut Index, hash: u64, number: u32) {
+        let slots = slots(index).unwrap_or(&[]);
+        if let Some(slot) = probe(slots, hash).find(|slot| slot.load(Relaxed) == 0) {
+            slot.store(hash >> 32 << 32 | u64::from(number), Release);
+        }
+    }
+
+    fn has_room(&self, number: u32) -> bool {
+        let len = slots(self.index.load(Relaxed)).map_or(0, <[_]>::len);
+        number as usize <= len.wrapping_sub(len / 4)
+    }
+
+    /// Replaces the index by one twice as large. Called under the lock.
+    fn grow(&self) -> bool {
+        let len = slots(self.index.load(Relaxed)).map_or(FIRST_INDEX_LEN / 2, <[_]>::len);
+        let index = map_index(len.saturating_mul(2));
+        if index.is_null() {
+            return false;
+        }
+        for number in 1..=self.n_records.load(Relaxed) {
+            if let Some(record) = self.record(SiteId(number)) {
+                self.publish(index, record.hash, number);
+            }
+        }
+        self.index.store(index, Release);
+        true
+    }
+
+    fn record(&self, id: SiteId) -> Option<&Record> {
+        if id.0 == 0 || id.0 > self.n_records.load(Acquire) {
+            return None;
+        }
+        let (k, offset) = segment_of(id.0)?;
+        // Within the segment: `offset` is below its length.
+        let record = self.segments.get(k)?.load(Acquire).wrapping_add(offset);
+        // SAFETY: a number up to `n_records` was written before that was stored (I3).
+        Some(unsafe { &*record })
+    }
+
+    /// Returns where the record of a new number goes, mapping its segment if need be. Called under
+    /// the lock.
+    fn record_place(&self, number: u32) -> Option<*mut Record> {
+        let (k, offset) = segment_of(number)?;
+        let segment = self.segments.get(k)?;
+        let mut base = segment.load(Relaxed);
+        if base.is_null() {
+            base = mapped::map::<Record>(1usize << FIRST_SEGMENT_BITS << k, Part::Sites);
+            segment.store(base, Release);
+        }
+        // SAFETY: `offset` is below the length of segment `k`.
+        (!base.is_null()).then(|| unsafe { base.add(offset) })
+    }
+}
+
+impl Writer {
+    fn copy_frames(&mut self, call_addrs: &[u64]) -> Option<*const u64> {
+        if self.chunk.is_null() || call_addrs.len() > self.chunk_free {
+            let chunk = mapped::map::<u64>(CHUNK_FRAMES, Part::Sites);
+            if chunk.is_null() || call_addrs.len() > CHUNK_FRAMES {
+                return None;
+            }
+            self.chunk = chunk;
+            self.chunk_free = CHUNK_FRAMES;
+        }
+        let frames = self.chunk;
+        // SAFETY: the chunk has room for this many more frames, which nobody else uses.
+        unsafe { ptr::copy_nonoverlapping(call_addrs.as_ptr(), frames, call_addrs.len()) };
+        // SAFETY: at most one past the chunk's end.
+        self.chunk = unsafe { frames.add(call_addrs.len()) };
+        self.chunk_free = self.chunk_free.saturating_sub(call_addrs.len());
+        Some(frames)
+    }
+}
+
+fn map_index(len: usize) -> *mut Index {
+    // The header takes the place of the first slot.
+    let index = mapped::map::<AtomicU64>(len.saturating_add(1), Part::Sites).cast::<Index>();
+    if !index.is_null() {
+        // SAFETY: fresh memory, large enough and aligned.
+        unsafe { (*index).len = len };
+    }
+    index
+}
+
+fn slots<'a>(index: *mut Index) -> Option<&'a [AtomicU64]> {
+    // SAFETY: null, or an index that stays mapped.
+    let header = unsafe { index.as_ref() }?;
+    // SAFETY: `len` zeroed words follow the header, and stay mapped.
+    Some(unsafe { core::slice::from_raw_parts(header.slots.as_ptr(), header.len) })
+}
+
+/// The slots at which a hash may be found, in order, each once.
+fn probe(slots: &[AtomicU64], hash: u64) -> impl Iterator<Item = &AtomicU64> {
+    let start = hash as usize & slots.len().wrapping_sub(1);
+    let (before, after) = slots.split_at_checked(start).unwrap_or((&[], slots));
+    after.iter().chain(before)
+}
+
+/// The segment and the place in it of a number: segment `k` holds 2^(10 + k) records.
+fn segment_of(number: u32) -> Option<(usize, usize)> {
+    let shifted = number.checked_add(1 << FIRST_SEGMENT_BITS)?;
+    let k = shifted.ilog2().checked_sub(FIRST_SEGMENT_BITS)?;
+    Some((k as usize, (shifted ^ 1 << (k.wrapping_add(FIRST_SEGMENT_BITS))) as usize))
+}
+
+/// Multiplies and folds each frame into the hash (the mixing step of wyhash).
+fn hash(call_addrs: &[u64], end: End) -> u64 {
+    const K0: u64 = 0x2D35_8DCC_AA6C_78A5;
+    const K1: u64 = 0x8BB8_4B93_962E_ACC9;
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a).wrapping_mul(u128::from(b));
+        product as u64 ^ (product >> 64) as u64
+    };
+    call_addrs.iter().fold(K0 ^ end as u64, |hash, &addr| fold(hash ^ addr, K1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::vec::Vec;
+
+    fn sites() -> &'static Sites {
+        let sites: &'static Sites = std::boxed::Box::leak(std::boxed::Box::new(Sites::new()));
+        assert!(sites.prepare());
+        sites
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+        #[test]
+        fn a_stack_has_one_number_and_a_number_one_stack(
+            stacks in prop::collection::vec(
+                (prop::collection::vec(0..3u64, 0..6), prop_oneof![
+                    Just(End::Outermost), Just(End::Limit), Just(End::Truncated),
+                ]),
+                1..2000,
+            ),
+        ) {
+            let sites = sites();
+            let mut numbers = HashMap::new();
+            for (frames, end) in stacks {
+                let id = sites.intern(&frames, end).unwrap();
+                let known = *numbers.entry((frames.clone(), end as u8)).or_insert(id);
+                prop_assert_eq!(id, known);
+                let site = sites.get(id).unwrap();
+                prop_assert_eq!((site.call_addrs, site.end), (&frames[..], end));
+            }
+            prop_assert_eq!(sites.n_sites() as usize, numbers.len());
+        }
+    }
+
+    #[test]
+    fn four_threads_agree_on_the_numbers_of_a_growing_table() {
+        let sites = sites();
+        let all: Vec<Vec<SiteId>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4u64)
+                .map(|t| {
+                    scope.spawn(move || {
+                        let intern = |i: u64| {
+                            let i = (i + t * 9973) % 50_000;
+                            (i, sites.intern(&[i, i * i, 7], End::Outermost).unwrap())
+                        };
+                        let mut ids: Vec<_> = (0..50_000).map(intern).collect();
+                        ids.sort_unstable();
+                        ids.into_iter().map(|(_, id)| id).collect()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|ids| *ids == all[0]));
+        assert_eq!(sites.n_sites(), 50_000);
+        let mut numbers: Vec<u32> = all[0].iter().map(|id| id.get()).collect();
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(1..=50_000));
+        for (i, id) in (0..).zip(&all[0]) {
+            assert_eq!(sites.get(*id).unwrap().call_addrs, [i, i * i, 7]);
+        }
+    }
+
+    #[test]
+    fn the_unknown_site_and_numbers_not_yet_given_have_no_stack() {
+        let sites = sites();
+        assert_eq!(sites.get(SiteId::UNKNOWN), None);
+        assert_eq!(sites.get(SiteId(1)), None);
+        assert_eq!(sites.get(SiteId(MAX_SITES)), None);
+    }
+
+    #[test]
+    fn segments_hold_each_number_once() {
+        let mut next = [1usize; N_SEGMENTS];
+        next[1..].fill(0);
+        for number in 1..100_000 {
+            let (k, offset) = segment_of(number).unwrap();
+            assert_eq!(offset, next[k], "{number}");
+            assert!(offset < 1 << (FIRST_SEGMENT_BITS as usize + k));
+            next[k] += 1;
+        }
+        assert!(segment_of(MAX_SITES).unwrap().0 < N_SEGMENTS);
+    }
+}
