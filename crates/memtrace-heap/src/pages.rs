@@ -7,13 +7,7 @@
 //! so that what stays mapped is exactly what was asked for.
 //!
 //! # Invariants
-//! What every [`PageSource`] promises, and the heap relies on:
-//!
-//! - **I1** A non-null result of `map` is aligned to the alignment asked for.
-//! - **I2** Its `size` bytes are readable, writable, zero, and belong to the caller alone until
-//!   they are unmapped.
-//! - **I3** Failure is a null pointer: no panic, no partial mapping left behind.
-//! - **I4** No call allocates through the global allocator.
+//! I1 to I4, which every [`PageSource`] promises and the heap relies on, stand at the trait.
 //!
 //! # Cost
 //! One system call a map or unmap (about 1 µs), up to five for a map aligned above a page; the
@@ -32,10 +26,14 @@ pub const PAGE_SIZE: usize = 4096;
 /// A supplier of zeroed, page-aligned memory.
 ///
 /// # Safety
-/// An implementation upholds I1 to I4 of the [module documentation](self): a non-null result of
-/// [`map`](Self::map) or [`remap`](Self::remap) is aligned, readable and writable for the whole
-/// size, not handed to anyone else, and (for `map`) zeroed; no method panics or allocates through
-/// the global allocator.
+/// An implementation promises:
+///
+/// - **I1** A non-null result of [`map`](Self::map) is aligned to the alignment asked for, one of
+///   [`remap`](Self::remap) to [`PAGE_SIZE`].
+/// - **I2** The whole size is readable and writable, zero where it is new, and belongs to the
+///   caller alone until it is unmapped.
+/// - **I3** Failure is a null pointer: no panic, no partial mapping left behind.
+/// - **I4** No method allocates through the global allocator, or uses the heap it serves.
 pub unsafe trait PageSource {
     /// Maps `size` bytes of zeroed memory aligned to `align`, or returns null.
     ///
@@ -54,8 +52,9 @@ pub unsafe trait PageSource {
     /// Changes the size of a mapping, moving it if it must, and returns where it lies now; or
     /// returns null and leaves the mapping as it was.
     ///
-    /// The first `min(old_size, new_size)` bytes are kept; bytes beyond `old_size` are zero. The
-    /// result is aligned to a page and to no more. The default declines, and the heap then copies.
+    /// The first `min(old_size, new_size)` bytes are kept; bytes beyond `old_size` are zero. What
+    /// moves is aligned to a page and to no more; what shrinks does not move. The default declines,
+    /// and the heap then copies.
     ///
     /// # Safety
     /// As for [`unmap`](Self::unmap) with `old_size`; `new_size` is a non-zero multiple of
@@ -162,8 +161,8 @@ mod tests {
         assert!(!ptr.is_null(), "size {size} align {align}");
         assert_eq!(ptr.addr() % align, 0);
         for at in [0, size / 2, size - 1] {
-            // SAFETY: inside the `size` bytes just mapped.
-            let byte = unsafe { &mut *ptr.add(at) };
+            // SAFETY: inside the `size` bytes just mapped, which nothing else refers to.
+            let byte = unsafe { &mut *ptr.wrapping_add(at) };
             assert_eq!(*byte, 0);
             *byte = 0xa5;
         }

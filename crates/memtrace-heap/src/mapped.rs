@@ -1,0 +1,224 @@
+//! Owned mappings: raw regions for blocks, and typed arrays for the heap's own metadata.
+//!
+//! # Mechanism
+//! A [`Region`] is address and size of one mapping; it is never dereferenced here. An [`Array`]
+//! is a region that holds elements, all initialised. Neither has a destructor, because releasing
+//! needs the page source; forgetting one leaks address space and nothing worse. A [`Source`] is the
+//! heap's page source with the promise that it is that one, made once, where the heap is entered;
+//! so all code between here and there is safe.
+//!
+//! # Invariants
+//! - **M1** A region that is not vacant is exactly one mapping of the heap's page source, owned by
+//!   this value alone: values are moved, never copied.
+//! - **M2** An array's region holds `len` initialised elements at its start, aligned.
+//! - **M3** Element types need no drop.
+//! - **M4** All [`Source`] values that meet a given region refer to the same page source.
+//!
+//! # Cost
+//! One `map` an array; growing moves every element.
+#![expect(unsafe_code, reason = "makes references into mapped memory")]
+
+use core::marker::PhantomData;
+use core::mem;
+use core::ops::{Deref, DerefMut};
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use crate::pages::{PAGE_SIZE, PageSource};
+
+/// The page source of a heap.
+#[derive(Debug)]
+pub(crate) struct Source<'a, P>(&'a P);
+
+impl<P> Clone for Source<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Source<'_, P> {}
+
+impl<'a, P: PageSource> Source<'a, P> {
+    /// Vouches for `pages`.
+    ///
+    /// # Safety
+    /// Regions and arrays that meet the result were mapped by `pages`, and meet no other source
+    /// (M4).
+    pub(crate) unsafe fn new(pages: &'a P) -> Source<'a, P> {
+        Source(pages)
+    }
+}
+
+/// One mapping, or none.
+#[derive(Debug, Default)]
+pub(crate) struct Region {
+    base: Option<NonNull<u8>>,
+    size: usize,
+}
+
+// SAFETY: M1, the mapping has one owner, and addresses mean the same in every thread.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Maps `size` bytes, rounded up to whole pages, aligned to `align`.
+    pub(crate) fn map(
+        source: Source<'_, impl PageSource>,
+        size: usize,
+        align: usize,
+    ) -> Option<Region> {
+        let size = size.checked_next_multiple_of(PAGE_SIZE)?;
+        NonNull::new(source.0.map(size, align)).map(|base| Region { base: Some(base), size })
+    }
+
+    /// The first byte; null for a vacant region.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    /// The mapped size, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Resizes to `size` bytes, rounded up to whole pages, and moves if it must; `false`, with
+    /// nothing changed, if the source cannot.
+    ///
+    /// # Safety
+    /// Nothing will use the old address unless it is still the base.
+    pub(crate) unsafe fn remap(
+        &mut self,
+        source: Source<'_, impl PageSource>,
+        size: usize,
+    ) -> bool {
+        let Some(size) = size.checked_next_multiple_of(PAGE_SIZE) else { return false };
+        // SAFETY: M1 and M4, this is one whole live mapping of the source; the rest is promised.
+        let moved = unsafe { source.0.remap(self.base(), self.size, size) };
+        match NonNull::new(moved) {
+            Some(base) => {
+                *self = Region { base: Some(base), size };
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives the memory back; a vacant region is left alone.
+    ///
+    /// # Safety
+    /// Nothing will use the memory any more.
+    pub(crate) unsafe fn unmap(self, source: Source<'_, impl PageSource>) {
+        if let Some(base) = self.base {
+            // SAFETY: M1 and M4, this is one whole live mapping of the source; the rest is promised.
+            unsafe { source.0.unmap(base.as_ptr(), self.size) }
+        }
+    }
+}
+
+/// A fixed number of elements in a mapping of their own.
+#[derive(Debug)]
+pub(crate) struct Array<T> {
+    region: Region,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+impl<T> Default for Array<T> {
+    /// The array of no elements, which has no mapping.
+    fn default() -> Array<T> {
+        Array { region: Region::default(), len: 0, elements: PhantomData }
+    }
+}
+
+impl<T: Default> Array<T> {
+    /// Maps `len` elements, each with its default value; `None` if the pages are not to be had.
+    pub(crate) fn new(source: Source<'_, impl PageSource>, len: usize) -> Option<Array<T>> {
+        const { assert!(!mem::needs_drop::<T>() && align_of::<T>() <= PAGE_SIZE) };
+        let region = Region::map(source, len.checked_mul(size_of::<T>())?, PAGE_SIZE)?;
+        let first = region.base().cast::<T>();
+        for index in 0..len {
+            let element = first.wrapping_add(index);
+            // SAFETY: inside the `len * size_of::<T>()` bytes just mapped, aligned to a page and
+            // so to T, and owned by nobody else.
+            unsafe { element.write(T::default()) };
+        }
+        Some(Array { region, len, elements: PhantomData })
+    }
+
+    /// Grows to `len` elements, moving those that exist; `false`, with nothing changed, if the
+    /// pages are not to be had.
+    pub(crate) fn grow(&mut self, source: Source<'_, impl PageSource>, len: usize) -> bool {
+        let Some(mut larger) = Array::new(source, len) else { return false };
+        for (new, old) in larger.iter_mut().zip(self.iter_mut()) {
+            mem::swap(new, old);
+        }
+        let old = mem::replace(self, larger);
+        old.unmap(source);
+        true
+    }
+}
+
+impl<T> Array<T> {
+    /// The mapped size, in bytes.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.region.size()
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn unmap(self, source: Source<'_, impl PageSource>) {
+        // SAFETY: every reference to an element borrowed this array, which is consumed here.
+        unsafe { self.region.unmap(source) }
+    }
+
+    fn first(&self) -> *mut T {
+        self.region.base.map_or(NonNull::dangling(), NonNull::cast).as_ptr()
+    }
+}
+
+impl<T> Deref for Array<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: M2, or no elements at a dangling aligned address; M1 makes the borrow of self
+        // the borrow of the elements.
+        unsafe { slice::from_raw_parts(self.first(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Array<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`, and the borrow is exclusive.
+        unsafe { slice::from_raw_parts_mut(self.first(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::SystemPages;
+
+    #[test]
+    fn an_array_keeps_its_elements_when_it_grows() {
+        // SAFETY: the only source in this test.
+        let source = unsafe { Source::new(&SystemPages) };
+        let mut array = Array::<u64>::default();
+        assert!(array.is_empty());
+        assert!(array.grow(source, 3));
+        array.copy_from_slice(&[1, 2, 3]);
+        assert!(array.grow(source, 1000));
+        assert_eq!(array[..4], [1, 2, 3, 0]);
+        assert_eq!(array.n_bytes(), 2 * PAGE_SIZE);
+        array.unmap(source);
+    }
+
+    #[test]
+    fn an_array_that_cannot_be_mapped_leaves_the_old_one_alone() {
+        // SAFETY: the only source in this test.
+        let source = unsafe { Source::new(&SystemPages) };
+        let mut array = Array::<u64>::new(source, 1).unwrap();
+        array[0] = 9;
+        assert!(!array.grow(source, usize::MAX / 16));
+        assert!(!array.grow(source, usize::MAX));
+        assert_eq!(array[..], [9]);
+        array.unmap(source);
+    }
+}
