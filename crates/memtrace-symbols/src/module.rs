@@ -102,9 +102,14 @@ impl Module {
                 is_inlined,
             });
         }
-        let missing = found.is_split.then(|| Missing::NoDebugInfo {
-            reason: names.shared("inlined functions are in split DWARF, which is not read"),
-        });
+        let reason = if found.is_split {
+            Some("inlined functions are in split DWARF, which is not read")
+        } else if frames.iter().all(|frame| frame.file.is_none()) {
+            Some("no line table covers the address")
+        } else {
+            None
+        };
+        let missing = reason.map(|reason| Missing::NoDebugInfo { reason: names.shared(reason) });
         Symbols { frames, missing }
     }
 

@@ -2,14 +2,16 @@
 //!
 //! Invariants:
 //! - I1: a module's file is opened at most once, when its first address is asked for.
-//! - I2: an (module, address) pair is resolved at most once; all who ask share the answer.
+//! - I2: a (module, address) pair is resolved at most once; all who ask share the answer.
 //!
 //! # Damaged and hostile files
 //!
 //! The parsers check what they read and report it. Should one panic all the same, the panic ends at
-//! this module, and the answer is [`Missing`] with the panic as the reason. That holds only where
-//! panics unwind: in a program built with `panic = "abort"` it would end the program, so nothing
-//! here relies on it. Addresses outside the code never reach a parser.
+//! this module, and the answer is [`Missing`] with the panic as the reason; the program's panic
+//! hook is told all the same. That holds only where panics unwind: in a program built with
+//! `panic = "abort"` it would end the program, so nothing here relies on it. Addresses outside the
+//! code never reach a parser, nor does a unit whose nesting would overflow the stack. Time and
+//! memory are not limited otherwise; they grow with the file.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -59,8 +61,8 @@ impl Symbolizer {
 
     /// Finds what is known about an address of a module.
     ///
-    /// `file_addr` is an address as the file's own headers and symbols count it, that is the address
-    /// in memory minus the module's load bias. For the caller of a function it must lie inside the
+    /// `file_addr` is an address as the file's own headers and symbols count it, that is the
+    /// address in memory minus the module's load bias. For the caller of a function it must lie inside the
     /// call instruction: pass the return address minus one.
     pub fn resolve(&mut self, module: &ModuleFile, file_addr: u64) -> Arc<Symbols> {
         let Symbolizer { debug_directories, modules, names } = self;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use memtrace_symbols::{ModuleFile, Symbolizer, Symbols};
@@ -162,7 +163,7 @@ fn bytes_set_to_extremes_in_compressed_sections_end_in_an_answer() {
     }
 }
 
-/// A unit of one function with 200,000 inlined functions inside each other, a byte for each.
+/// A unit of one function with inlined functions inside each other, a byte for each.
 const DEEP: &str = r#"
 #![no_std]
 
@@ -200,16 +201,17 @@ core::arch::global_asm!(
     ".quad deep",
     ".quad deep_end - deep",
     ".asciz \"deep\"",
-    ".fill 200000, 1, 3",
-    ".fill 200002, 1, 0",
+    ".fill N_LEVELS, 1, 3",
+    ".fill N_LEVELS + 2, 1, 0",
     "unit_end:",
 );
 "#;
 
-#[test]
-fn a_nesting_that_would_overflow_the_stack_is_refused() {
+/// What is known about the function around so many levels of inlined functions.
+fn nested(n_levels: usize) -> Symbols {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("deep.rs"), DEEP).unwrap();
+    let source = DEEP.replace("N_LEVELS", &n_levels.to_string());
+    fs::write(directory.path().join("deep.rs"), source).unwrap();
     run(Command::new("rustc")
         .current_dir(directory.path())
         .args(["--edition=2024", "--crate-type=cdylib", "-Cpanic=abort", "-Cdebuginfo=0"])
@@ -220,9 +222,24 @@ fn a_nesting_that_would_overflow_the_stack_is_refused() {
     let bytes = fs::read(&path).unwrap();
     let object = object::File::parse(&*bytes).unwrap();
     let deep = object.symbols().find(|symbol| symbol.name() == Ok("deep")).unwrap();
+    answers(&path, &[deep.address()]).remove(0)
+}
 
-    let symbols = &answers(&path, &[deep.address()])[0];
-    assert_eq!(symbols.frames[0].function.as_deref(), Some("deep"));
+#[test]
+fn a_nesting_that_would_overflow_the_stack_is_refused() {
+    for n_levels in [257, 200_000] {
+        let symbols = nested(n_levels);
+        assert_eq!(symbols.frames[0].function.as_deref(), Some("deep"));
+        let text = symbols.missing.as_ref().unwrap().to_string();
+        assert!(text.contains("nested more than 256 deep"), "{text}");
+    }
+}
+
+#[test]
+fn the_deepest_nesting_that_is_allowed_fits_half_the_stack_of_a_thread() {
+    let symbols = nested(256);
     let text = symbols.missing.as_ref().unwrap().to_string();
-    assert!(text.contains("nested more than 256 deep"), "{text}");
+    assert!(text.contains("no line table covers the address"), "{text}");
+    let on_small_stack = thread::Builder::new().stack_size(1 << 20).spawn(|| nested(256));
+    assert_eq!(on_small_stack.unwrap().join().unwrap(), symbols);
 }
