@@ -1,0 +1,239 @@
+//! Every case of `data/stats_seed1.jsonl`: what CPython's own `tracemalloc` answers.
+//!
+//! The first line of the file is about the file. Each other line is a case: a snapshot, perhaps
+//! an older one, source files, and operations with their results. Stacks are written newest frame
+//! first; frames in results are oldest first.
+
+use std::collections::BTreeMap;
+
+use memtrace_core::{
+    AnyFilter, Attribution, DomainFilter, Filter, Frame, KeyType, KeyTypeError, Snapshot,
+    SnapshotBuilder, SourceCache, Statistic, StatisticDiff, Trace, Traceback, format_size,
+    format_size_diff, report,
+};
+use serde_json::{Value, json};
+
+const CASES: &str = include_str!("data/stats_seed1.jsonl");
+
+#[test]
+fn all_cases_agree_with_cpython() {
+    let mut n_ops = BTreeMap::new();
+    let mut n_cases = 0;
+    for line in CASES.lines().skip(1) {
+        let case = Case::new(serde_json::from_str(line).unwrap());
+        for (i, op) in array(&case.json["ops"]).iter().enumerate() {
+            let name = text(&op["op"]);
+            let context = format!("case {}, operation {i}, {name}", case.json["id"]);
+            case.check(name, op, &context);
+            *n_ops.entry(name.to_owned()).or_insert(0) += 1;
+        }
+        n_cases += 1;
+    }
+    assert_eq!(n_cases, 400);
+    let expected = [
+        ("compare_to", 646),
+        ("filter_traces", 782),
+        ("format", 727),
+        ("format_size", 1),
+        ("match_filename", 1),
+        ("stat_str", 1),
+        ("statistics", 795),
+    ];
+    assert_eq!(n_ops, expected.map(|(name, n)| (name.to_owned(), n)).into());
+}
+
+struct Case {
+    json: Value,
+    new: Snapshot,
+    old: Option<Snapshot>,
+    sources: SourceCache,
+}
+
+impl Case {
+    fn new(json: Value) -> Self {
+        let mut sources = SourceCache::without_files();
+        for (filename, lines) in json["sources"].as_object().unwrap() {
+            let lines = array(lines).iter().map(|line| text(line).trim_end_matches('\n'));
+            sources.insert(filename, lines.map(|line| format!("{line}\n")).collect::<String>());
+        }
+        let old = json.get("old").filter(|old| !old.is_null()).map(snapshot);
+        Self { new: snapshot(&json["new"]), old, sources, json }
+    }
+
+    fn check(&self, name: &str, op: &Value, context: &str) {
+        match name {
+            "statistics" => self.check_statistics(op, context),
+            "compare_to" => self.check_compare_to(op, context),
+            "filter_traces" => self.check_filter_traces(op, context),
+            "format" => self.check_format(op, context),
+            "format_size" => check_format_size(op, context),
+            "stat_str" => check_stat_str(op, context),
+            "match_filename" => check_match_filename(op, context),
+            _ => panic!("{context}: no such operation"),
+        }
+    }
+
+    fn check_statistics(&self, op: &Value, context: &str) {
+        let Some(key_type) = expected_key_type(op, context) else { return };
+        let statistics = self.new.statistics(key_type);
+        let rows = statistics.iter().map(|s| json!([frames(&s.traceback), s.size, s.count]));
+        let expected = &op["expect"]["ok"];
+        assert_eq!(rows.collect::<Value>(), expected["rows"], "{context}");
+        let is_bare = |s: &Statistic| s.traceback.total_nframe().is_none();
+        assert!(statistics.iter().all(is_bare), "{context}");
+        check_texts(&statistics, Statistic::python_repr, expected, context);
+    }
+
+    fn check_compare_to(&self, op: &Value, context: &str) {
+        let Some(key_type) = expected_key_type(op, context) else { return };
+        let diffs = self.new.compare_to(self.old.as_ref().unwrap(), key_type);
+        let rows = diffs
+            .iter()
+            .map(|d| json!([frames(&d.traceback), d.size, d.size_diff, d.count, d.count_diff]));
+        let expected = &op["expect"]["ok"];
+        assert_eq!(rows.collect::<Value>(), expected["rows"], "{context}");
+        check_texts(&diffs, StatisticDiff::python_repr, expected, context);
+        let mut text = String::new();
+        report::write_top(&mut text, &diffs, 2, &self.sources).unwrap();
+        assert_eq!(text, joined(&expected["report"]), "{context}");
+    }
+
+    fn check_filter_traces(&self, op: &Value, context: &str) {
+        let filters: Vec<AnyFilter> = array(&op["filters"]).iter().map(filter).collect();
+        let all: Vec<Trace> = self.new.traces().collect();
+        let kept = array(&op["expect"]["kept"]).iter();
+        let expected: Vec<Trace> = kept.map(|i| all[u64_of(i) as usize].clone()).collect();
+        let filtered = self.new.filter_traces(&filters);
+        assert_eq!(filtered.traces().collect::<Vec<_>>(), expected, "{context}");
+        assert_eq!(filtered.traceback_limit(), self.new.traceback_limit(), "{context}");
+    }
+
+    fn check_format(&self, op: &Value, context: &str) {
+        let mut traceback = traceback(&op["frames"]);
+        if let Some(total_nframe) = op["total_nframe"].as_u64() {
+            traceback = traceback.with_total_nframe(total_nframe.try_into().unwrap());
+        }
+        let limit = op["limit"].as_i64().map(|limit| isize::try_from(limit).unwrap());
+        let most_recent_first = op["most_recent_first"].as_bool().unwrap();
+        let lines = traceback.format(limit, most_recent_first, &self.sources);
+        assert_eq!(json!(lines), op["expect"], "{context}");
+        assert_eq!(traceback.to_string(), text(&op["str_traceback"]), "{context}");
+        if let Some(expected) = op["str_trace"].as_str() {
+            let is_it = |trace: &Trace| {
+                trace.traceback == traceback
+                    && trace.traceback.total_nframe() == traceback.total_nframe()
+                    && trace.to_string() == expected
+            };
+            assert!(self.new.traces().any(|trace| is_it(&trace)), "{context}: {expected}");
+        }
+    }
+}
+
+fn check_format_size(op: &Value, context: &str) {
+    let values: Vec<u64> = array(&op["values"]).iter().map(u64_of).collect();
+    let signed = || values.iter().map(|&size| i64::try_from(size).unwrap());
+    let plain: Value = values.iter().map(|&size| format_size(size)).collect();
+    assert_eq!(plain, op["expect"], "{context}");
+    assert_eq!(signed().map(format_size_diff).collect::<Value>(), op["expect_signed"], "{context}");
+    let negative: Value = signed().map(|size| format_size_diff(-size)).collect();
+    assert_eq!(negative, op["expect_neg_signed"], "{context}");
+}
+
+fn check_stat_str(op: &Value, context: &str) {
+    let texts = array(&op["values"]).iter().map(|value| {
+        let traceback = Traceback::new([Frame::new("a.py", 1)]);
+        let (size, count) = (u64_of(&value[0]), u64_of(&value[1]));
+        Statistic { traceback, size, count }.to_string()
+    });
+    assert_eq!(texts.collect::<Value>(), op["expect"], "{context}");
+}
+
+fn check_match_filename(op: &Value, context: &str) {
+    for row in array(&op["rows"]) {
+        let is_match = Filter::include(text(&row[0])).matches(text(&row[1]), 1);
+        assert_eq!(json!(is_match), row[2], "{context}: {row}");
+    }
+}
+
+/// The key type, or `None` after checking the error that is expected instead.
+fn expected_key_type(op: &Value, context: &str) -> Option<KeyType> {
+    let parsed = KeyType::parse(text(&op["key_type"]), op["cumulative"].as_bool().unwrap());
+    let message = parsed.as_ref().err().map(KeyTypeError::to_string);
+    assert_eq!(message.as_deref(), op["expect"]["message"].as_str(), "{context}");
+    parsed.ok()
+}
+
+/// Checks `str` of the first two results and `repr` of the first.
+fn check_texts<T: ToString>(
+    results: &[T],
+    python_repr: impl Fn(&T) -> String,
+    expected: &Value,
+    context: &str,
+) {
+    let texts = results.iter().take(2).map(T::to_string);
+    assert_eq!(texts.collect::<Value>(), expected["str"], "{context}");
+    let reprs = results.iter().take(1).map(python_repr);
+    assert_eq!(reprs.collect::<Value>(), expected["repr"], "{context}");
+}
+
+fn snapshot(json: &Value) -> Snapshot {
+    let mut builder = SnapshotBuilder::new(u64_of(&json["limit"]).try_into().unwrap());
+    let mut stacks = Vec::new();
+    for row in array(&json["tracebacks"]) {
+        let ids: Vec<_> = array(&row[0]).iter().map(|place| builder.frame(frame(place))).collect();
+        stacks.push(builder.stack(&ids, Some(u64_of(&row[1]).try_into().unwrap())));
+    }
+    for trace in array(&json["traces"]) {
+        let domain = u64_of(&trace[0]).try_into().unwrap();
+        builder.trace(domain, u64_of(&trace[1]), stacks[u64_of(&trace[2]) as usize]);
+    }
+    builder.finish().with_attribution(Attribution::newest_frame())
+}
+
+fn filter(json: &Value) -> AnyFilter {
+    let is_inclusive = json["inclusive"].as_bool().unwrap();
+    let number = |value: &Value| value.as_u64().map(|n| u32::try_from(n).unwrap());
+    let domain = number(&json["domain"]);
+    if text(&json["t"]) == "domain" {
+        return DomainFilter::new(is_inclusive, domain.unwrap()).into();
+    }
+    let mut filter = Filter::new(is_inclusive, text(&json["pattern"]));
+    if let Some(lineno) = number(&json["lineno"]) {
+        filter = filter.lineno(lineno);
+    }
+    if json["all_frames"].as_bool().unwrap() {
+        filter = filter.all_frames();
+    }
+    if let Some(domain) = domain {
+        filter = filter.domain(domain);
+    }
+    filter.into()
+}
+
+fn traceback(newest_first: &Value) -> Traceback {
+    Traceback::new(array(newest_first).iter().rev().map(frame).collect::<Vec<_>>())
+}
+
+fn frame(json: &Value) -> Frame {
+    Frame::new(text(&json[0]), u64_of(&json[1]).try_into().unwrap())
+}
+
+fn frames(traceback: &Traceback) -> Value {
+    traceback.iter().map(|frame| json!([*frame.filename, frame.lineno])).collect()
+}
+
+fn joined(lines: &Value) -> String {
+    array(lines).iter().map(|line| format!("{}\n", text(line))).collect()
+}
+
+fn array(json: &Value) -> &[Value] {
+    json.as_array().unwrap()
+}
+
+fn text(json: &Value) -> &str {
+    json.as_str().unwrap()
+}
+
+fn u64_of(json: &Value) -> u64 {
+    json.as_u64().unwrap()
+}

@@ -1,0 +1,297 @@
+//! Laws that hold for every snapshot, and naive oracles.
+
+use std::collections::BTreeMap;
+
+use memtrace_core::{
+    AnyFilter, Attribution, DomainFilter, Filter, Frame, KeyType, MissingSource, Pattern, Snapshot,
+    Trace, Traceback,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+const KEY_TYPES: [KeyType; 5] = [
+    KeyType::Filename,
+    KeyType::Lineno,
+    KeyType::Traceback,
+    KeyType::CumulativeFilename,
+    KeyType::CumulativeLineno,
+];
+
+/// Few names, so that groups have several members; some hidden by default.
+fn frame() -> impl Strategy<Value = Frame> {
+    let filename =
+        prop::sample::select(vec!["a.rs", "b.rs", "/rustc/1/v.rs", "<a::f>", "<[T]>::x"]);
+    let function = prop::sample::select(vec![None, Some("a::f"), Some("alloc::g")]);
+    let missing = prop::sample::select(vec![None, None, Some(MissingSource::NoDebugInfo)]);
+    let directory = option::of(Just("/src"));
+    (filename, 0..3_u32, function, directory, missing, any::<bool>()).prop_map(
+        |(filename, lineno, function, directory, missing, is_inlined)| {
+            let mut frame = Frame::new(filename, lineno).with_inlined(is_inlined);
+            frame.function = function.map(Into::into);
+            frame.directory = directory.map(Into::into);
+            frame.missing = missing;
+            frame
+        },
+    )
+}
+
+fn trace() -> impl Strategy<Value = Trace> {
+    let size = prop_oneof![Just(0), 1..100_u64, Just(1 << 40)];
+    (0..3_u32, size, vec(frame(), 0..5), option::of(0..9_u16), any::<bool>()).prop_map(
+        |(domain, size, frames, total_nframe, is_deeper)| {
+            let traceback = Traceback::new(frames);
+            let traceback = match total_nframe {
+                Some(total_nframe) => traceback.with_total_nframe(total_nframe),
+                None if is_deeper => traceback.with_unknown_depth(),
+                None => traceback,
+            };
+            Trace { domain, size, traceback }
+        },
+    )
+}
+
+fn attribution() -> impl Strategy<Value = Attribution> {
+    prop::sample::select(vec![
+        Attribution::newest_frame(),
+        Attribution::default(),
+        Attribution::default().only_workspace(),
+        Attribution::newest_frame().hide_files("[!a]*").hide_functions("a*"),
+    ])
+}
+
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    (vec(trace(), 0..40), attribution()).prop_map(|(traces, attribution)| {
+        Snapshot::from_traces(traces, 4).with_attribution(attribution)
+    })
+}
+
+/// What a filter asks for, without its sign.
+#[derive(Clone, Debug)]
+enum Wanted {
+    Frame { pattern: &'static str, lineno: Option<u32>, all_frames: bool, domain: Option<u32> },
+    Domain(u32),
+}
+
+impl Wanted {
+    fn filter(&self, is_inclusive: bool) -> AnyFilter {
+        let (pattern, lineno, all_frames, domain) = match *self {
+            Self::Domain(domain) => return DomainFilter::new(is_inclusive, domain).into(),
+            Self::Frame { pattern, lineno, all_frames, domain } => {
+                (pattern, lineno, all_frames, domain)
+            }
+        };
+        let mut filter = Filter::new(is_inclusive, pattern);
+        if let Some(lineno) = lineno {
+            filter = filter.lineno(lineno);
+        }
+        if all_frames {
+            filter = filter.all_frames();
+        }
+        if let Some(domain) = domain {
+            filter = filter.domain(domain);
+        }
+        filter.into()
+    }
+
+    /// Whether the trace is hit, by the plain definition.
+    fn hits(&self, trace: &Trace, rule: &Attribution) -> bool {
+        match self {
+            Self::Domain(domain) => trace.domain == *domain,
+            Self::Frame { pattern, lineno, all_frames, domain } => {
+                let pattern = Pattern::new(*pattern);
+                let is_hit = |frame: &Frame| {
+                    pattern.matches(&frame.filename) && lineno.is_none_or(|n| n == frame.lineno)
+                };
+                let mut blamed = rule.attributed(&trace.traceback).into_iter();
+                domain.is_none_or(|domain| domain == trace.domain)
+                    && if *all_frames {
+                        trace.traceback.iter().any(is_hit)
+                    } else {
+                        blamed.any(is_hit)
+                    }
+            }
+        }
+    }
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let pattern = prop::sample::select(vec!["*", "a.rs", "?.rs", "/rustc/*", "<*>", "[!a]*"]);
+    let number = || option::of(0..3_u32);
+    prop_oneof![
+        (pattern, number(), any::<bool>(), number()).prop_map(
+            |(pattern, lineno, all_frames, domain)| {
+                Wanted::Frame { pattern, lineno, all_frames, domain }
+            },
+        ),
+        (0..3_u32).prop_map(Wanted::Domain),
+    ]
+}
+
+/// Key to (size, count), by the plain definition.
+fn naive_groups(snapshot: &Snapshot, key_type: KeyType) -> BTreeMap<Traceback, (u64, u64)> {
+    let mut groups = BTreeMap::new();
+    for trace in snapshot.traces() {
+        let mut frames = trace.traceback.frames().to_vec();
+        let blamed = snapshot.attribution().attributed(&trace.traceback);
+        // Which of several equal frames is meant is told by its address.
+        let n_shown =
+            trace.traceback.iter().position(|f| blamed.is_some_and(|b| std::ptr::eq(f, b)));
+        frames.truncate(n_shown.map_or(0, |i| i + 1));
+        let file = |frame: &Frame| Frame::new(frame.filename.clone(), 0);
+        let newest = frames.last().cloned();
+        let keys: Vec<Traceback> = match key_type {
+            KeyType::Traceback => vec![Traceback::new(frames)],
+            _ if frames.is_empty() => vec![Traceback::new([])],
+            KeyType::Lineno => newest.into_iter().map(|f| Traceback::new([f])).collect(),
+            KeyType::Filename => newest.iter().map(|f| Traceback::new([file(f)])).collect(),
+            KeyType::CumulativeLineno => frames.into_iter().map(|f| Traceback::new([f])).collect(),
+            KeyType::CumulativeFilename => {
+                frames.iter().map(|f| Traceback::new([file(f)])).collect()
+            }
+            _ => unreachable!("{key_type}"),
+        };
+        for key in keys {
+            let (size, count) = groups.entry(key).or_insert((0, 0));
+            *size += trace.size;
+            *count += 1;
+        }
+    }
+    groups
+}
+
+fn everything(snapshot: &Snapshot) -> String {
+    let traces: Vec<_> = snapshot.traces().collect();
+    format!("{} {:?} {traces:?}", snapshot.traceback_limit(), snapshot.attribution())
+}
+
+proptest! {
+    #[test]
+    fn groups_are_those_of_the_plain_definition(snapshot in snapshot()) {
+        for key_type in KEY_TYPES {
+            let mut expected: Vec<_> = naive_groups(&snapshot, key_type)
+                .into_iter()
+                .map(|(traceback, (size, count))| (size, count, traceback))
+                .collect();
+            expected.sort_by(|a, b| b.cmp(a));
+            let found: Vec<_> = snapshot
+                .statistics(key_type)
+                .into_iter()
+                .map(|s| (s.size, s.count, s.traceback))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn differences_are_those_of_the_plain_definition(new in snapshot(), old in snapshot()) {
+        let old = old.with_attribution(new.attribution().clone());
+        for key_type in KEY_TYPES {
+            let (now, before) = (naive_groups(&new, key_type), naive_groups(&old, key_type));
+            let keys: BTreeMap<_, _> = now.iter().chain(&before).collect();
+            let mut expected: Vec<_> = keys
+                .into_keys()
+                .map(|traceback| {
+                    let of = |groups: &BTreeMap<_, _>| *groups.get(traceback).unwrap_or(&(0, 0));
+                    let ((size, count), (old_size, old_count)) = (of(&now), of(&before));
+                    let size_diff = size as i64 - old_size as i64;
+                    let count_diff = count as i64 - old_count as i64;
+                    (size_diff.abs(), size, count_diff.abs(), count, traceback.clone(), size_diff, count_diff)
+                })
+                .collect();
+            expected.sort_by(|a, b| b.cmp(a));
+            let found: Vec<_> = new
+                .compare_to(&old, key_type)
+                .into_iter()
+                .map(|d| {
+                    let (size_diff, count_diff) = (d.size_diff.abs(), d.count_diff.abs());
+                    (size_diff, d.size, count_diff, d.count, d.traceback, d.size_diff, d.count_diff)
+                })
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_itself(snapshot in snapshot()) {
+        for key_type in KEY_TYPES {
+            let diffs = snapshot.compare_to(&snapshot, key_type);
+            prop_assert_eq!(diffs.len(), snapshot.statistics(key_type).len());
+            prop_assert!(diffs.iter().all(|d| d.size_diff == 0 && d.count_diff == 0));
+        }
+    }
+
+    #[test]
+    fn swapping_the_sides_flips_the_signs(a in snapshot(), b in snapshot()) {
+        let b = b.with_attribution(a.attribution().clone());
+        for key_type in KEY_TYPES {
+            let signs = |new: &Snapshot, old: &Snapshot, sign: i64| -> BTreeMap<_, _> {
+                let diffs = new.compare_to(old, key_type).into_iter();
+                diffs.map(|d| (d.traceback, (sign * d.size_diff, sign * d.count_diff))).collect()
+            };
+            prop_assert_eq!(signs(&a, &b, 1), signs(&b, &a, -1));
+        }
+    }
+
+    #[test]
+    fn groups_sum_to_the_totals(snapshot in snapshot()) {
+        for key_type in KEY_TYPES.into_iter().filter(|key_type| !key_type.is_cumulative()) {
+            let statistics = snapshot.statistics(key_type);
+            prop_assert_eq!(statistics.iter().map(|s| s.size).sum::<u64>(), snapshot.total_size());
+            let count = statistics.iter().map(|s| s.count).sum::<u64>();
+            prop_assert_eq!(count, snapshot.n_traces() as u64);
+        }
+    }
+
+    #[test]
+    fn a_filter_and_its_opposite_part_the_traces(snapshot in snapshot(), wanted in wanted()) {
+        let kept = snapshot.filter_traces(&[wanted.filter(true)]);
+        let dropped = snapshot.filter_traces(&[wanted.filter(false)]);
+        prop_assert_eq!(kept.n_traces() + dropped.n_traces(), snapshot.n_traces());
+        let (mut kept, mut dropped) = (kept.traces().peekable(), dropped.traces().peekable());
+        for trace in snapshot.traces() {
+            let side = if wanted.hits(&trace, snapshot.attribution()) { &mut kept } else { &mut dropped };
+            prop_assert_eq!(side.next(), Some(trace));
+        }
+    }
+
+    #[test]
+    fn filters_are_combined_as_the_plain_definition_says(
+        snapshot in snapshot(),
+        wanted in vec((wanted(), any::<bool>()), 0..4),
+    ) {
+        let filters: Vec<_> = wanted.iter().map(|(wanted, sign)| wanted.filter(*sign)).collect();
+        let is_kept = |trace: &Trace| {
+            let hits = |wanted: &Wanted| wanted.hits(trace, snapshot.attribution());
+            let mut included = wanted.iter().filter(|(_, sign)| *sign).map(|(w, _)| w).peekable();
+            let mut excluded = wanted.iter().filter(|(_, sign)| !*sign).map(|(w, _)| w);
+            (included.peek().is_none() || included.any(hits)) && !excluded.any(hits)
+        };
+        let filtered = snapshot.filter_traces(&filters);
+        let expected: Vec<_> = snapshot.traces().filter(is_kept).collect();
+        prop_assert_eq!(filtered.traces().collect::<Vec<_>>(), expected);
+        prop_assert_eq!(filtered.attribution(), snapshot.attribution());
+    }
+
+    #[test]
+    fn a_file_keeps_everything(snapshot in snapshot()) {
+        let mut bytes = Vec::new();
+        snapshot.write_to(&mut bytes).unwrap();
+        let loaded = Snapshot::read_from(&bytes[..]).unwrap();
+        prop_assert_eq!(everything(&loaded), everything(&snapshot));
+        for key_type in KEY_TYPES {
+            prop_assert_eq!(loaded.statistics(key_type), snapshot.statistics(key_type));
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_worse_than_an_error(bytes in vec(any::<u8>(), 0..200)) {
+        let mut body = b"MEMTRACE\x01\0\0\0".to_vec();
+        body.extend((bytes.len() as u64).to_le_bytes());
+        body.extend(&bytes);
+        body.extend(crc32fast::hash(&body).to_le_bytes());
+        if let Ok(snapshot) = Snapshot::read_from(&body[..]) {
+            prop_assert!(snapshot.n_traces() <= bytes.len() / 16);
+        }
+    }
+}
