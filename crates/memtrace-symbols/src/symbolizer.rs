@@ -62,8 +62,8 @@ impl Symbolizer {
     /// Finds what is known about an address of a module.
     ///
     /// `file_addr` is an address as the file's own headers and symbols count it, that is the
-    /// address in memory minus the module's load bias. For the caller of a function it must lie inside the
-    /// call instruction: pass the return address minus one.
+    /// address in memory minus the module's load bias. For the caller of a function it must lie
+    /// inside the call instruction: pass the return address minus one.
     pub fn resolve(&mut self, module: &ModuleFile, file_addr: u64) -> Arc<Symbols> {
         let Symbolizer { debug_directories, modules, names } = self;
         if !modules.contains_key(module) {

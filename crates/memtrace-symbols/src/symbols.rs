@@ -28,7 +28,8 @@ impl Symbols {
 #[non_exhaustive]
 pub struct SymbolFrame {
     /// The demangled name without the hash, `alloc::vec::Vec<T,A>::push`. For an inlined function
-    /// of a program built with `debug = "line-tables-only"` only the last part of the name is known.
+    /// of a program built with `debug = "line-tables-only"` only the last part of the name, with
+    /// its generic arguments, is known.
     pub function: Option<Arc<str>>,
     /// The source file: relative to `directory` for crates of the workspace that was built, as in
     /// `file!()` and panic messages, else absolute.
