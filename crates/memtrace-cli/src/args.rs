@@ -1,0 +1,98 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use memtrace_core::KeyType;
+use memtrace_export::folded::Metric;
+
+/// Shows which lines of a program hold memory, from snapshots that it saved.
+#[derive(Debug, Parser)]
+#[command(name = "memtrace", version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prints what holds most memory
+    Report {
+        /// The snapshot
+        file: PathBuf,
+        #[command(flatten)]
+        view: View,
+    },
+    /// Prints what differs most between two snapshots
+    Diff {
+        /// The earlier snapshot
+        old: PathBuf,
+        /// The later snapshot
+        new: PathBuf,
+        #[command(flatten)]
+        view: View,
+    },
+    /// Writes the stacks in the form that flame graph programs read
+    Folded {
+        /// The snapshot
+        file: PathBuf,
+        /// What to count
+        #[arg(long, value_enum, default_value = "bytes")]
+        metric: MetricName,
+        /// Where to write, instead of standard output
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Which groups to show, and how.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct View {
+    /// How many groups to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: usize,
+    /// What to group by
+    #[arg(long, value_name = "KEY", value_enum, default_value = "lineno")]
+    pub(crate) group_by: GroupBy,
+    /// Keep only lines of files that match the pattern; may be repeated
+    #[arg(long, value_name = "PAT")]
+    pub(crate) include: Vec<String>,
+    /// Drop lines of files that match the pattern; may be repeated
+    #[arg(long, value_name = "PAT")]
+    pub(crate) exclude: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GroupBy {
+    Filename,
+    Lineno,
+    Traceback,
+}
+
+impl From<GroupBy> for KeyType {
+    fn from(group_by: GroupBy) -> Self {
+        match group_by {
+            GroupBy::Filename => Self::Filename,
+            GroupBy::Lineno => Self::Lineno,
+            GroupBy::Traceback => Self::Traceback,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MetricName {
+    Bytes,
+    Blocks,
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Self {
+        match name {
+            MetricName::Bytes => Self::Bytes,
+            MetricName::Blocks => Self::Blocks,
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The memtrace program: reports and differences of saved snapshots

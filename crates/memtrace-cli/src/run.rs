@@ -1,0 +1,130 @@
+//! What each command does.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use memtrace_core::{FileError, Filter, KeyType, Snapshot, SourceCache, report};
+use memtrace_export::{folded, json};
+
+use crate::args::{Command, View};
+
+/// Why a command failed, with the file it failed on.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    Load { path: PathBuf, source: FileError },
+    Write { path: PathBuf, source: io::Error },
+    Print { source: io::Error },
+}
+
+impl RunError {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        match self {
+            Self::Load { .. } => false,
+            Self::Write { source, .. } | Self::Print { source } => {
+                source.kind() == io::ErrorKind::BrokenPipe
+            }
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load { path, .. } => write!(f, "cannot load {}", path.display()),
+            Self::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+            Self::Print { .. } => f.write_str("cannot write to standard output"),
+        }
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // Its own text would name the file again.
+            Self::Load { source: FileError::Open { source, .. }, .. } => Some(source),
+            Self::Load { source, .. } => Some(source),
+            Self::Write { source, .. } | Self::Print { source } => Some(source),
+        }
+    }
+}
+
+pub(crate) fn run(command: Command) -> Result<(), RunError> {
+    match command {
+        Command::Report { file, view } => {
+            let snapshot = filtered(load(&file)?, &view);
+            tell_missing_source(&snapshot, &file);
+            print(|out| write_report(out, &snapshot, &view))
+        }
+        Command::Diff { old, new, view } => {
+            let old_snapshot = filtered(load(&old)?, &view);
+            let snapshot = filtered(load(&new)?, &view);
+            tell_missing_source(&snapshot, &new);
+            print(|out| write_diff(out, &snapshot, &old_snapshot, &view))
+        }
+        Command::Folded { file, metric, output } => {
+            let snapshot = load(&file)?;
+            match output {
+                None => print(|out| folded::write(out, &snapshot, metric.into())),
+                Some(path) => File::create(&path)
+                    .and_then(|out| {
+                        folded::write(&mut BufWriter::new(out), &snapshot, metric.into())
+                    })
+                    .map_err(|source| RunError::Write { path, source }),
+            }
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Snapshot, RunError> {
+    Snapshot::load(path).map_err(|source| RunError::Load { path: path.to_owned(), source })
+}
+
+fn filtered(snapshot: Snapshot, view: &View) -> Snapshot {
+    let included = view.include.iter().map(|pattern| Filter::include(pattern));
+    let excluded = view.exclude.iter().map(|pattern| Filter::exclude(pattern));
+    let filters: Vec<Filter> = included.chain(excluded).collect();
+    if filters.is_empty() { snapshot } else { snapshot.filter_traces(&filters) }
+}
+
+/// Says on standard error why files and lines are missing, if they are.
+fn tell_missing_source(snapshot: &Snapshot, path: &Path) {
+    if let Some(reason) = snapshot.missing_source() {
+        // A note that cannot be shown is no reason to fail.
+        let _ = writeln!(io::stderr(), "memtrace: {}: {reason}", path.display());
+    }
+}
+
+/// Writes to standard output, buffered.
+fn print(
+    write: impl FnOnce(&mut BufWriter<io::StdoutLock<'_>>) -> io::Result<()>,
+) -> Result<(), RunError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).map_err(|source| RunError::Print { source })
+}
+
+fn write_report(out: &mut impl Write, snapshot: &Snapshot, view: &View) -> io::Result<()> {
+    let key_type = KeyType::from(view.group_by);
+    let statistics = snapshot.statistics(key_type);
+    if view.json {
+        return json::write_statistics(out, &statistics, key_type, view.top);
+    }
+    let mut text = String::new();
+    report::write_top_statistics(&mut text, &statistics, view.top, &SourceCache::new())
+        .map_err(io::Error::other)?;
+    out.write_all(text.as_bytes())
+}
+
+fn write_diff(out: &mut impl Write, new: &Snapshot, old: &Snapshot, view: &View) -> io::Result<()> {
+    let key_type = KeyType::from(view.group_by);
+    let diffs = new.compare_to(old, key_type);
+    if view.json {
+        return json::write_diffs(out, &diffs, key_type, view.top);
+    }
+    let mut text = String::new();
+    report::write_top(&mut text, &diffs, view.top, &SourceCache::new())
+        .map_err(io::Error::other)?;
+    out.write_all(text.as_bytes())
+}
