@@ -4,7 +4,9 @@
 //! Heaps in use are in a list. Handlers installed once with `pthread_atfork`, when the first heap
 //! is first used, take the list's lock and then every heap's before a fork, and release them after
 //! it in the parent and in the child, whose only thread is the one that forked. Installing does not
-//! allocate through any heap; the C library keeps its first 48 handlers in static storage.
+//! allocate through any heap (a C library that runs out of room for handlers uses its own `malloc`).
+//!
+//! Handlers of other libraries, older or younger, may allocate: see the `lock` module.
 //!
 //! `vfork`, `posix_spawn` and a bare `clone` run no handlers. The first two do not need them (the
 //! parent's thread waits, and the child must not allocate); a child made by a bare `clone` of a

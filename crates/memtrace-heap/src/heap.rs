@@ -23,8 +23,10 @@
 //! | `control` | first user (compare-exchange AcqRel) | all (Acquire) | the initialised control block |
 //!
 //! # Cost
-//! A small block taken and given back: two uncontended locks, a hash look-up and a division, some
-//! tens of nanoseconds. A large one: two or more system calls and its page faults.
+//! A small block taken and given back: two uncontended locks, a hash look-up and a division; 50 to
+//! 90 ns, three to four times glibc's. A large one: two system calls, more where it is aligned
+//! above a page, and its page faults; about 7 µs for 40 KB of which one page is touched. Both on a
+//! 2-core x86_64 Linux machine with other work running.
 #![expect(unsafe_code, reason = "implements GlobalAlloc")]
 
 use core::alloc::{GlobalAlloc, Layout};

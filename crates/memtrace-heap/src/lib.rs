@@ -11,8 +11,9 @@
 //! A program that must explain its memory needs a heap that can say where every byte is: asked for,
 //! lost to rounding, free inside a pool in use, in unused pools, in large blocks, in the heap's own
 //! records. [`Heap::stats`] says so at any time, exactly, and [`Heap::verify`] recounts it from the
-//! bitmaps. It is plain and has one lock: of moderate speed in one thread, and not made for many
-//! that allocate at once.
+//! bitmaps. It is plain and has one lock: of moderate speed in one thread, not made for many that
+//! allocate at once, and slow (microseconds) for blocks above 32 KiB that come and go, each being a
+//! mapping.
 //!
 //! # How a request is served
 //! 1. [`SizeClass::of`] names the block size for a layout: 16-byte steps up to 512 bytes, then four
