@@ -124,6 +124,14 @@ impl Recorder {
             self.record(block, trace, None);
         });
         if recorded.is_none() {
+            self.count_nested();
+        }
+    }
+
+    /// Counts an allocation inside a guarded section, unless the section leaves it out on purpose.
+    #[cold]
+    fn count_nested(&self) {
+        if thread::is_recording() {
             self.n_nested.fetch_add(1, Relaxed);
         }
     }
@@ -172,9 +180,7 @@ impl Recorder {
             match old {
                 // The block was known and stays known; its stack is the only one there is.
                 Some(old) => self.record(block, LiveTrace { size, ..old }, Some(old)),
-                None => {
-                    self.n_nested.fetch_add(1, Relaxed);
-                }
+                None => self.count_nested(),
             }
         }
     }

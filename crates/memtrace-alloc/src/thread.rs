@@ -17,6 +17,8 @@ use memtrace_unwind::StackBounds;
 pub(crate) struct ThreadState {
     /// How many guarded sections the thread is in.
     depth: AtomicU32,
+    /// Whether one of them is the recorder's.
+    is_recording: AtomicBool,
     /// Whether the thread is finding out the hook's own frames.
     is_probing: AtomicBool,
     stack: Cell<StackBounds>,
@@ -26,6 +28,7 @@ thread_local! {
     static STATE: ThreadState = const {
         ThreadState {
             depth: AtomicU32::new(0),
+            is_recording: AtomicBool::new(false),
             is_probing: AtomicBool::new(false),
             stack: Cell::new(StackBounds::UNKNOWN),
         }
@@ -73,7 +76,7 @@ impl ThreadState {
     }
 }
 
-/// Runs `f` inside a guarded section, unless the thread is in one already, or has lost its state:
+/// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has lost its state:
 /// then returns `None`.
 #[inline(always)]
 pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
@@ -82,9 +85,17 @@ pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
             return None;
         }
         let _guard = state.enter();
-        Some(f(state))
+        state.is_recording.store(true, Relaxed);
+        let result = f(state);
+        state.is_recording.store(false, Relaxed);
+        Some(result)
     });
     guarded.ok().flatten()
+}
+
+/// Whether the thread is inside the recorder: what it allocates is lost, not left out on purpose.
+pub(crate) fn is_recording() -> bool {
+    STATE.try_with(|state| state.is_recording.load(Relaxed)).unwrap_or(true)
 }
 
 /// Whether the thread is in a guarded section.

@@ -58,6 +58,11 @@ impl Default for Attribution {
                 "*/lib/rustlib/src/rust/*",
                 "/rust/deps/*",
                 "*/hashbrown-*/src/*",
+                // The hook may be inlined into the function that allocates; a build with line tables
+                // alone then knows its functions by bare names like `alloc`.
+                "*memtrace-alloc*/src/*",
+                "*memtrace-unwind*/src/*",
+                "*memtrace-heap*/src/*",
             ]),
             functions: patterns(&[
                 "__rust_alloc",

@@ -24,7 +24,7 @@
 use crate::object;
 use crate::rule::{Registers, Rule};
 use crate::walker::Rules;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const BUCKET_BITS: u32 = 15;
 const N_BUCKETS: usize = 1 << BUCKET_BITS;
@@ -38,6 +38,9 @@ struct Bucket([AtomicU64; N_WAYS]);
 
 static TABLE: [Bucket; N_BUCKETS] =
     [const { Bucket([const { AtomicU64::new(0) }; N_WAYS]) }; N_BUCKETS];
+
+/// Whether anything was ever stored: a table that was never used is not touched to clear it.
+static IS_USED: AtomicBool = AtomicBool::new(false);
 
 /// The rules of this process.
 pub(crate) struct ProcessRules;
@@ -72,6 +75,9 @@ impl Rules for ProcessRules {
 ///
 /// **Cost**: touches the table, 1 MiB; the rules come back one by one as they are needed.
 pub fn forget_unloaded() {
+    if !IS_USED.load(Relaxed) {
+        return;
+    }
     for word in TABLE.iter().flat_map(|bucket| &bucket.0) {
         if word.load(Relaxed) != 0 {
             word.store(0, Relaxed);
@@ -98,6 +104,7 @@ fn learn(call_addr: u64) -> Rule {
             .find(|word| word.load(Relaxed) == 0)
             .or_else(|| bucket.get(tag(call_addr) as usize % N_WAYS));
         if let Some(word) = word {
+            IS_USED.store(true, Relaxed);
             word.store(tag(call_addr) << 32 | u64::from(rule.to_word()), Relaxed);
         }
     }

@@ -1,0 +1,131 @@
+//! Names for call addresses, found once each and kept for the life of the process.
+//!
+//! # Mechanism
+//!
+//! The loader's list says which object an address lies in; the symbolizer reads that object's file.
+//! The list is read anew for each round of naming. If an object that was there before is gone,
+//! addresses in its range lose their names, since other code may be there now; so do the unwinder's
+//! rules.
+
+use hashbrown::HashMap;
+use memtrace_core::{Frame, MissingSource};
+use memtrace_symbols::{Missing, ModuleFile, Symbolizer};
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A loaded object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Module {
+    range: Range<u64>,
+    bias: u64,
+    file: ModuleFile,
+    /// Last part of the path.
+    name: Arc<str>,
+}
+
+/// Call addresses and their names.
+pub(crate) struct Names {
+    /// Sorted by address.
+    modules: Vec<Module>,
+    symbolizer: Symbolizer,
+    /// Frames of an address, newest (innermost inlined) first; never empty.
+    frames: HashMap<u64, Arc<[Frame]>>,
+}
+
+impl Names {
+    pub(crate) fn new() -> Self {
+        Self { modules: Vec::new(), symbolizer: Symbolizer::new(), frames: HashMap::new() }
+    }
+
+    /// Reads the loader's list; called before a round of look-ups.
+    pub(crate) fn refresh(&mut self) {
+        let modules = loaded_modules();
+        let is_gone = |module: &&Module| !modules.contains(module);
+        let gone: Vec<_> = self.modules.iter().filter(is_gone).map(|m| m.range.clone()).collect();
+        if !gone.is_empty() {
+            memtrace_unwind::forget_unloaded();
+            self.frames.retain(|addr, _| !gone.iter().any(|range| range.contains(addr)));
+        }
+        self.modules = modules;
+    }
+
+    /// Returns the frames at a call address, newest first.
+    pub(crate) fn frames_at(&mut self, call_addr: u64) -> &Arc<[Frame]> {
+        let Self { modules, symbolizer, frames } = self;
+        frames.entry(call_addr).or_insert_with(|| name(modules, symbolizer, call_addr))
+    }
+}
+
+/// The frame of a trace whose stack is not known.
+pub(crate) fn unknown_frame() -> Frame {
+    Frame::new("<unknown>", 0).with_missing(MissingSource::NotUnwound)
+}
+
+fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<[Frame]> {
+    let after = modules.partition_point(|module| module.range.start <= call_addr);
+    let module = modules[..after].last().filter(|module| module.range.contains(&call_addr));
+    let Some(module) = module else {
+        // Not in the cache for good: the object may be loaded later.
+        let frame = Frame::new(format!("<{call_addr:#x}>"), 0);
+        return Arc::new([frame.with_missing(MissingSource::OutsideModules)]);
+    };
+    let file_addr = call_addr.wrapping_sub(module.bias);
+    let symbols = symbolizer.resolve(&module.file, file_addr);
+    let missing = symbols.missing.as_ref().map_or(MissingSource::NoDebugInfo, reason);
+    let place = || format!("<{}+{file_addr:#x}>", module.name);
+    if symbols.frames.is_empty() {
+        let frame = Frame::new(place(), 0).with_module(module.name.clone());
+        return Arc::new([frame.with_missing(missing)]);
+    }
+    let frames = symbols.frames.iter().map(|symbol| {
+        let mut frame = match (&symbol.file, &symbol.function) {
+            (Some(file), _) => Frame::new(file.clone(), symbol.line.unwrap_or(0)),
+            (None, Some(function)) => Frame::new(format!("<{function}>"), 0).with_missing(missing),
+            (None, None) => Frame::new(place(), 0).with_missing(missing),
+        };
+        if let Some(function) = &symbol.function {
+            frame = frame.with_function(function.clone());
+        }
+        if let Some(directory) = &symbol.directory {
+            frame = frame.with_directory(directory.clone());
+        }
+        frame.with_module(module.name.clone()).with_inlined(symbol.is_inlined)
+    });
+    frames.collect()
+}
+
+fn reason(missing: &Missing) -> MissingSource {
+    match missing {
+        Missing::FileUnavailable { .. } => MissingSource::FileUnavailable,
+        Missing::FileReplaced { .. } => MissingSource::FileReplaced,
+        Missing::OutsideCode => MissingSource::OutsideModules,
+        _ => MissingSource::NoDebugInfo,
+    }
+}
+
+fn loaded_modules() -> Vec<Module> {
+    let mut modules = Vec::new();
+    memtrace_unwind::for_each_object(&mut |object| {
+        let path = Path::new(OsStr::from_bytes(object.path));
+        // The program's own file is opened as the kernel knows it, wherever it was moved to.
+        let open_path = if object.is_program { Path::new("/proc/self/exe") } else { path };
+        let shown = if object.is_program { program_path() } else { path.to_path_buf() };
+        let name = shown.file_name().unwrap_or(shown.as_os_str()).to_string_lossy();
+        let mut file = ModuleFile::new(open_path);
+        if let Some(build_id) = object.build_id {
+            file = file.with_build_id(build_id);
+        }
+        let name = name.into();
+        modules.push(Module { range: object.range.clone(), bias: object.bias, file, name });
+        true
+    });
+    modules.sort_by_key(|module| module.range.start);
+    modules
+}
+
+fn program_path() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("program"))
+}
