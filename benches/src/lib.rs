@@ -1,1 +1,24 @@
-//! Workloads and harness of the cost table
+//! Workloads, and the harness that times them, for the table of what tracing costs.
+//!
+//! A [`Workload`] is a deterministic piece of work that allocates, and returns a checksum of what it
+//! computed. Each *configuration* is a small program that installs one allocator, reads a
+//! [`Request`] from its arguments and prints a [`Measurement`] or a [`Count`] as a line of JSON:
+//! `untraced`, `hooked` and `counting` in `configurations/`, those of other tools in `peers/`.
+//! `cargo xtask bench` runs them in turn and compares.
+//!
+//! The library depends on none of memtrace's crates, so every configuration times the same code.
+//!
+//! [`flat`] is the other question, whether the tracer's own memory stays flat under load that comes
+//! and goes.
+
+#![forbid(unsafe_code)]
+
+pub mod flat;
+mod measurement;
+mod request;
+mod resident;
+mod workload;
+
+pub use measurement::{Count, LineError, Measurement, TracerFigures};
+pub use request::{Request, RequestError};
+pub use workload::{Input, UnknownWorkload, Workload};

@@ -1,0 +1,19 @@
+//! A million small blocks at once: the tracer's memory for each live block, and its cost with a heap
+//! that no cache holds.
+
+use super::Sequence;
+
+pub(super) const N_BLOCKS: usize = 1_000_000;
+
+/// Requested bytes, 52 on average.
+const SIZES: [usize; 8] = [16, 24, 32, 40, 56, 64, 80, 104];
+
+pub(super) fn run_batch() -> u64 {
+    let mut sizes = Sequence::new();
+    let mut blocks: Vec<Box<[u8]>> = Vec::with_capacity(N_BLOCKS);
+    for i in 0..N_BLOCKS {
+        let size = SIZES[sizes.below(SIZES.len())];
+        blocks.push(vec![i as u8 | 1; size].into_boxed_slice());
+    }
+    blocks.iter().map(|block| block.len() as u64 + u64::from(block[0])).sum()
+}
