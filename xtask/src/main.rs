@@ -1,1 +1,69 @@
-fn main() {}
+//! Development tasks of this repository, run as `cargo xtask VERB`.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cargo;
+
+use clap::{Parser, Subcommand};
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Development tasks of memtrace's repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().verb {
+        Verb::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints an error and what it came from.
+fn report(error: &dyn Error) {
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        eprintln!("  because: {error}");
+        source = error.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_asks_for_a_verb() {
+        Args::command().debug_assert();
+        let help = Args::try_parse_from(["cargo xtask"]).err().unwrap().to_string();
+        assert!(help.contains("Usage: cargo xtask") && help.contains("bench"), "{help}");
+    }
+
+    #[test]
+    fn bench_takes_options_or_a_verb_of_its_own_but_not_both() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("xtask bench").is_ok());
+        assert!(parse("xtask bench --quick --rounds 3 --filter json --markdown t.md").is_ok());
+        assert!(parse("xtask bench memory --allocations 1000000").is_ok());
+        assert!(parse("xtask bench --quick memory").is_err());
+        assert!(parse("xtask bench --rounds 0").is_err());
+    }
+}
