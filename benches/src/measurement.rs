@@ -10,7 +10,7 @@ pub struct Measurement {
     pub checksum: u64,
     /// Batches timed, after the warm-up.
     pub n_batches: u32,
-    /// Median time of a batch, in nanoseconds.
+    /// Time of the fastest batch, in nanoseconds.
     pub ns_per_batch: f64,
     /// The most bytes the process had resident.
     pub peak_resident_bytes: u64,

@@ -3,7 +3,8 @@
 //! Every figure is of a process of its own. In each round every configuration runs every workload
 //! once, and each round begins with another configuration; ratios and differences are taken within a
 //! round, against the untraced run of the same workload, and the median over the rounds is reported.
-//! A slow spell of the machine so falls on all configurations alike.
+//! A slow spell of the machine so falls on all configurations alike. Even so, figures mean little
+//! while other programs use the machine; the report says how loaded it was.
 //!
 //! A configuration runs for a fixed time and not for a fixed number of operations, so that slow ones
 //! take no longer. Its checksum must be that of the untraced one, or the benchmark fails.
@@ -84,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         eprintln!("{HEAPTRACK} was not found on PATH: the table will be without it");
     }
 
+    let load_before = load_average();
     let mut results = Results::new(configurations.names());
     for &workload in &workloads {
         let document = document.clone();
@@ -107,6 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         &report::Conditions {
             n_rounds,
             budget,
+            load_averages: [load_before, load_average()],
             document_len: workspace.metadata.len(),
             has_heaptrack: configurations.has_heaptrack(),
         },
@@ -117,6 +120,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// The number of tasks that ran or wanted to, over the last minute; `None` if the kernel does not tell.
+fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
 
 fn workloads(filter: Option<&str>) -> Result<Vec<Workload>, NoWorkload> {

@@ -17,6 +17,8 @@ pub(super) struct Conditions {
     pub(super) n_rounds: u16,
     /// For how long each process timed its workload.
     pub(super) budget: Duration,
+    /// Load averages of the last minute, before and after.
+    pub(super) load_averages: [Option<f64>; 2],
     /// Bytes of the JSON document.
     pub(super) document_len: usize,
     pub(super) has_heaptrack: bool,
@@ -51,11 +53,13 @@ pub(super) fn write(results: &Results, conditions: &Conditions) -> String {
 }
 
 fn introduction(conditions: &Conditions) -> String {
-    let Conditions { n_rounds, budget, document_len, has_heaptrack } = conditions;
+    let Conditions { n_rounds, budget, load_averages, document_len, has_heaptrack } = conditions;
     let n_cpus = thread::available_parallelism().map_or_else(|_| "?".into(), |n| n.to_string());
+    let [before, after] = load_averages.map(|load| load.map_or_else(|| "?".into(), amount));
     let heaptrack = if *has_heaptrack { "records raw data" } else { "was not found on PATH" };
     format!(
-        "{}, {n_cpus} CPUs usable; {}. Rounds: {n_rounds}; each process timed for {} ms. The JSON \
+        "{}, {n_cpus} CPUs usable; {}. Load average {before} before, {after} after. Rounds: {n_rounds}; each process \
+         timed for {} ms, its fastest batch counts. The JSON \
          document is this workspace's `cargo metadata`, {document_len} bytes. {HEAPTRACK} \
          {heaptrack}.\n",
         cpu_model(),
@@ -147,12 +151,13 @@ mod tests {
         let conditions = Conditions {
             n_rounds: 3,
             budget: Duration::from_millis(300),
+            load_averages: [Some(0.25), None],
             document_len: 5,
             has_heaptrack: false,
         };
         let text = write(&results, &conditions);
         for expected in [
-            "Rounds: 3; each process timed for 300 ms.",
+            "Load average 0.2 before, ? after. Rounds: 3; each process timed for 300 ms",
             "heaptrack was not found on PATH.",
             "|               100 (100–300) | 2.00 (2.00–2.50) |",
             "| kept-blocks |                    100 |    150 |",
