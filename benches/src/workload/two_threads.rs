@@ -7,8 +7,9 @@ use super::Sequence;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-const N_CHUNKS: usize = 40;
-const N_BLOCKS: usize = 1_000;
+/// Few: at each hand-over a thread may wait for the other, on a busy machine for milliseconds.
+const N_CHUNKS: usize = 8;
+const N_BLOCKS: usize = 5_000;
 
 /// Blocks of one chunk, on their way to the other thread.
 type Chunk = Vec<Box<[u8]>>;
