@@ -7,11 +7,92 @@
 //!
 //! ```
 //!
-//! Figures are KiB with two decimals, 1 KiB being 1024 bytes.
+//! Figures are KiB with two decimals, 1 KiB being 1024 bytes. A [`Report`] is the whole text for one
+//! snapshot or two; [`write_top`] and [`write_top_statistics`] write rows that are at hand.
 
 use std::fmt::{self, Write};
 
-use crate::{SourceCache, Statistic, StatisticDiff, Traceback};
+use crate::{KeyType, Snapshot, SourceCache, Statistic, StatisticDiff, Traceback};
+
+/// What holds memory, or what has grown, as text: the largest groups and, if files and lines are
+/// missing in them, one line on how to get those.
+///
+/// ```
+/// use memtrace_core::{Frame, KeyType, MissingSource, Snapshot, Trace, Traceback, report::Report};
+///
+/// let frame = Frame::new("<app::cache::insert>", 0).with_missing(MissingSource::NoDebugInfo);
+/// let trace = Trace { domain: 0, size: 2048, traceback: Traceback::new([frame]) };
+/// let snapshot = Snapshot::from_traces([trace], 25);
+/// assert_eq!(
+///     Report::of(&snapshot, KeyType::Lineno).top(5).to_string(),
+///     "2.00 total KiB, 1 total blocks\n  File \"<app::cache::insert>\", line 0\n\n\
+///      note: built without line tables: set `debug = \"line-tables-only\"` in the Cargo profile \
+///      to see files and lines\n"
+/// );
+/// ```
+///
+/// **Cost.** Making it groups the traces, like [`Snapshot::statistics`] or
+/// [`Snapshot::compare_to`]; each time it is written, the source files it names are read anew.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    snapshot: &'a Snapshot,
+    rows: Rows,
+    top: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Rows {
+    Held(Vec<Statistic>),
+    Grown(Vec<StatisticDiff>),
+}
+
+impl<'a> Report<'a> {
+    /// Reports what holds memory: the groups of a snapshot, largest first.
+    pub fn of(snapshot: &'a Snapshot, key_type: KeyType) -> Self {
+        Self::new(snapshot, Rows::Held(snapshot.statistics(key_type)))
+    }
+
+    /// Reports what has changed from the `old` snapshot to the `new` one, the largest difference
+    /// first.
+    pub fn growth(new: &'a Snapshot, old: &Snapshot, key_type: KeyType) -> Self {
+        Self::new(new, Rows::Grown(new.compare_to(old, key_type)))
+    }
+
+    fn new(snapshot: &'a Snapshot, rows: Rows) -> Self {
+        Self { snapshot, rows, top: 10 }
+    }
+
+    /// Sets how many groups are written at most; 10 unless told.
+    #[must_use]
+    pub fn top(mut self, n_groups: usize) -> Self {
+        self.top = n_groups;
+        self
+    }
+
+    /// Whether there is no group at all.
+    pub fn is_empty(&self) -> bool {
+        match &self.rows {
+            Rows::Held(statistics) => statistics.is_empty(),
+            Rows::Grown(diffs) => diffs.is_empty(),
+        }
+    }
+}
+
+/// Writes the rows, then `note: …` if the snapshot has a [`Snapshot::missing_source`].
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A cache that lives no longer than the text: the sources may be edited meanwhile.
+        let sources = SourceCache::new();
+        match &self.rows {
+            Rows::Held(statistics) => write_top_statistics(f, statistics, self.top, &sources)?,
+            Rows::Grown(diffs) => write_top(f, diffs, self.top, &sources)?,
+        }
+        match self.snapshot.missing_source() {
+            Some(missing) => writeln!(f, "note: {missing}"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Writes the first `top` differences.
 ///
@@ -67,7 +148,7 @@ fn write_traceback(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Frame;
+    use crate::{Frame, MissingSource, Trace};
 
     #[test]
     fn only_the_first_groups_are_written() {
@@ -96,5 +177,65 @@ mod tests {
             text,
             "-0.00 new KiB, 0.50 total KiB, -3 new blocks, 2 total blocks\n  File \"a\", line 1\n\n"
         );
+    }
+    /// A snapshot of one block for each size, each in a file of its own.
+    fn snapshot(sizes: &[u64], missing: Option<MissingSource>) -> Snapshot {
+        let trace = |(index, &size): (usize, &u64)| {
+            let mut frame = Frame::new(format!("no-such-folder/{index}.rs"), 1);
+            frame.missing = missing;
+            Trace { domain: 0, size, traceback: Traceback::new([frame]) }
+        };
+        Snapshot::from_traces(sizes.iter().enumerate().map(trace), 1)
+    }
+
+    #[test]
+    fn a_report_of_known_places_is_its_rows_alone() {
+        let snapshot = snapshot(&[1024, 4096, 2048], None);
+        let report = Report::of(&snapshot, KeyType::Lineno).top(2);
+        assert!(!report.is_empty());
+        assert_eq!(
+            report.to_string(),
+            "4.00 total KiB, 1 total blocks\n  File \"no-such-folder/1.rs\", line 1\n\n\
+             2.00 total KiB, 1 total blocks\n  File \"no-such-folder/2.rs\", line 1\n\n"
+        );
+    }
+
+    #[test]
+    fn growth_is_what_the_new_snapshot_has_more() {
+        let old = snapshot(&[1024, 1024], None);
+        let new = snapshot(&[1024, 3072], None);
+        assert_eq!(
+            Report::growth(&new, &old, KeyType::Filename).top(1).to_string(),
+            "2.00 new KiB, 3.00 total KiB, 0 new blocks, 1 total blocks\n  \
+             File \"no-such-folder/1.rs\", line 0\n\n"
+        );
+    }
+
+    #[test]
+    fn missing_places_are_noted_in_one_line_after_the_rows() {
+        let new = snapshot(&[1024], Some(MissingSource::NoDebugInfo));
+        let old = snapshot(&[], None);
+        let note = format!("\n\nnote: {}\n", MissingSource::NoDebugInfo);
+        for report in [
+            Report::of(&new, KeyType::Lineno),
+            Report::growth(&new, &old, KeyType::Traceback),
+            Report::of(&new, KeyType::Lineno).top(0),
+        ] {
+            let n_rows = report.top.min(1);
+            let text = report.to_string();
+            let expected = if n_rows == 0 { &note[2..] } else { &note[..] };
+            assert!(text.ends_with(expected), "{text}");
+            assert_eq!(text.matches("note: ").count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_snapshot_makes_an_empty_text() {
+        let empty = snapshot(&[], None);
+        let report = Report::of(&empty, KeyType::Lineno);
+        assert!(report.is_empty());
+        assert_eq!(report.to_string(), "");
+        assert!(Report::growth(&empty, &empty, KeyType::Lineno).is_empty());
+        assert!(!Report::growth(&empty, &snapshot(&[1], None), KeyType::Lineno).is_empty());
     }
 }

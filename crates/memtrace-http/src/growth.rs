@@ -8,7 +8,8 @@
 
 use std::fmt;
 
-use memtrace_core::{Snapshot, SourceCache, report};
+use memtrace_core::Snapshot;
+use memtrace_core::report::Report;
 
 use crate::failure::Failure;
 use crate::query::GrowthQuery;
@@ -36,7 +37,7 @@ impl Growth {
     /// **Errors.** [`Failure::NoSnapshot`] if the source has none.
     pub(crate) fn report(&mut self, query: GrowthQuery) -> Result<String, Failure> {
         let newest = (self.take_snapshot)().map_err(|reason| Failure::NoSnapshot { reason })?;
-        let text = Report { newest: &newest, baseline: self.baseline.as_ref(), query }.to_string();
+        let text = Answer { newest: &newest, baseline: self.baseline.as_ref(), query }.to_string();
         if self.baseline.is_none() {
             self.baseline = Some(newest);
         }
@@ -45,23 +46,19 @@ impl Growth {
 }
 
 /// The text of one answer: rows, then notes.
-struct Report<'a> {
+struct Answer<'a> {
     newest: &'a Snapshot,
     baseline: Option<&'a Snapshot>,
     query: GrowthQuery,
 }
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let baseline = self.baseline.unwrap_or(self.newest);
-        let diffs = self.newest.compare_to(baseline, self.query.key_type);
-        // A cache that lives no longer than the text: the sources may be edited between requests.
-        report::write_top(f, &diffs, self.query.top, &SourceCache::new())?;
-        if diffs.is_empty() {
+        let growth = Report::growth(self.newest, baseline, self.query.key_type).top(self.query.top);
+        write!(f, "{growth}")?;
+        if growth.is_empty() {
             f.write_str("note: no block is traced, neither now nor in the baseline\n")?;
-        }
-        if let Some(missing) = self.newest.missing_source() {
-            writeln!(f, "note: {missing}")?;
         }
         if self.baseline.is_none() {
             f.write_str(
