@@ -14,13 +14,13 @@ use crate::mapped::{self, Part, resident_bytes_of};
 use crate::platform;
 use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
-use crate::thread::{self, ThreadState};
+use crate::thread::{self, Probe, ThreadState};
 use crate::totals::{Totals, TracedMemory};
 use crate::tracked::{self, Tracked, TrackedTable};
 use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use memtrace_unwind::{End, StackBounds, Walk};
+use memtrace_unwind::{End, StackBounds};
 
 /// The one recorder of the process.
 pub(crate) static RECORDER: Recorder = Recorder {
@@ -106,17 +106,19 @@ impl Recorder {
     pub(crate) fn find_hook_frames(&self) -> bool {
         let before = self.hook_frames.n_probes.load(Relaxed);
         self.hook_frames.add_function_of(tracked::track as *const () as u64);
-        thread::while_probing(platform::probe_global_allocator);
-        self.hook_frames.n_probes.load(Relaxed) != before
+        thread::while_probing(Probe::Functions, platform::probe_global_allocator);
+        if self.hook_frames.n_probes.load(Relaxed) == before {
+            return false;
+        }
+        thread::while_probing(Probe::Depth, platform::probe_global_allocator);
+        true
     }
 
     /// Records a block that the wrapped allocator has handed out.
     #[inline(never)]
     pub(crate) fn allocated(&self, block: *mut u8, size: usize) {
         if block.is_null() || !control::is_on_or_asked_for() {
-            if thread::is_probing() {
-                self.hook_frames.learn();
-            }
+            self.probed();
             return;
         }
         let recorded = thread::guarded(|state| {
@@ -125,6 +127,19 @@ impl Recorder {
         });
         if recorded.is_none() {
             self.count_nested();
+        }
+    }
+
+    /// Learns from an allocation that was made to find out about the hook itself.
+    #[inline(always)]
+    fn probed(&self) {
+        match thread::probe() {
+            Probe::None => {}
+            Probe::Functions => self.hook_frames.learn(),
+            // The way that every allocation takes, for the sake of its frames.
+            Probe::Depth => {
+                thread::guarded(|state| self.site_of_caller(state));
+            }
         }
     }
 
@@ -167,9 +182,7 @@ impl Recorder {
             if let Some(old) = old {
                 self.totals.remove(old.size);
             }
-            if thread::is_probing() {
-                self.hook_frames.learn();
-            }
+            self.probed();
             return;
         }
         let recorded = thread::guarded(|state| {
@@ -253,13 +266,26 @@ impl Recorder {
         stack: &StackBounds,
         limit: usize,
     ) -> Option<SiteId> {
-        let buffer = buffer.get_mut(..limit.saturating_add(N_HOOK_FRAMES))?;
-        let walk = memtrace_unwind::capture(stack, buffer);
-        let (call_addrs, end) = self.hook_frames.strip(buffer, walk, limit);
-        if call_addrs.is_empty() {
-            return Some(SiteId::UNKNOWN);
+        loop {
+            let n_expected = self.hook_frames.n_expected();
+            let buffer = buffer.get_mut(..limit.saturating_add(n_expected))?;
+            let walk = memtrace_unwind::capture(stack, buffer);
+            let captured = buffer.get(..walk.len)?;
+            let n_hook = self.hook_frames.count_in(captured);
+            if n_hook > n_expected && walk.end == End::Limit {
+                // A longer way through the hook than any before: there is less than was asked for.
+                self.hook_frames.expect(n_hook);
+                continue;
+            }
+            // A stack that ends inside the recorder was cut there: better its frames than none.
+            let n_hook = if n_hook == captured.len() { 0 } else { n_hook };
+            let frames = captured.get(n_hook..)?;
+            let (call_addrs, end) = match frames.get(..limit) {
+                Some(newest) if frames.len() > limit => (newest, End::Limit),
+                _ => (frames, walk.end),
+            };
+            return self.sites.intern(call_addrs, end);
         }
-        self.sites.intern(call_addrs, end)
     }
 }
 
@@ -273,6 +299,8 @@ struct HookFrames {
     ranges: [(AtomicU64, AtomicU64); N_HOOK_FRAMES],
     n_ranges: AtomicU32,
     n_probes: AtomicU32,
+    /// The most frames of the hook seen in a capture; 0 before the first.
+    n_at_most: AtomicU32,
 }
 
 impl HookFrames {
@@ -281,6 +309,7 @@ impl HookFrames {
             ranges: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; N_HOOK_FRAMES],
             n_ranges: AtomicU32::new(0),
             n_probes: AtomicU32::new(0),
+            n_at_most: AtomicU32::new(0),
         }
     }
 
@@ -323,25 +352,41 @@ impl HookFrames {
         ranges.any(|(start, end)| (start.load(Relaxed)..end.load(Relaxed)).contains(&addr))
     }
 
-    /// Cuts the hook's frames off the newest end, and what is beyond the limit off the other.
+    /// Returns how many frames of the hook a capture must be ready for.
+    fn n_expected(&self) -> usize {
+        match self.n_at_most.load(Relaxed) {
+            0 => N_HOOK_FRAMES,
+            n => n as usize,
+        }
+    }
+
+    /// Makes captures ready for `n` frames of the hook.
+    #[cold]
+    fn expect(&self, n: usize) {
+        self.n_at_most.fetch_max(n.min(N_HOOK_FRAMES) as u32, Relaxed);
+    }
+
+    /// Returns how many of the newest frames are the hook's.
     #[inline(always)]
-    fn strip<'a>(&self, captured: &'a [u64], walk: Walk, limit: usize) -> (&'a [u64], End) {
-        let captured = captured.get(..walk.len).unwrap_or(&[]);
+    fn count_in(&self, captured: &[u64]) -> usize {
         // What is newer than the first known frame is the recorder's inside, of which an optimised
         // build has no frames of its own.
         let newest = captured.iter().take(N_HOOK_FRAMES);
         let mut n_hook = newest.take_while(|addr| !self.contains(**addr)).count();
-        if n_hook == N_HOOK_FRAMES.min(captured.len()) {
-            n_hook = 1;
+        if n_hook == captured.len() && n_hook < N_HOOK_FRAMES {
+            // Not out of the recorder yet.
+            return n_hook;
+        }
+        if n_hook == N_HOOK_FRAMES {
+            return 1;
         }
         while captured.get(n_hook).is_some_and(|addr| self.contains(*addr)) {
             n_hook = n_hook.saturating_add(1);
         }
-        let frames = captured.get(n_hook..).unwrap_or(&[]);
-        match frames.get(..limit) {
-            Some(newest) if frames.len() > limit => (newest, End::Limit),
-            _ => (frames, walk.end),
+        if self.n_at_most.load(Relaxed) == 0 {
+            self.expect(n_hook);
         }
+        n_hook
     }
 }
 

@@ -11,7 +11,7 @@
 
 use crate::platform::thread_local;
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, compiler_fence};
 use memtrace_unwind::StackBounds;
 
 pub(crate) struct ThreadState {
@@ -19,8 +19,8 @@ pub(crate) struct ThreadState {
     depth: AtomicU32,
     /// Whether one of them is the recorder's.
     is_recording: AtomicBool,
-    /// Whether the thread is finding out the hook's own frames.
-    is_probing: AtomicBool,
+    /// A [`Probe`].
+    probe: AtomicU8,
     stack: Cell<StackBounds>,
 }
 
@@ -29,7 +29,7 @@ thread_local! {
         ThreadState {
             depth: AtomicU32::new(0),
             is_recording: AtomicBool::new(false),
-            is_probing: AtomicBool::new(false),
+            probe: AtomicU8::new(Probe::None as u8),
             stack: Cell::new(StackBounds::UNKNOWN),
         }
     };
@@ -70,10 +70,6 @@ impl ThreadState {
         self.stack.set(stack);
         stack
     }
-
-    pub(crate) fn is_probing(&self) -> bool {
-        self.is_probing.load(Relaxed)
-    }
 }
 
 /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has lost its state:
@@ -103,18 +99,35 @@ pub(crate) fn is_guarded() -> bool {
     STATE.try_with(|state| state.depth.load(Relaxed) != 0).unwrap_or(true)
 }
 
-/// Whether the thread is finding out the hook's own frames.
-pub(crate) fn is_probing() -> bool {
-    STATE.try_with(ThreadState::is_probing).unwrap_or(false)
+/// What the thread is finding out about the hook's own frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Probe {
+    /// Nothing: it allocates like any thread.
+    None,
+    /// Which functions they belong to.
+    Functions,
+    /// How many there are.
+    Depth,
+}
+
+/// Returns what the thread is finding out.
+pub(crate) fn probe() -> Probe {
+    let probe = STATE.try_with(|state| state.probe.load(Relaxed)).unwrap_or(0);
+    match probe {
+        1 => Probe::Functions,
+        2 => Probe::Depth,
+        _ => Probe::None,
+    }
 }
 
 /// Runs `f` with the thread marked as probing; its guard is open meanwhile and back afterwards.
-pub(crate) fn while_probing(f: impl FnOnce()) {
+pub(crate) fn while_probing(probe: Probe, f: impl FnOnce()) {
     let _ = STATE.try_with(|state| {
         let depth = state.depth.swap(0, Relaxed);
-        state.is_probing.store(true, Relaxed);
+        state.probe.store(probe as u8, Relaxed);
         f();
-        state.is_probing.store(false, Relaxed);
+        state.probe.store(Probe::None as u8, Relaxed);
         state.depth.store(depth, Relaxed);
     });
 }
