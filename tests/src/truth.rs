@@ -9,8 +9,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Slots of the table: 8 MiB of them.
-const N_SLOTS: usize = 1 << 19;
+/// Slots of the table: 32 MiB of address space.
+const N_SLOTS: usize = 1 << 21;
 /// Blocks and requested bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
