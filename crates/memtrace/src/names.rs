@@ -49,6 +49,12 @@ impl Names {
             memtrace_unwind::forget_unloaded();
             self.frames.retain(|addr, _| !gone.iter().any(|range| range.contains(addr)));
         }
+        if self.modules != modules {
+            // An address that lay in no object may lie in one now.
+            self.frames.retain(|_, frames| {
+                !frames.iter().any(|frame| frame.missing == Some(MissingSource::OutsideModules))
+            });
+        }
         self.modules = modules;
     }
 
@@ -68,7 +74,7 @@ fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<
     let after = modules.partition_point(|module| module.range.start <= call_addr);
     let module = modules[..after].last().filter(|module| module.range.contains(&call_addr));
     let Some(module) = module else {
-        // Not in the cache for good: the object may be loaded later.
+        // Kept until the list of objects changes: the object may be loaded later.
         let frame = Frame::new(format!("<{call_addr:#x}>"), 0);
         return Arc::new([frame.with_missing(MissingSource::OutsideModules)]);
     };
@@ -128,4 +134,27 @@ fn loaded_modules() -> Vec<Module> {
 
 fn program_path() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PathBuf::from("program"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_outside_of_all_objects_is_looked_up_again_when_the_list_has_changed() {
+        let mut names = Names::new();
+        names.refresh();
+        let own = loaded_modules as fn() -> Vec<Module> as usize as u64;
+        let n_modules = names.modules.len();
+        names.modules.retain(|module| !module.range.contains(&own));
+        assert_eq!(names.modules.len(), n_modules - 1);
+        let outside = names.frames_at(own).clone();
+        assert_eq!(outside[0].missing, Some(MissingSource::OutsideModules));
+        assert_eq!(*outside[0].filename, *format!("<{own:#x}>"));
+
+        names.refresh();
+        let inside = names.frames_at(own).clone();
+        assert_ne!(inside[0].missing, Some(MissingSource::OutsideModules));
+        assert!(inside[0].function.as_deref().is_some_and(|f| f.contains("loaded_modules")));
+    }
 }
