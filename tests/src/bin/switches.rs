@@ -5,6 +5,21 @@ use memtrace::{is_tracing, start, stop, take_snapshot, traceback_limit};
 #[global_allocator]
 static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
 
+/// Size of a block that is allocated before `main`, in bytes.
+const SIZE_BEFORE_MAIN: usize = 4097;
+
+#[expect(unsafe_code, reason = "only the loader runs functions before `main`")]
+// SAFETY: the section holds pointers to functions, which the loader calls once each, after the
+// libraries this one needs have been set up.
+#[unsafe(link_section = ".init_array")]
+#[used]
+static ALLOCATE_BEFORE_MAIN: extern "C" fn() = {
+    extern "C" fn allocate() {
+        std::hint::black_box(vec![1_u8; SIZE_BEFORE_MAIN]).leak();
+    }
+    allocate
+};
+
 fn main() {
     let script = std::env::args().nth(1).expect("one argument: commands with commas between");
     for command in script.split(',') {
@@ -18,8 +33,10 @@ fn main() {
             "state" => println!("tracing: {}, limit: {}", is_tracing(), traceback_limit()),
             "snapshot" => match take_snapshot() {
                 Ok(snapshot) => {
-                    let n_deepest = snapshot.traces().map(|trace| trace.traceback.len()).max();
-                    println!("traces: {}, deepest: {n_deepest:?}", snapshot.n_traces());
+                    let limit = snapshot.traceback_limit();
+                    let is_older = |size: u64| size == SIZE_BEFORE_MAIN as u64;
+                    let n_older = snapshot.traces().filter(|trace| is_older(trace.size)).count();
+                    println!("limit: {limit}, blocks from before main: {n_older}");
                 }
                 Err(error) => println!("error: {error}"),
             },

@@ -1,0 +1,9 @@
+//! The workload around the pooled heap of memtrace.
+
+#[global_allocator]
+static ALLOC: memtrace::Alloc<memtrace::heap::Heap> =
+    memtrace::Alloc::new(memtrace::heap::Heap::new());
+
+fn main() {
+    allocators::run();
+}
