@@ -105,7 +105,16 @@ impl Recorder {
     /// Finds out which frames are the hook's own by allocating; `false` if the hook was not called.
     pub(crate) fn find_hook_frames(&self) -> bool {
         let before = self.hook_frames.n_probes.load(Relaxed);
-        self.hook_frames.add_function_of(tracked::track as *const () as u64);
+        // Named here because a capture need not see them: the compiler may turn their last call into a
+        // jump, and `track` is not called by the probe.
+        let entries = [
+            Recorder::allocated as *const (),
+            Recorder::resized as *const (),
+            tracked::track as *const (),
+        ];
+        for entry in entries {
+            self.hook_frames.add_function_of(entry.addr() as u64);
+        }
         thread::while_probing(Probe::Functions, platform::probe_global_allocator);
         if self.hook_frames.n_probes.load(Relaxed) == before {
             return false;

@@ -18,16 +18,19 @@ pub enum MissingSource {
     OutsideModules,
     /// The stack could not be walked to this frame.
     NotUnwound,
+    /// The executable or library was stripped of its symbols.
+    Stripped,
 }
 
 impl MissingSource {
     /// All reasons, in the order of their codes in the snapshot file.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::NoDebugInfo,
         Self::FileUnavailable,
         Self::FileReplaced,
         Self::OutsideModules,
         Self::NotUnwound,
+        Self::Stripped,
     ];
 }
 
@@ -53,6 +56,10 @@ impl fmt::Display for MissingSource {
             Self::NotUnwound => {
                 "the stack could not be walked: build with unwind tables (`-C \
                  force-unwind-tables=yes`) or frame pointers (`-C force-frame-pointers=yes`)"
+            }
+            Self::Stripped => {
+                "stripped of its symbols: remove `strip = true` (or `\"symbols\"`) from the Cargo \
+                 profile and set `debug = \"line-tables-only\"` to see functions, files and lines"
             }
         })
     }

@@ -107,6 +107,7 @@ fn reason(missing: &Missing) -> MissingSource {
     match missing {
         Missing::FileUnavailable { .. } => MissingSource::FileUnavailable,
         Missing::FileReplaced { .. } => MissingSource::FileReplaced,
+        Missing::NotInSymbolTable { .. } => MissingSource::Stripped,
         Missing::OutsideCode => MissingSource::OutsideModules,
         _ => MissingSource::NoDebugInfo,
     }
