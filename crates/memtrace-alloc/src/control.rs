@@ -33,8 +33,11 @@ const ON: u8 = 3;
 static STATE: AtomicU8 = AtomicU8::new(UNSET);
 static LIMIT: AtomicU16 = AtomicU16::new(1);
 
-/// Whether the fork handlers are registered. Starting, stopping and clearing take turns.
-pub(crate) static CONTROL: LeafLock<bool> = LeafLock::new(false);
+/// Starting, stopping and clearing take turns.
+///
+/// Held for longer than other leaf locks: while the live table is swept, and while `start` probes the
+/// hook, which calls the wrapped allocator. No allocation ever waits for it.
+pub(crate) static CONTROL: LeafLock<()> = LeafLock::new(());
 
 /// What [`start`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +122,11 @@ pub(crate) fn is_on_or_asked_for() -> bool {
 #[cold]
 #[inline(never)]
 fn read_environment() -> bool {
-    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok()
-        && let Some(n_frames) = environment::frames_wanted()
+    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_err() {
+        return is_on();
+    }
+    fork::register();
+    if let Some(n_frames) = environment::frames_wanted()
         && let Err(error) = start(n_frames)
     {
         environment::report_failed_start(error.message());
@@ -143,15 +149,15 @@ pub fn start(n_frames: u16) -> Result<Started, StartError> {
     is_on_or_asked_for();
     // The guard keeps what happens here, first of all under the lock, out of the recorder's sight.
     thread::untraced(|| {
-        let mut is_fork_registered = CONTROL.lock();
+        // Asks the loader, which may be loading an object whose constructor starts tracing: no lock
+        // of ours may be held.
+        memtrace_unwind::prepare();
+        let _held = CONTROL.lock();
         if STATE.load(Relaxed) == ON {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
         }
         if !RECORDER.prepare() {
             return Err(StartError::TablesNotMapped);
-        }
-        if !core::mem::replace(&mut *is_fork_registered, true) {
-            fork::register();
         }
         STATE.store(STARTING, SeqCst);
         if !RECORDER.find_hook_frames() {

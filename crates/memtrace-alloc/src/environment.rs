@@ -9,8 +9,9 @@ const NAME: &CStr = c"MEMTRACE";
 /// A malformed value is reported on standard error, once, and ignored.
 pub(crate) fn frames_wanted() -> Option<u16> {
     #[expect(unsafe_code, reason = "reads the environment without allocating")]
-    // SAFETY: the name is terminated. Called at the first allocation of the process, when no other
-    // thread can be changing the environment.
+    // SAFETY: the name is terminated. Called once, at the first Rust allocation of the process: in a
+    // Rust program, before `main`, when there are no other threads. (A threaded C program that loads a
+    // Rust library and changes its environment at that moment breaks the contract of `setenv`.)
     let value = unsafe { libc::getenv(NAME.as_ptr()) };
     if value.is_null() {
         return None;

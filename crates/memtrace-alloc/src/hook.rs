@@ -22,43 +22,57 @@ use core::alloc::{GlobalAlloc, Layout};
 /// drop(kept);
 /// ```
 ///
-/// The wrapped allocator gets each request as it came, but for its alignment: it is raised to 16
-/// bytes, which `malloc` gives anyway, so that no two blocks start within the same 16 bytes. With an
-/// allocator that packs blocks of 8 bytes or less more tightly (mimalloc, jemalloc), such a block
-/// takes up 16.
+/// [`Alloc::system`] passes requests on as they came. With [`Alloc::new`] an alignment below 16 is
+/// raised to 16, so that no two blocks start within the same 16 bytes: what `malloc` gives anyway,
+/// but with an allocator that packs blocks of 8 bytes or less more tightly (mimalloc, jemalloc), such
+/// a block takes up 16.
 ///
 /// **Cost**: while tracing is off, one load and a branch that is never taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Alloc<A = System> {
     inner: A,
+    /// What smaller alignments are raised to.
+    min_align: usize,
 }
 
 impl Alloc<System> {
     /// Wraps the system's allocator.
     pub const fn system() -> Self {
-        Self::new(System)
+        // The `malloc` of every 64-bit system starts blocks at multiples of 16, as the ABI wants it.
+        // To ask for that would send small requests on a slower way.
+        let min_align = if cfg!(target_pointer_width = "64") { 1 } else { GRANULE };
+        Self { inner: System, min_align }
+    }
+}
+
+impl Default for Alloc<System> {
+    fn default() -> Self {
+        Self::system()
     }
 }
 
 impl<A> Alloc<A> {
     /// Wraps an allocator.
     pub const fn new(inner: A) -> Self {
-        Self { inner }
+        Self { inner, min_align: GRANULE }
     }
 
     /// Returns the wrapped allocator, for what it has to tell beside allocating.
     pub const fn inner(&self) -> &A {
         &self.inner
     }
-}
 
-/// The layout that is passed on. Law: the same for a block's release as for its allocation.
-#[inline(always)]
-const fn widen(layout: Layout) -> Layout {
-    match Layout::from_size_align(layout.size(), GRANULE) {
-        Ok(wide) if layout.align() < GRANULE => wide,
-        // Sizes within 16 bytes of isize::MAX do not round up to the granule; nobody has so much.
-        _ => layout,
+    /// The layout that is passed on: the same for a block's release as for its allocation.
+    #[inline(always)]
+    const fn widen(&self, layout: Layout) -> Layout {
+        if layout.align() >= self.min_align {
+            return layout;
+        }
+        match Layout::from_size_align(layout.size(), self.min_align) {
+            Ok(wide) => wide,
+            // A size within 16 bytes of isize::MAX: no allocator has so much.
+            Err(_) => layout,
+        }
     }
 }
 
@@ -68,7 +82,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc(widen(layout)) };
+        let block = unsafe { self.inner.alloc(self.widen(layout)) };
         if is_hook_needed() {
             RECORDER.allocated(block, layout.size());
         }
@@ -78,7 +92,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc_zeroed(widen(layout)) };
+        let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
         if is_hook_needed() {
             RECORDER.allocated(block, layout.size());
         }
@@ -92,18 +106,23 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             RECORDER.releasing(block);
         }
         // SAFETY: the caller's promise; the layout is the one it was allocated with.
-        unsafe { self.inner.dealloc(block, widen(layout)) };
+        unsafe { self.inner.dealloc(block, self.widen(layout)) };
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let layout = self.widen(layout);
+        if Layout::from_size_align(new_size, layout.align()).is_err() {
+            // Within the caller's alignment, but too large for the one that was passed on.
+            return core::ptr::null_mut();
+        }
         if !is_hook_needed() {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
-            return unsafe { self.inner.realloc(block, widen(layout), new_size) };
+            return unsafe { self.inner.realloc(block, layout, new_size) };
         }
         let record = RECORDER.resizing(block);
         // SAFETY: as above.
-        let resized = unsafe { self.inner.realloc(block, widen(layout), new_size) };
+        let resized = unsafe { self.inner.realloc(block, layout, new_size) };
         if resized.is_null() {
             RECORDER.not_resized(block, record);
         } else {

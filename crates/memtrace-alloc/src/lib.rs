@@ -17,7 +17,8 @@
 //! 2. It never panics: no indexing, unwrapping, unchecked arithmetic or formatting. In doubt it
 //!    counts a loss in [`Losses`] and goes on: the user's allocation succeeds whatever happens here.
 //! 3. It takes only its own leaf locks, one at a time, for bounded work, and none while it calls the
-//!    wrapped allocator, user code or the loader. A stack and an address seen before take none.
+//!    wrapped allocator, user code or the loader. A stack and an address seen before take none. Once
+//!    for each thread it asks the C library for the bounds of the stack, which may call `malloc`.
 //! 4. The recorder is told of an allocation after the wrapped allocator returned, and of a release
 //!    **before** the block is given back, since another thread may get that address at once. A
 //!    `realloc` that fails leaves the record as it was.

@@ -17,14 +17,15 @@
 //!
 //! | variable | writer | reader | publishes |
 //! | --- | --- | --- | --- |
-//! | directory entry, chunk list | `map_chunk` (Release) | `chunk`, `chunks` (Acquire) | the chunk's header |
-//! | page mark | `insert` (Relaxed, before the word) | `for_each`, `clear` (Relaxed) | nothing: see below |
+//! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
+//! | chunk list | `map_chunk` (SeqCst, before the directory) | `for_each`, `clear` (SeqCst) | the chunk's header |
+//! | page mark | `insert` (SeqCst, before the word) | `insert` (Acquire), `for_each`, `clear` (SeqCst) | itself |
 //! | word | `insert`, `take`, … (SeqCst) | `for_each`, `clear` (SeqCst) | itself |
 //!
-//! The words are `SeqCst` because `insert` is half of a handshake with `control::stop`: one stores a
-//! word and then looks at the state, the other stores the state and then looks at all words; one of
-//! them sees the other's store. A page mark is stored before the word; a scan that misses the mark
-//! runs beside the insertion, and may miss the block.
+//! All that leads a sweep to a word is `SeqCst`, because `insert` is half of a handshake with
+//! `control::stop`: one stores a word and then looks at the state, the other stores the state and
+//! then looks at list, marks and words; one of them sees the other's store. A mark that another
+//! thread set is read with `Acquire`, which puts that thread's store before the word as well.
 //!
 //! # Cost
 //!
@@ -150,8 +151,8 @@ impl FlatShadow {
         };
         let index = word_index(addr);
         let mark = chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?;
-        if mark.load(Relaxed) == 0 {
-            mark.store(1, Relaxed);
+        if mark.load(Acquire) == 0 {
+            mark.store(1, SeqCst);
         }
         chunk.words.get(index).ok_or(NoRoom)
     }
@@ -166,27 +167,27 @@ impl FlatShadow {
         }
         // SAFETY: fresh zeroed memory of this size, which is a valid chunk.
         unsafe { (*chunk).base_addr = addr >> CHUNK_BITS << CHUNK_BITS };
-        if let Err(first) = entry.compare_exchange(ptr::null_mut(), chunk, Release, Acquire) {
-            // Another thread was first. Ours stays mapped, untouched: address space, not memory.
-            // SAFETY: a chunk in the directory stays mapped (I4).
-            return unsafe { first.as_ref() };
-        }
+        // Linked before it can be used: a sweep finds every chunk that a word may be in.
         let mut head = self.chunks.load(Relaxed);
         loop {
-            // SAFETY: only this thread links this chunk, and no reader follows it before it is in
-            // the list.
+            // SAFETY: no other thread knows this chunk before it is in the list.
             unsafe { (*chunk).next = head };
-            match self.chunks.compare_exchange_weak(head, chunk, Release, Relaxed) {
+            match self.chunks.compare_exchange_weak(head, chunk, SeqCst, Relaxed) {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
         }
-        // SAFETY: mapped above.
+        let chunk = match entry.compare_exchange(ptr::null_mut(), chunk, Release, Acquire) {
+            Ok(_) => chunk,
+            // Another thread was first. Ours stays linked, untouched: address space, not memory.
+            Err(first) => first,
+        };
+        // SAFETY: a chunk that was published stays mapped (I4).
         unsafe { chunk.as_ref() }
     }
 
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        let mut next = self.chunks.load(Acquire);
+        let mut next = self.chunks.load(SeqCst);
         core::iter::from_fn(move || {
             // SAFETY: null, or a chunk that stays mapped and linked (I4).
             let chunk = unsafe { next.as_ref() }?;
@@ -199,7 +200,7 @@ impl FlatShadow {
     fn for_each_used_word(&self, mut visit: impl FnMut(u64, &AtomicU64)) {
         for chunk in self.chunks() {
             let pages = chunk.words.chunks(PAGE_WORDS).zip(&chunk.is_page_used).enumerate();
-            for (page, (words, _)) in pages.filter(|(_, (_, mark))| mark.load(Relaxed) != 0) {
+            for (page, (words, _)) in pages.filter(|(_, (_, mark))| mark.load(SeqCst) != 0) {
                 for (i, word) in words.iter().enumerate() {
                     let index = page.wrapping_mul(PAGE_WORDS).wrapping_add(i) as u64;
                     visit(chunk.base_addr.wrapping_add(index << GRANULE_BITS), word);
@@ -227,9 +228,13 @@ impl FlatShadow {
     fn retire(&self, addr: u64, head: u64) -> Option<LiveTrace> {
         let trace = self.decode(addr, head);
         if head & KIND == LARGE
-            && let Some(tail) = self.word(tail_addr(addr))
+            && let Some(word) = self.word(tail_addr(addr))
         {
-            tail.store(0, SeqCst);
+            // Unless another block starts there by now.
+            let tail = word.load(SeqCst);
+            if tail & KIND == TAIL {
+                let _ = word.compare_exchange(tail, 0, SeqCst, SeqCst);
+            }
         }
         trace
     }
@@ -252,7 +257,8 @@ impl FlatShadow {
         }
         let n_chunks = self.chunks().count();
         let entries = (0..DIRECTORY_LEN as u64).filter(|i| self.chunk(i << CHUNK_BITS).is_some());
-        (entries.count() != n_chunks).then_some("I4")
+        // A chunk that lost the race for its place is in the list alone.
+        (entries.count() > n_chunks).then_some("I4")
     }
 }
 
@@ -346,11 +352,13 @@ impl LiveTable for FlatShadow {
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
         self.for_each_used_word(|addr, word| {
             let held = word.load(SeqCst);
-            if held & KIND != 0 && held & KIND != TAIL {
-                let head = word.swap(0, SeqCst);
-                if let Some(trace) = self.retire(addr, head) {
-                    forgotten(trace);
-                }
+            // Unless it is taken out, or replaced, at this moment: then it is not this one any more.
+            if held & KIND != 0
+                && held & KIND != TAIL
+                && word.compare_exchange(held, 0, SeqCst, SeqCst).is_ok()
+                && let Some(trace) = self.retire(addr, held)
+            {
+                forgotten(trace);
             }
         });
     }

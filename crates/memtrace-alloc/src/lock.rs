@@ -2,6 +2,7 @@
 //!
 //! `std::sync::Mutex` may call into the system and keeps poison; inside `malloc` neither is wanted.
 
+use crate::thread;
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
 use core::ops::{Deref, DerefMut};
@@ -31,6 +32,8 @@ impl<T> LeafLock<T> {
 
     /// Takes the lock without a guard, for the time of a fork.
     pub(crate) fn acquire(&self) {
+        // Counted first: a signal that arrives in between finds a lock that may be held.
+        thread::lock_taken();
         let mut n_spins = 0u32;
         // Acquire pairs with the Release in `release`: what the last holder wrote is seen.
         while self.is_held.compare_exchange_weak(false, true, Acquire, Relaxed).is_err() {
@@ -43,9 +46,18 @@ impl<T> LeafLock<T> {
         }
     }
 
+    /// Uses the value between [`Self::acquire`] and [`Self::release`]. Called by the thread that
+    /// acquired the lock, while it is its process's only one.
+    pub(crate) fn with_acquired<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        #[expect(unsafe_code, reason = "a lock's value")]
+        // SAFETY: the caller holds the lock, and there is no other thread.
+        f(unsafe { &*self.value.get() })
+    }
+
     /// Gives back what [`Self::acquire`] took.
     pub(crate) fn release(&self) {
         self.is_held.store(false, Release);
+        thread::lock_given_back();
     }
 }
 

@@ -97,7 +97,6 @@ impl TracerMemory {
 impl Recorder {
     /// Maps the first tables; `false` if there is no memory for them.
     pub(crate) fn prepare(&self) -> bool {
-        memtrace_unwind::prepare();
         memtrace_unwind::forget_unloaded();
         self.live.prepare() && self.sites.prepare()
     }
@@ -132,7 +131,7 @@ impl Recorder {
         }
         let recorded = thread::guarded(|state| {
             let trace = LiveTrace { size: size as u64, site: self.site_of_caller(state) };
-            self.record(block, trace, None);
+            self.record(block.addr() as u64, trace, None);
         });
         if recorded.is_none() {
             self.count_nested();
@@ -179,7 +178,7 @@ impl Recorder {
     #[cold]
     pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>) {
         if let Some(trace) = record {
-            self.record(block, trace, Some(trace));
+            self.record(block.addr() as u64, trace, Some(trace));
         }
     }
 
@@ -196,15 +195,22 @@ impl Recorder {
         }
         let recorded = thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_of_caller(state) };
-            self.record(block, trace, old);
+            self.record(block.addr() as u64, trace, old);
         });
         if recorded.is_none() {
             match old {
                 // The block was known and stays known; its stack is the only one there is.
-                Some(old) => self.record(block, LiveTrace { size, ..old }, Some(old)),
+                Some(old) => self.record(block.addr() as u64, LiveTrace { size, ..old }, Some(old)),
                 None => self.count_nested(),
             }
         }
+    }
+
+    /// Gives a block that is recorded a new record; `false` if there is none at this address.
+    pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace) -> bool {
+        let Some(old) = self.live.take(block_addr) else { return false };
+        self.record(block_addr, trace, Some(old));
+        true
     }
 
     /// Forgets a block and returns its record; the totals are left to the caller.
@@ -224,10 +230,22 @@ impl Recorder {
         self.tracked.lock().clear(|trace| self.totals.remove(trace.size));
     }
 
+    /// Counts the totals anew from the tables. Called in a forked child, by its only thread, which
+    /// holds all locks.
+    pub(crate) fn recount(&self) {
+        let (mut n_blocks, mut bytes) = (0u64, 0u64);
+        let mut count = |trace: LiveTrace| {
+            n_blocks = n_blocks.saturating_add(1);
+            bytes = bytes.saturating_add(trace.size);
+        };
+        self.live.for_each(&mut |_, trace| count(trace));
+        self.tracked.with_acquired(|table| table.for_each(&mut count));
+        self.totals.set(n_blocks, bytes);
+    }
+
     /// Puts a trace into the table and the totals; `old`, which was taken out before, makes way.
     #[inline]
-    fn record(&self, block: *mut u8, trace: LiveTrace, old: Option<LiveTrace>) {
-        let block_addr = block.addr() as u64;
+    fn record(&self, block_addr: u64, trace: LiveTrace, old: Option<LiveTrace>) {
         match self.live.insert(block_addr, trace) {
             Ok(forgotten) => {
                 match old {
@@ -281,7 +299,8 @@ impl Recorder {
             let walk = memtrace_unwind::capture(stack, buffer);
             let captured = buffer.get(..walk.len)?;
             let n_hook = self.hook_frames.count_in(captured);
-            if n_hook > n_expected && walk.end == End::Limit {
+            let may_expect_more = n_expected < N_HOOK_FRAMES;
+            if n_hook > n_expected && may_expect_more && walk.end == End::Limit {
                 // A longer way through the hook than any before: there is less than was asked for.
                 self.hook_frames.expect(n_hook);
                 continue;

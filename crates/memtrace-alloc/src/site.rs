@@ -70,10 +70,11 @@ const CHUNK_FRAMES: usize = 1 << 17;
 
 #[repr(C)]
 struct Index {
-    /// Number of slots, a power of two.
+    /// Number of slots, a power of two; they follow the header.
     len: usize,
-    slots: [AtomicU64; 0],
 }
+
+const _: () = assert!(size_of::<Index>() <= size_of::<AtomicU64>());
 
 #[repr(C)]
 struct Record {
@@ -278,10 +279,12 @@ fn map_index(len: usize) -> *mut Index {
 }
 
 fn slots<'a>(index: *mut Index) -> Option<&'a [AtomicU64]> {
-    // SAFETY: null, or an index that stays mapped.
-    let header = unsafe { index.as_ref() }?;
+    // SAFETY: null, or an index that stays mapped; its length never changes.
+    let len = unsafe { index.as_ref() }?.len;
+    // The header takes up the room of one word.
+    let slots = index.cast::<AtomicU64>().wrapping_add(1);
     // SAFETY: `len` zeroed words follow the header, and stay mapped.
-    Some(unsafe { core::slice::from_raw_parts(header.slots.as_ptr(), header.len) })
+    Some(unsafe { core::slice::from_raw_parts(slots, len) })
 }
 
 /// The slots at which a hash may be found, in order, each once.

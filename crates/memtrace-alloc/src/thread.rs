@@ -19,6 +19,8 @@ pub(crate) struct ThreadState {
     depth: AtomicU32,
     /// Whether one of them is the recorder's.
     is_recording: AtomicBool,
+    /// How many leaf locks the thread holds or waits for.
+    n_locks: AtomicU32,
     /// A [`Probe`].
     probe: AtomicU8,
     stack: Cell<StackBounds>,
@@ -29,6 +31,7 @@ thread_local! {
         ThreadState {
             depth: AtomicU32::new(0),
             is_recording: AtomicBool::new(false),
+            n_locks: AtomicU32::new(0),
             probe: AtomicU8::new(Probe::None as u8),
             stack: Cell::new(StackBounds::UNKNOWN),
         }
@@ -94,9 +97,25 @@ pub(crate) fn is_recording() -> bool {
     STATE.try_with(|state| state.is_recording.load(Relaxed)).unwrap_or(true)
 }
 
-/// Whether the thread is in a guarded section.
-pub(crate) fn is_guarded() -> bool {
-    STATE.try_with(|state| state.depth.load(Relaxed) != 0).unwrap_or(true)
+/// Notes that the thread is about to take a leaf lock.
+pub(crate) fn lock_taken() {
+    let _ = STATE.try_with(|state| {
+        state.n_locks.store(state.n_locks.load(Relaxed).wrapping_add(1), Relaxed);
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    });
+}
+
+/// Notes that the thread has given a leaf lock back.
+pub(crate) fn lock_given_back() {
+    let _ = STATE.try_with(|state| {
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        state.n_locks.store(state.n_locks.load(Relaxed).wrapping_sub(1), Relaxed);
+    });
+}
+
+/// Whether the thread holds a leaf lock, or waits for one.
+pub(crate) fn holds_lock() -> bool {
+    STATE.try_with(|state| state.n_locks.load(Relaxed) != 0).unwrap_or(true)
 }
 
 /// What the thread is finding out about the hook's own frames.
@@ -183,6 +202,7 @@ mod tests {
 
     #[test]
     fn guarded_sections_nest_and_end_even_by_a_panic() {
+        let is_guarded = || guarded(|_| ()).is_none();
         assert!(!is_guarded());
         assert_eq!(guarded(|_| guarded(|_| ())), Some(None));
         untraced(|| {

@@ -51,6 +51,13 @@ impl Totals {
         self.add_bytes((new_size as i64).wrapping_sub(old_size as i64));
     }
 
+    /// Replaces both sums; the peak stays, unless it is now lower than the sum.
+    pub(crate) fn set(&self, n_blocks: u64, bytes: u64) {
+        self.blocks.store(n_blocks as i64, Relaxed);
+        self.bytes.store(bytes as i64, Relaxed);
+        self.add_bytes(0);
+    }
+
     pub(crate) fn reset_peak(&self) {
         self.peak_bytes.store(self.bytes.load(Relaxed), Relaxed);
     }

@@ -64,7 +64,8 @@ impl core::error::Error for TrackError {}
 
 /// Records memory that the hook cannot see, with the calling stack.
 ///
-/// Memory already tracked at this address in this domain takes the new size and stack.
+/// Memory already tracked at this address in this domain takes the new size and stack. So does, in
+/// domain 0, a live block of the global allocator.
 ///
 /// **Errors**: if tracing is off, or the table cannot grow.
 #[inline(never)]
@@ -73,16 +74,16 @@ pub fn track(domain: u32, addr: u64, size: u64) -> Result<(), TrackError> {
         return Err(TrackError::NotTracing);
     }
     let site = RECORDER.capture_site();
+    if domain == 0 && RECORDER.replace_block(addr, LiveTrace { size, site }) {
+        return Ok(());
+    }
     let mut table = RECORDER.tracked.lock();
     // Looked at again under the lock: `stop` clears this table under it after tracing is off.
     if !control::is_on() {
         return Err(TrackError::NotTracing);
     }
-    let replaced = table
-        .insert(TrackedTrace { domain, addr, size, site })
-        .ok_or(TrackError::NoRoom)?
-        .or_else(|| (domain == 0).then(|| RECORDER.take_block(addr)).flatten());
-    match replaced {
+    let trace = TrackedTrace { domain, addr, size, site };
+    match table.insert(trace).ok_or(TrackError::NoRoom)? {
         Some(old) => RECORDER.totals.replace(old.size, size),
         None => RECORDER.totals.add(size),
     }
@@ -206,6 +207,11 @@ impl TrackedTable {
             }
         }
         self.n_used = 0;
+    }
+
+    /// Visits everything.
+    pub(crate) fn for_each(&self, visit: &mut dyn FnMut(LiveTrace)) {
+        self.iter().for_each(|trace| visit(trace.live()));
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -53,11 +53,8 @@ pub fn walk(
     loop {
         match out.get_mut(len) {
             Some(slot) => *slot = registers.call_addr(),
-            None => {
-                // One step more than reported tells a stack that just fits from one that was cut.
-                let outermost = rules.rule(registers.call_addr()) == Rule::OUTERMOST;
-                return Walk { len, end: if outermost { End::Outermost } else { End::Limit } };
-            }
+            // The step before this led to a frame: there is one more than fits.
+            None => return Walk { len, end: End::Limit },
         }
         len = len.saturating_add(1);
 
@@ -298,6 +295,19 @@ mod tests {
         let start = Registers { pc: 0x40_0001, sp: STACK, fp: 0, is_exact_pc: false };
         let walked = walk(start, &StackBounds::UNKNOWN, &mut rules, |_| None, &mut [0; 1]);
         assert_eq!(walked, Walk { len: 1, end: End::Outermost });
+    }
+
+    #[test]
+    fn a_stack_of_one_frame_more_than_the_buffer_is_cut() {
+        let rules = [(0x40_0000, Rule::FRAME_POINTER), (0x40_0010, Rule::OUTERMOST)];
+        let mut rules = Table(HashMap::from(rules));
+        let words = [STACK + 64, 0x40_0011];
+        let read = |addr: u64| words.get(((addr - STACK) / 8) as usize).copied();
+        let start = Registers { pc: 0x40_0001, sp: STACK, fp: STACK, is_exact_pc: false };
+        let walked = walk(start, &bounds(&words), &mut rules, read, &mut [0; 1]);
+        assert_eq!(walked, Walk { len: 1, end: End::Limit });
+        let walked = walk(start, &bounds(&words), &mut rules, read, &mut [0; 2]);
+        assert_eq!(walked, Walk { len: 2, end: End::Outermost });
     }
 
     #[test]
