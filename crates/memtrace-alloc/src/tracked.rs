@@ -62,7 +62,11 @@ impl fmt::Display for TrackError {
 
 impl core::error::Error for TrackError {}
 
-/// Records memory that the hook cannot see, with the calling stack.
+/// Records `size` bytes of memory that the hook cannot see, with the calling stack.
+///
+/// `domain` is any number that tells kinds of memory apart, such as one for mapped files and one for a
+/// GPU; 0 is the domain of the global allocator's blocks. `addr` is the address, or whatever other
+/// number the program knows this memory by.
 ///
 /// Memory already tracked at this address in this domain takes the new size and stack. So does, in
 /// domain 0, a live block of the global allocator.

@@ -111,8 +111,8 @@ impl Attribution {
         self
     }
 
-    /// Blames only frames with a relative filename, which are those of the built workspace. In a
-    /// stack that has none the other rules decide alone.
+    /// Blames only frames of the built workspace: those with a filename that is relative to a known
+    /// [`Frame::directory`]. In a stack that has none the other rules decide alone.
     #[must_use]
     pub fn only_workspace(mut self) -> Self {
         self.is_workspace_only = true;
@@ -127,9 +127,10 @@ impl Attribution {
     /// The frame that this rule blames for what the stack holds; `None` only without any frame.
     pub fn attributed<'a>(&self, traceback: &'a Traceback) -> Option<&'a Frame> {
         let newest_first = || traceback.frames().iter().rev();
-        let n_hidden = self.n_hidden_by(
-            newest_first().map(|frame| (self.hides(frame), is_in_workspace(&frame.filename))),
-        );
+        let n_hidden = self.n_hidden_by(newest_first().map(|frame| {
+            let has_directory = frame.directory.is_some();
+            (self.hides(frame), is_in_workspace(&frame.filename, has_directory))
+        }));
         newest_first().nth(n_hidden)
     }
 
@@ -162,9 +163,12 @@ impl Attribution {
     }
 }
 
-fn is_in_workspace(filename: &str) -> bool {
+/// Whether a file is one of the workspace that was built: relative to a known directory. A C library
+/// may have relative names, too, but nobody knows to what.
+fn is_in_workspace(filename: &str, has_directory: bool) -> bool {
     let is_windows_path = filename.get(1..3).is_some_and(|s| s == ":\\" || s == ":/");
-    !filename.is_empty()
+    has_directory
+        && !filename.is_empty()
         && !filename.starts_with(['/', '\\'])
         && !is_windows_path
         && !is_pseudo_filename(filename)
@@ -186,7 +190,8 @@ impl<'a> Verdicts<'a> {
             let filename = table.string(record.filename);
             let function = record.function.map(|id| &**table.string(id));
             let has_file = record.missing.is_none() && !is_pseudo_filename(filename);
-            (attribution.hides_parts(filename, function, has_file), is_in_workspace(filename))
+            let in_workspace = is_in_workspace(filename, record.directory.is_some());
+            (attribution.hides_parts(filename, function, has_file), in_workspace)
         };
         Self { attribution, frames: table.frames().iter().map(verdict).collect() }
     }
@@ -302,7 +307,12 @@ mod tests {
     }
 
     fn blamed(rule: &Attribution, oldest_first: &[&str]) -> String {
-        let frames: Vec<Frame> = oldest_first.iter().map(|name| Frame::new(*name, 1)).collect();
+        // As the symbolizer does: the directory is known for files of the workspace.
+        let frame = |name: &&str| match Frame::new(*name, 1) {
+            frame if name.starts_with("src/") => frame.with_directory("/home/u/workspace"),
+            frame => frame,
+        };
+        let frames: Vec<Frame> = oldest_first.iter().map(frame).collect();
         rule.attributed(&Traceback::new(frames)).map(Frame::to_string).unwrap_or_default()
     }
 
@@ -323,5 +333,8 @@ mod tests {
         assert_eq!(blamed(&rule, &["src/a.rs", "C:\\x\\b.rs", "<c::d>"]), "src/a.rs:1");
         assert_eq!(blamed(&rule, &[registry, "/rustc/1/v.rs"]), format!("{registry}:1"));
         assert_eq!(blamed(&rule, &["/rustc/1/v.rs"]), "/rustc/1/v.rs:1");
+        // A C library's names may be relative, to nobody knows what.
+        assert_eq!(blamed(&rule, &["csu/libc-start.c", "src/a.rs", registry]), "src/a.rs:1");
+        assert_eq!(blamed(&rule, &["csu/libc-start.c", "<app::main>"]), "<app::main>:1");
     }
 }

@@ -23,7 +23,8 @@
 //! ```
 //!
 //! The first request takes a snapshot that is kept as the baseline. Each request after it takes
-//! another one, compares it with the baseline, and shows the places that changed most. So: let the
+//! another one, compares it with the baseline, and shows the places that changed most. The baseline
+//! stays as long as the router, also when tracing is stopped and started again. So: let the
 //! service warm up, ask once, let it work, ask again.
 //!
 //! # `GET /snapshots`

@@ -67,7 +67,10 @@ pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// memtrace::start(25)?;
 /// let block = Box::new(0u64);
-/// println!("allocated at {}", memtrace::traceback_of(&raw const *block).ok_or("not traced")?);
+/// let traceback = memtrace::traceback_of(&raw const *block).ok_or("not traced")?;
+/// for line in traceback.format(None, true, &memtrace::SourceCache::new()) {
+///     println!("{line}");
+/// }
 /// # Ok(())
 /// # }
 /// ```
