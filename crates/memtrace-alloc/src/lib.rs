@@ -52,6 +52,7 @@ mod control;
 mod environment;
 mod fork;
 mod hook;
+mod hook_frames;
 mod live;
 mod lock;
 mod mapped;

@@ -8,6 +8,7 @@
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
 
 use crate::control;
+use crate::hook_frames::{HookFrames, N_HOOK_FRAMES};
 use crate::live::{FlatShadow, LiveTable, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
@@ -17,9 +18,7 @@ use crate::site::{Site, SiteId, Sites};
 use crate::thread::{self, Probe, ThreadState};
 use crate::totals::{Totals, TracedMemory};
 use crate::tracked::{self, Tracked, TrackedTable};
-use core::sync::atomic::{
-    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memtrace_unwind::{End, StackBounds};
 
 /// The one recorder of the process.
@@ -47,8 +46,6 @@ pub(crate) struct Recorder {
 
 /// Stacks up to this many frames are captured on the thread's own stack.
 const N_FRAMES_ON_STACK: usize = 128;
-/// Frames of the hook itself that a capture leaves room for.
-const N_HOOK_FRAMES: usize = 24;
 
 /// What was lost for want of memory or by nesting, since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +100,7 @@ impl Recorder {
 
     /// Finds out which frames are the hook's own by allocating; `false` if the hook was not called.
     pub(crate) fn find_hook_frames(&self) -> bool {
-        let before = self.hook_frames.n_probes.load(Relaxed);
+        let before = self.hook_frames.n_probes();
         // Named here because a capture need not see them: the compiler may turn their last call into a
         // jump, and `track` is not called by the probe.
         let entries = [
@@ -115,7 +112,7 @@ impl Recorder {
             self.hook_frames.add_function_of(entry.addr() as u64);
         }
         thread::while_probing(Probe::Functions, platform::probe_global_allocator);
-        if self.hook_frames.n_probes.load(Relaxed) == before {
+        if self.hook_frames.n_probes() == before {
             return false;
         }
         thread::while_probing(Probe::Depth, platform::probe_global_allocator);
@@ -314,107 +311,6 @@ impl Recorder {
             };
             return self.sites.intern(call_addrs, end);
         }
-    }
-}
-
-/// The code ranges of the functions between the recorder and the program: the hook's shims, and
-/// whatever allocators the program has put around the hook.
-///
-/// The compiler may make one frame of several of them, or none; so they are not counted but known by
-/// address. Found out when tracing starts, by allocating from a function that knows its own address.
-struct HookFrames {
-    /// Start and end addresses; the first `n_ranges` are valid.
-    ranges: [(AtomicU64, AtomicU64); N_HOOK_FRAMES],
-    n_ranges: AtomicU32,
-    n_probes: AtomicU32,
-    /// The most frames of the hook seen in a capture; 0 before the first.
-    n_at_most: AtomicU32,
-}
-
-impl HookFrames {
-    const fn new() -> Self {
-        Self {
-            ranges: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; N_HOOK_FRAMES],
-            n_ranges: AtomicU32::new(0),
-            n_probes: AtomicU32::new(0),
-            n_at_most: AtomicU32::new(0),
-        }
-    }
-
-    /// Learns the ranges of the frames above the probe's. Called under the control lock, by the
-    /// recorder, from the probe.
-    #[inline(never)]
-    fn learn(&self) {
-        self.n_probes.fetch_add(1, Relaxed);
-        let probe = platform::probe_global_allocator as fn() as usize as u64;
-        let Some(probe) = memtrace_unwind::function_range(probe) else { return };
-        let mut call_addrs = [0; 2 * N_HOOK_FRAMES];
-        let walk = memtrace_unwind::capture(&StackBounds::current(), &mut call_addrs);
-        let captured = call_addrs.get(..walk.len).unwrap_or(&[]);
-        if !captured.iter().any(|addr| probe.contains(addr)) {
-            return;
-        }
-        for addr in captured.iter().take_while(|addr| !probe.contains(addr)) {
-            self.add_function_of(*addr);
-        }
-    }
-
-    /// Adds the function that holds an address. Called under the control lock.
-    fn add_function_of(&self, addr: u64) {
-        if !self.contains(addr)
-            && let Some(range) = memtrace_unwind::function_range(addr)
-        {
-            let n_ranges = self.n_ranges.load(Relaxed);
-            if let Some((start, end)) = self.ranges.get(n_ranges as usize) {
-                start.store(range.start, Relaxed);
-                end.store(range.end, Relaxed);
-                // Release pairs with the Acquire in `contains`: publishes the range.
-                self.n_ranges.store(n_ranges.saturating_add(1), Release);
-            }
-        }
-    }
-
-    fn contains(&self, addr: u64) -> bool {
-        let n_ranges = self.n_ranges.load(Acquire) as usize;
-        let mut ranges = self.ranges.iter().take(n_ranges);
-        ranges.any(|(start, end)| (start.load(Relaxed)..end.load(Relaxed)).contains(&addr))
-    }
-
-    /// Returns how many frames of the hook a capture must be ready for.
-    fn n_expected(&self) -> usize {
-        match self.n_at_most.load(Relaxed) {
-            0 => N_HOOK_FRAMES,
-            n => n as usize,
-        }
-    }
-
-    /// Makes captures ready for `n` frames of the hook.
-    #[cold]
-    fn expect(&self, n: usize) {
-        self.n_at_most.fetch_max(n.min(N_HOOK_FRAMES) as u32, Relaxed);
-    }
-
-    /// Returns how many of the newest frames are the hook's.
-    #[inline(always)]
-    fn count_in(&self, captured: &[u64]) -> usize {
-        // What is newer than the first known frame is the recorder's inside, of which an optimised
-        // build has no frames of its own.
-        let newest = captured.iter().take(N_HOOK_FRAMES);
-        let mut n_hook = newest.take_while(|addr| !self.contains(**addr)).count();
-        if n_hook == captured.len() && n_hook < N_HOOK_FRAMES {
-            // Not out of the recorder yet.
-            return n_hook;
-        }
-        if n_hook == N_HOOK_FRAMES {
-            return 1;
-        }
-        while captured.get(n_hook).is_some_and(|addr| self.contains(*addr)) {
-            n_hook = n_hook.saturating_add(1);
-        }
-        if self.n_at_most.load(Relaxed) == 0 {
-            self.expect(n_hook);
-        }
-        n_hook
     }
 }
 

@@ -230,7 +230,7 @@ mod tests {
     fn library_sources_are_hidden_whatever_the_function() {
         for filename in [
             "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/alloc/src/raw_vec/mod.rs",
-            "/root/.rustup/toolchains/1.95/lib/rustlib/src/rust/library/std/src/io/mod.rs",
+            "/home/u/.rustup/toolchains/1.95/lib/rustlib/src/rust/library/std/src/io/mod.rs",
             "/rust/deps/hashbrown-0.16.1/src/raw.rs",
             "/home/u/.cargo/registry/src/index/hashbrown-0.17.1/src/raw.rs",
         ] {
