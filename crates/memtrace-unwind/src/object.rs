@@ -211,12 +211,35 @@ mod unwind {
         if found.eh_frame.is_null() {
             return None;
         }
-        let headers = headers_at(found.map_start)?;
-        let first = headers.iter().find(|header| header.p_type == PT_LOAD)?;
-        // The loader maps the first segment from the beginning of its page.
-        let first_page = first.p_vaddr & !(first.p_align.max(1).wrapping_sub(1)) & !0xFFF;
-        let bias = (found.map_start as u64).wrapping_sub(first_page);
-        tables_at(headers, bias, found.eh_frame as u64)
+        // The first field of a link map is the difference between addresses in memory and in the file.
+        let bias = found.link_map.cast::<u64>();
+        // SAFETY: glibc keeps the link map as long as the object is loaded (I1).
+        let bias = unsafe { bias.as_ref() }.copied()?;
+        let headers = headers_at(found.map_start).or_else(|| headers_of_program(bias));
+        match headers {
+            Some(headers) => tables_at(headers, bias, found.eh_frame as u64),
+            None => search_headers(call_addr),
+        }
+    }
+
+    /// Returns the program headers of the program itself, if `bias` is its.
+    ///
+    /// Where there are gaps between the segments of the program, glibc takes each segment for a mapping
+    /// of its own, most of which do not begin with the ELF header.
+    fn headers_of_program(bias: u64) -> Option<&'static [Phdr]> {
+        const PT_PHDR: u32 = 6;
+        // SAFETY: looks the value up among those that the kernel passed to the program.
+        let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as *const Phdr;
+        // SAFETY: as above.
+        let n_headers = unsafe { libc::getauxval(libc::AT_PHNUM) };
+        if headers.is_null() || !headers.is_aligned() {
+            return None;
+        }
+        // SAFETY: the kernel found this many headers there; the program is never unloaded.
+        let headers =
+            unsafe { core::slice::from_raw_parts(headers, usize::try_from(n_headers).ok()?) };
+        let own = headers.iter().find(|header| header.p_type == PT_PHDR)?;
+        (mapped(own, bias).start == headers.as_ptr() as u64).then_some(headers)
     }
 
     /// Reads the program headers of an object through its ELF header at the start of its mapping.
@@ -225,8 +248,8 @@ mod unwind {
         if header.is_null() || !header.is_aligned() {
             return None;
         }
-        // SAFETY: the first page of an object is mapped and readable; it holds the ELF header, which
-        // the check below confirms (I1).
+        // SAFETY: the first page of a mapping of an object is readable (I1); whether it holds the ELF
+        // header is checked below.
         let header = unsafe { &*header };
         if !header.e_ident.starts_with(b"\x7FELF")
             || usize::from(header.e_phentsize) != size_of::<Phdr>()
