@@ -141,7 +141,7 @@ fn read_environment() -> bool {
 /// **Errors**: if `n_frames` is 0, if no [`crate::Alloc`] is the global allocator (found out by
 /// allocating), or if there is no memory for the tables.
 ///
-/// **Cost**: the first time, some tens of microseconds.
+/// **Cost**: 0.3 ms the first time, less after that.
 pub fn start(n_frames: u16) -> Result<Started, StartError> {
     if n_frames == 0 {
         return Err(StartError::FramesOutOfRange { n_frames });
@@ -173,7 +173,7 @@ pub fn start(n_frames: u16) -> Result<Started, StartError> {
 
 /// Stops tracing and forgets all traces; the limit stays known. Does nothing if tracing is off.
 ///
-/// **Cost**: proportional to the size of the heap that was traced: about a millisecond for 20 MiB.
+/// **Cost**: proportional to the heap that was traced: 8 to 35 ms for 100 MiB, by the number of blocks.
 pub fn stop() {
     is_on_or_asked_for();
     thread::untraced(|| {

@@ -25,7 +25,7 @@
 //!
 //! # Cost
 //!
-//! A hash of the frames, a probe, a comparison of all frames: about 40 ns for 25 frames. 8 bytes a
+//! A hash of the frames, a probe, a comparison of all frames. 8 bytes a
 //! frame, 32 a record and 11 to 21 of index for each site.
 #![expect(unsafe_code, reason = "structures in mapped memory, shared without locks")]
 

@@ -21,7 +21,7 @@ impl StackBounds {
     /// Returns the bounds of the current thread's stack, or [`Self::UNKNOWN`] if the system does not
     /// tell.
     ///
-    /// **Cost**: about a microsecond; keep the result for the life of the thread. Calls the C
+    /// **Cost**: about half a microsecond; keep the result for the life of the thread. Calls the C
     /// library's `malloc` on threads other than the main one.
     pub fn current() -> Self {
         Self::of_main_thread().or_else(Self::of_pthread).unwrap_or(Self::UNKNOWN)

@@ -6,7 +6,7 @@
 //!
 //! # Cost
 //!
-//! A binary search and a program of some ten to fifty instructions: 100 to 200 ns. The rule table
+//! A binary search and a program of some ten to fifty instructions. The rule table
 //! sees to it that this is paid once for each address.
 
 use crate::expression::{Bytes, evaluate};

