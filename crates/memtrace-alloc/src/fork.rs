@@ -20,8 +20,8 @@ crate::platform::thread_local! {
 
 /// Registers the handlers below with the C library.
 ///
-/// Called once, at the first allocation of the process. A system without room for handlers leaves a child whose parent forked while another
-/// thread met a new stack unable to record new stacks.
+/// Called once, at the first allocation of the process. A system without room for handlers leaves a
+/// child whose parent forked while another thread met a new stack unable to record new stacks.
 pub(crate) fn register() {
     #[expect(unsafe_code, reason = "the C library calls back around each fork")]
     // SAFETY: the handlers are functions of this program that may run in any thread.

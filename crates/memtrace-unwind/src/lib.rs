@@ -35,8 +35,8 @@
 //! # Targets
 //!
 //! x86_64 Linux is walked as described. Every other target is walked by the `backtrace` crate behind
-//! the same functions; that walker can be built here too, with the feature `portable`, and is the
-//! oracle of this crate's tests.
+//! the same functions; that walker can be built here too, with the feature `portable`. The same
+//! crate is the oracle of the tests.
 //!
 //! # Limits
 //!
