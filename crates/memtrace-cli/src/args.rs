@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use memtrace_core::KeyType;
 use memtrace_export::folded::Metric;
@@ -52,8 +53,8 @@ pub(crate) struct View {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) top: usize,
     /// What to group by
-    #[arg(long, value_name = "KEY", value_enum, default_value = "lineno")]
-    pub(crate) group_by: GroupBy,
+    #[arg(long, value_name = "KEY", value_parser = key_type_parser(), default_value = "lineno")]
+    pub(crate) group_by: KeyType,
     /// Keep only lines of files that match the pattern; may be repeated
     #[arg(long, value_name = "PAT")]
     pub(crate) include: Vec<String>,
@@ -65,21 +66,9 @@ pub(crate) struct View {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum GroupBy {
-    Filename,
-    Lineno,
-    Traceback,
-}
-
-impl From<GroupBy> for KeyType {
-    fn from(group_by: GroupBy) -> Self {
-        match group_by {
-            GroupBy::Filename => Self::Filename,
-            GroupBy::Lineno => Self::Lineno,
-            GroupBy::Traceback => Self::Traceback,
-        }
-    }
+/// Reads the name of a key type; the help lists all names.
+fn key_type_parser() -> impl TypedValueParser<Value = KeyType> {
+    PossibleValuesParser::new(KeyType::ALL.map(KeyType::name)).try_map(|name| name.parse())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

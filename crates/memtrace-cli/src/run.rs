@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use memtrace_core::{FileError, Filter, KeyType, Snapshot, SourceCache, report};
+use memtrace_core::{FileError, Filter, Snapshot, SourceCache, report};
 use memtrace_export::{folded, json};
 
 use crate::args::{Command, View};
@@ -106,7 +106,7 @@ fn print(
 }
 
 fn write_report(out: &mut impl Write, snapshot: &Snapshot, view: &View) -> io::Result<()> {
-    let key_type = KeyType::from(view.group_by);
+    let key_type = view.group_by;
     let statistics = snapshot.statistics(key_type);
     if view.json {
         return json::write_statistics(out, &statistics, key_type, view.top);
@@ -118,7 +118,7 @@ fn write_report(out: &mut impl Write, snapshot: &Snapshot, view: &View) -> io::R
 }
 
 fn write_diff(out: &mut impl Write, new: &Snapshot, old: &Snapshot, view: &View) -> io::Result<()> {
-    let key_type = KeyType::from(view.group_by);
+    let key_type = view.group_by;
     let diffs = new.compare_to(old, key_type);
     if view.json {
         return json::write_diffs(out, &diffs, key_type, view.top);

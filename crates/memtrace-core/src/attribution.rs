@@ -10,9 +10,11 @@
 //! **I2.** An attribution is plain data (patterns and names), so that it can be saved with a
 //! snapshot.
 
+use std::sync::Arc;
+
 use crate::frame::is_pseudo_filename;
 use crate::function_path::head_crate;
-use crate::stack_table::StackTable;
+use crate::stack_table::{FrameRecord, StackTable};
 use crate::{Frame, Pattern, Traceback};
 
 /// The rule that finds, in each stack, the frame that statistics blame: the newest one that is
@@ -126,7 +128,7 @@ impl Attribution {
 
     /// The frame that this rule blames for what the stack holds; `None` only without any frame.
     pub fn attributed<'a>(&self, traceback: &'a Traceback) -> Option<&'a Frame> {
-        let newest_first = || traceback.frames().iter().rev();
+        let newest_first = || traceback.iter().rev();
         let n_hidden = self.n_hidden_by(newest_first().map(|frame| {
             let has_directory = frame.directory.is_some();
             (self.hides(frame), is_in_workspace(&frame.filename, has_directory))
@@ -135,21 +137,27 @@ impl Attribution {
     }
 
     fn hides_parts(&self, filename: &str, function: Option<&str>, has_file: bool) -> bool {
-        // Without a function, the stand-in for the filename may hold its path.
-        let function = function.or_else(|| {
-            let is_pseudo = !has_file && is_pseudo_filename(filename);
-            is_pseudo.then(|| &filename[1..filename.len() - 1])
-        });
-        if has_file && self.files.iter().any(|pattern| pattern.matches(filename)) {
-            return true;
-        }
-        let Some(function) = function else { return false };
+        (has_file && self.hides_file(filename))
+            || function
+                .or_else(|| if has_file { None } else { function_in(filename) })
+                .is_some_and(|function| self.hides_function(function).applies(has_file))
+    }
+
+    fn hides_file(&self, filename: &str) -> bool {
+        self.files.iter().any(|pattern| pattern.matches(filename))
+    }
+
+    fn hides_function(&self, function: &str) -> Hides {
         if self.functions.iter().any(|pattern| pattern.matches(function)) {
-            return true;
+            return Hides::Always;
         }
-        let Some(head) = head_crate(function) else { return false };
-        self.crates.iter().any(|name| name == head)
-            || (!has_file && self.fileless_crates.iter().any(|name| name == head))
+        match head_crate(function) {
+            Some(head) if self.crates.iter().any(|name| name == head) => Hides::Always,
+            Some(head) if self.fileless_crates.iter().any(|name| name == head) => {
+                Hides::WithoutFile
+            }
+            _ => Hides::Never,
+        }
     }
 
     /// How many frames of a stack are dropped, given (hidden, in workspace) newest first.
@@ -174,32 +182,77 @@ fn is_in_workspace(filename: &str, has_directory: bool) -> bool {
         && !is_pseudo_filename(filename)
 }
 
-/// What an attribution says about each frame of a table, decided once.
+/// Whether frames of a function are hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hides {
+    Never,
+    /// Those whose file is unknown.
+    WithoutFile,
+    Always,
+}
+
+impl Hides {
+    fn applies(self, has_file: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::WithoutFile => !has_file,
+            Self::Always => true,
+        }
+    }
+}
+
+/// The function in a stand-in for a filename, which is used where the frame names none.
+fn function_in(filename: &str) -> Option<&str> {
+    is_pseudo_filename(filename).then(|| &filename[1..filename.len() - 1])
+}
+
+/// How many of its newest frames an attribution hides in each stack of a table.
 ///
-/// **Cost.** Making it matches every pattern against every distinct frame; asking it is a look at
-/// each hidden frame of the stack.
-pub(crate) struct Verdicts<'a> {
+/// **Cost.** Matches the patterns once against each distinct filename and function, then looks at
+/// each hidden frame of each stack.
+pub(crate) fn n_hidden_by_stack(attribution: &Attribution, table: &StackTable) -> Arc<[u32]> {
+    let mut verdicts = Verdicts::new(attribution, table);
+    let frames: Vec<(bool, bool)> = table.records().iter().map(|r| verdicts.of(r)).collect();
+    let n_hidden = |id: u32| {
+        let stack = table.stack(id).iter().map(|&frame| frames[frame as usize]);
+        // No stack is longer than its table, whose ids are of 32 bits.
+        attribution.n_hidden_by(stack) as u32
+    };
+    (0..table.n_stacks() as u32).map(n_hidden).collect()
+}
+
+/// What an attribution says about the texts of a table, each asked about once.
+struct Verdicts<'a> {
     attribution: &'a Attribution,
-    /// For each frame id: (hidden, in workspace).
-    frames: Vec<(bool, bool)>,
+    table: &'a StackTable,
+    /// For each string id: whether the file of this name is hidden.
+    files: Vec<Option<bool>>,
+    /// For each string id: whether the function of this name is hidden.
+    functions: Vec<Option<Hides>>,
 }
 
 impl<'a> Verdicts<'a> {
-    pub(crate) fn new(attribution: &'a Attribution, table: &StackTable) -> Self {
-        let verdict = |record: &crate::stack_table::FrameRecord| {
-            let filename = table.string(record.filename);
-            let function = record.function.map(|id| &**table.string(id));
-            let has_file = record.missing.is_none() && !is_pseudo_filename(filename);
-            let in_workspace = is_in_workspace(filename, record.directory.is_some());
-            (attribution.hides_parts(filename, function, has_file), in_workspace)
-        };
-        Self { attribution, frames: table.frames().iter().map(verdict).collect() }
+    fn new(attribution: &'a Attribution, table: &'a StackTable) -> Self {
+        let n_strings = table.strings().len();
+        Self { attribution, table, files: vec![None; n_strings], functions: vec![None; n_strings] }
     }
 
-    /// The stack (frame ids, newest first) without the hidden run at its newest end.
-    pub(crate) fn shown<'s>(&self, stack: &'s [u32]) -> &'s [u32] {
-        let verdicts = stack.iter().map(|&frame| self.frames[frame as usize]);
-        &stack[self.attribution.n_hidden_by(verdicts)..]
+    /// (hidden, in the workspace), as [`Attribution::hides_parts`] says.
+    fn of(&mut self, record: &FrameRecord) -> (bool, bool) {
+        let Self { attribution, table, files, functions } = self;
+        let filename = table.string(record.filename);
+        let has_file = record.missing.is_none() && !is_pseudo_filename(filename);
+        let is_file_hidden = has_file
+            && *files[record.filename as usize]
+                .get_or_insert_with(|| attribution.hides_file(filename));
+        let hides_function = match record.function {
+            Some(id) => *functions[id as usize]
+                .get_or_insert_with(|| attribution.hides_function(table.string(id))),
+            None if has_file => Hides::Never,
+            None => function_in(filename).map_or(Hides::Never, |f| attribution.hides_function(f)),
+        };
+        let in_workspace = is_in_workspace(filename, record.directory.is_some());
+        (is_file_hidden || hides_function.applies(has_file), in_workspace)
     }
 }
 

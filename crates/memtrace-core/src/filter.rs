@@ -80,6 +80,10 @@ impl Filter {
         self.has_all_frames
     }
 
+    pub(crate) fn has_domain(&self) -> bool {
+        self.domain.is_some()
+    }
+
     pub(crate) fn hits_domain(&self, domain: u32) -> bool {
         self.domain.is_none_or(|only| only == domain)
     }

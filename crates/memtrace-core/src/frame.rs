@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::MissingSource;
 use crate::python_repr::quoted;
+use crate::{MissingSource, Module};
 
 /// One frame of a stack: a source line, and what else is known about it.
 ///
@@ -25,7 +25,10 @@ pub struct Frame {
     /// The function's path, demangled and without hash.
     pub function: Option<Arc<str>>,
     /// The executable or library that holds the code.
-    pub module: Option<Arc<str>>,
+    pub module: Option<Arc<Module>>,
+    /// The address in the module's file, of a frame that has not been named yet; see
+    /// [`Snapshot::name_frames`](crate::Snapshot::name_frames).
+    pub file_addr: Option<u64>,
     /// The compilation directory: where a relative `filename` lies.
     pub directory: Option<Arc<str>>,
     /// Whether the function was inlined into the next older frame.
@@ -42,6 +45,7 @@ impl Frame {
             lineno,
             function: None,
             module: None,
+            file_addr: None,
             directory: None,
             is_inlined: false,
             missing: None,
@@ -57,9 +61,19 @@ impl Frame {
 
     /// Sets the executable or library that holds the code.
     #[must_use]
-    pub fn with_module(mut self, module: impl Into<Arc<str>>) -> Self {
+    pub fn with_module(mut self, module: impl Into<Arc<Module>>) -> Self {
         self.module = Some(module.into());
         self
+    }
+
+    /// Makes a frame that is to be named later, elsewhere: an address in the file of a module. Its
+    /// filename is `<libfoo.so+0x1234>` until then.
+    pub fn unnamed(module: impl Into<Arc<Module>>, file_addr: u64) -> Self {
+        let module = module.into();
+        let mut frame = Self::new(format!("<{}+{file_addr:#x}>", module.name()), 0);
+        frame.module = Some(module);
+        frame.file_addr = Some(file_addr);
+        frame.with_missing(MissingSource::NotNamed)
     }
 
     /// Sets the compilation directory.
@@ -141,7 +155,10 @@ mod tests {
     #[test]
     fn frames_are_compared_by_place_only() {
         let plain = Frame::new("a.rs", 3);
-        let named = Frame::new("a.rs", 3).with_function("f").with_module("m").with_inlined(true);
+        let named = Frame::new("a.rs", 3)
+            .with_function("f")
+            .with_module(Module::new("m"))
+            .with_inlined(true);
         assert_eq!(plain, named);
         assert_eq!(plain.cmp(&named), Ordering::Equal);
         assert!(Frame::new("a.rs", 9) < Frame::new("a.rs", 10));

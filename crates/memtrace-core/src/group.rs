@@ -1,144 +1,448 @@
-//! Grouping traces by key, and comparing two groupings.
+//! Grouping the traces of one snapshot or two by key, and ranking the groups.
 //!
-//! Traces are summed by stack first, by plain indexing. Everything that hashes or looks at frames
-//! then happens once for each distinct stack: its hidden frames are dropped, and its sum goes to
-//! the group of its key, or, when cumulative, to one for each frame. Keys are made of ids; the
-//! frames of a group are put together only when all groups are known.
+//! Traces are summed by stack first, by plain indexing; a snapshot keeps these sums. All that looks
+//! at frames then happens once for each distinct stack, and with ids alone: a line is a place id, a
+//! file a string id, and a stack a run of place ids. Each group has a slot for the sums of either
+//! snapshot. Names are looked at to order groups that are equal in all figures, by ranks of the
+//! filenames, and to show the groups that are asked for.
 
+use std::cell::OnceCell;
+use std::cmp::{Ordering, Reverse};
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use crate::attribution::Verdicts;
-use crate::snapshot::TraceColumns;
-use crate::stack_table::StackTable;
-use crate::{Attribution, Frame, KeyType, Statistic, StatisticDiff, Traceback};
+use crate::columns::{Sum, TraceColumns, Uniform};
+use crate::joint::Spelling;
+use crate::stack_table::{FrameRecord, Place, StackTable};
+use crate::statistic::signed_diff;
+use crate::traceback::Depth;
+use crate::{Frame, KeyType, Statistic, StatisticDiff, Thread, Traceback};
 
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    size: u64,
-    count: u64,
+/// What is grouped of one snapshot.
+pub(crate) struct Side<'a> {
+    pub(crate) table: &'a Arc<StackTable>,
+    pub(crate) traces: &'a TraceColumns,
+    pub(crate) threads: &'a [Thread],
+    /// How many of its newest frames each stack hides.
+    pub(crate) n_hidden: Arc<[u32]>,
 }
 
-impl Sum {
-    fn add(&mut self, other: Sum) {
-        self.size = self.size.saturating_add(other.size);
-        self.count = self.count.saturating_add(other.count);
+impl Side<'_> {
+    /// The stack's frames that are not hidden, as a run of the table's stack frames.
+    fn shown(&self, stack: u32) -> Range<usize> {
+        let start = self.table.stack_start(stack);
+        let n_hidden = self.n_hidden[stack as usize] as usize;
+        start + n_hidden..start + self.table.stack(stack).len()
+    }
+
+    /// Bytes and blocks of each stack that has any.
+    fn sums(&self) -> impl Iterator<Item = (u32, Sum)> {
+        let sums = self.traces.sums(self.table.n_stacks());
+        (0..).zip(sums.iter().copied()).filter(|(_, sum)| sum.count > 0)
     }
 }
 
-/// The groups of one snapshot, in no particular order.
-pub(crate) fn group(
-    table: &StackTable,
-    traces: &TraceColumns,
-    attribution: &Attribution,
+/// What a group is shown by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sample {
+    /// The group has no trace.
+    None,
+    /// Stacks without frames.
+    Frameless,
+    /// For lines and files, where one of its frames is in that side's stack frames.
+    Frame { side: usize, at: usize },
+    /// For stacks, one of them.
+    Stack { side: usize, stack: u32 },
+    /// For what has no place in the source, an index into `Groups::labels`.
+    Label(usize),
+}
+
+/// A group: its sums in the new snapshot and in the old one.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    sample: Sample,
+    sums: [Sum; 2],
+}
+
+impl Slot {
+    const EMPTY: Self = Self { sample: Sample::None, sums: [Sum { size: 0, count: 0 }; 2] };
+
+    fn add(&mut self, side: usize, sum: Sum, sample: impl FnOnce() -> Sample) {
+        if self.sample == Sample::None {
+            self.sample = sample();
+        }
+        self.sums[side].add(sum);
+    }
+}
+
+const NEW: usize = 0;
+const OLD: usize = 1;
+
+/// The groups of one snapshot, or of two.
+pub(crate) struct Groups<'a> {
+    sides: Vec<(Side<'a>, Spelling)>,
     key_type: KeyType,
-) -> Vec<Statistic> {
-    let mut sums = vec![Sum::default(); table.n_stacks()];
-    for (_, size, stack) in traces.iter() {
-        sums[stack as usize].add(Sum { size, count: 1 });
+    slots: Vec<Slot>,
+    labels: Vec<Frame>,
+    /// For each string id that is a filename, its place among all filenames.
+    filename_ranks: OnceCell<Vec<u32>>,
+}
+
+/// Which frames of a stack a trace counts for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    Newest,
+    /// Each, as often as its group occurs.
+    All,
+    /// Each, but once for each group.
+    Distinct,
+}
+
+impl<'a> Groups<'a> {
+    pub(crate) fn of(new: Side<'a>, key_type: KeyType) -> Self {
+        Self::of_sides(vec![(new, Spelling::Unchanged)], key_type)
     }
-    let verdicts = Verdicts::new(attribution, table);
-    let stacks = (0_u32..)
-        .zip(sums)
-        .filter(|(_, sum)| sum.count > 0)
-        .map(|(id, sum)| (verdicts.shown(table.stack(id)), sum));
-    match key_type {
-        KeyType::Traceback => by_stack(table, stacks),
-        KeyType::Lineno => by_frame(table, stacks.map(newest_only), false),
-        KeyType::Filename => by_frame(table, stacks.map(newest_only), true),
-        KeyType::CumulativeLineno => by_frame(table, stacks, false),
-        KeyType::CumulativeFilename => by_frame(table, stacks, true),
+
+    pub(crate) fn of_both(new: Side<'a>, old: Side<'a>, key_type: KeyType) -> Self {
+        let spelling = Spelling::of(old.table, new.table);
+        Self::of_sides(vec![(new, Spelling::Unchanged), (old, spelling)], key_type)
+    }
+
+    fn of_sides(sides: Vec<(Side<'a>, Spelling)>, key_type: KeyType) -> Self {
+        let mut groups = Self {
+            sides,
+            key_type,
+            slots: Vec::new(),
+            labels: Vec::new(),
+            filename_ranks: OnceCell::new(),
+        };
+        match key_type {
+            KeyType::Lineno => groups.by_line(Frames::Newest),
+            KeyType::CumulativeLineno => groups.by_line(Frames::All),
+            KeyType::InclusiveLineno => groups.by_line(Frames::Distinct),
+            KeyType::Filename => groups.by_file(Frames::Newest),
+            KeyType::CumulativeFilename => groups.by_file(Frames::All),
+            KeyType::InclusiveFilename => groups.by_file(Frames::Distinct),
+            KeyType::Traceback => groups.by_stack(),
+            KeyType::Function => groups.by_label(Frames::Newest, function_label),
+            KeyType::InclusiveFunction => groups.by_label(Frames::Distinct, function_label),
+            KeyType::Module => groups.by_label(Frames::Newest, module_label),
+            KeyType::Thread => groups.by_thread(),
+            KeyType::Domain => groups.by_domain(),
+        }
+        groups
+    }
+
+    fn by_line(&mut self, frames: Frames) {
+        self.by_frame(frames, |_, side, spelling, frame| {
+            spelling.place(side.table.place_of_frame(frame))
+        });
+    }
+
+    fn by_file(&mut self, frames: Frames) {
+        self.by_frame(frames, |_, side, spelling, frame| {
+            spelling.string(side.table.record(frame).filename)
+        });
+    }
+
+    /// Groups by the label of each frame.
+    fn by_label(&mut self, frames: Frames, label: fn(&StackTable, &FrameRecord) -> Frame) {
+        let mut labels = Labels::default();
+        // For each side, the label of each frame, as far as it was asked for.
+        let mut known: Vec<Vec<Option<u32>>> =
+            self.sides.iter().map(|(side, _)| vec![None; side.table.n_frames()]).collect();
+        self.by_frame(frames, |s, side, _, frame| {
+            *known[s][frame as usize]
+                .get_or_insert_with(|| labels.number(label(side.table, side.table.record(frame))))
+        });
+        self.labels = labels.frames;
+        for (label, slot) in self.slots.iter_mut().enumerate() {
+            if let Sample::Frame { .. } = slot.sample {
+                slot.sample = Sample::Label(label);
+            }
+        }
+    }
+
+    /// Groups by what `slot_of` says of each frame: the number of a slot. Stacks without frames are
+    /// a group of their own, unless every frame counts: then they count for nothing.
+    fn by_frame(
+        &mut self,
+        frames: Frames,
+        mut slot_of: impl FnMut(usize, &Side, &Spelling, u32) -> u32,
+    ) {
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut frameless = Slot::EMPTY;
+        // For each slot, one more than the stack that last counted for it.
+        let mut last_stacks: Vec<u32> = Vec::new();
+        for (s, (side, spelling)) in self.sides.iter().enumerate() {
+            last_stacks.fill(0);
+            for (stack, sum) in side.sums() {
+                let run = side.shown(stack);
+                if run.is_empty() && frames == Frames::Newest {
+                    frameless.add(s, sum, || Sample::Frameless);
+                }
+                let n_frames = if frames == Frames::Newest { 1 } else { run.len() };
+                for at in run.take(n_frames) {
+                    let frame = side.table.stack_frames()[at];
+                    let slot = slot_of(s, side, spelling, frame) as usize;
+                    if slot >= slots.len() {
+                        slots.resize(slot + 1 + slot / 2, Slot::EMPTY);
+                        last_stacks.resize(slots.len(), 0);
+                    }
+                    let is_counted = last_stacks[slot] == stack + 1;
+                    last_stacks[slot] = stack + 1;
+                    if frames != Frames::Distinct || !is_counted {
+                        slots[slot].add(s, sum, || Sample::Frame { side: s, at });
+                    }
+                }
+            }
+        }
+        slots.push(frameless);
+        self.slots = slots;
+    }
+
+    fn by_stack(&mut self) {
+        let hasher = DefaultHashBuilder::default();
+        // The same in both snapshots for equal runs of places.
+        let places = |s: usize, run: Range<usize>| {
+            let (side, spelling) = &self.sides[s];
+            let frames = &side.table.stack_frames()[run];
+            frames.iter().map(|&frame| spelling.place(side.table.place_of_frame(frame)))
+        };
+        let hash_of = |s, run| {
+            let mut state = hasher.build_hasher();
+            places(s, run).for_each(|place| state.write_u32(place));
+            state.finish()
+        };
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut index: HashTable<(u64, u32)> = HashTable::new();
+        for (s, (side, _)) in self.sides.iter().enumerate() {
+            for (stack, sum) in side.sums() {
+                let run = side.shown(stack);
+                let hash = hash_of(s, run.clone());
+                let is_same = |&(other_hash, slot): &(u64, u32)| {
+                    let Sample::Stack { side, stack } = slots[slot as usize].sample else {
+                        return false;
+                    };
+                    let other = self.sides[side].0.shown(stack);
+                    other_hash == hash && places(side, other).eq(places(s, run.clone()))
+                };
+                let entry = index.entry(hash, is_same, |&(hash, _)| hash);
+                let slot = entry.or_insert((hash, slots.len() as u32)).get().1 as usize;
+                if slot == slots.len() {
+                    slots.push(Slot::EMPTY);
+                }
+                slots[slot].add(s, sum, || Sample::Stack { side: s, stack });
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn by_domain(&mut self) {
+        self.by_column(
+            |traces| &traces.domains,
+            |_, _, domain| Frame::new(format!("<domain {domain}>"), 0),
+        );
+    }
+
+    /// A thread is shown by the name that it has in the newer snapshot.
+    fn by_thread(&mut self) {
+        self.by_column(
+            |traces| &traces.threads,
+            |sides, s, thread| {
+                let Some(known) = sides[s].0.threads.get(thread as usize) else {
+                    return Frame::new("<unknown thread>", 0);
+                };
+                let id = |thread: &Thread| (thread.number, thread.os_id);
+                let newer = sides[0].0.threads.iter().find(|newer| id(newer) == id(known));
+                Frame::new(format!("<{}>", newer.unwrap_or(known)), 0)
+            },
+        );
+    }
+
+    /// Groups by the label of each value of a column.
+    fn by_column(
+        &mut self,
+        column: fn(&TraceColumns) -> &Uniform,
+        label: impl Fn(&[(Side, Spelling)], usize, u32) -> Frame,
+    ) {
+        let mut labels = Labels::default();
+        for (s, (side, _)) in self.sides.iter().enumerate() {
+            for (value, sum) in side.traces.sums_by(column(side.traces)) {
+                let number = labels.number(label(&self.sides, s, value)) as usize;
+                if number == self.slots.len() {
+                    self.slots.push(Slot::EMPTY);
+                }
+                self.slots[number].add(s, sum, || Sample::Label(number));
+            }
+        }
+        self.labels = labels.frames;
+    }
+
+    /// The groups of the new snapshot, largest first; the first `n_wanted` of them.
+    pub(crate) fn statistics(&self, n_wanted: usize) -> Vec<Statistic> {
+        let rows = self.slots.iter().filter(|slot| slot.sums[NEW].count > 0);
+        let key = |slot: &Slot| (slot.sums[NEW].size, slot.sums[NEW].count, 0, 0);
+        let show = |slot: &Slot| {
+            let Sum { size, count } = slot.sums[NEW];
+            Statistic { traceback: self.traceback(slot), size, count }
+        };
+        self.ranked(rows, key, n_wanted).into_iter().map(show).collect()
+    }
+
+    /// The groups of both snapshots, the largest difference first; the first `n_wanted` of them.
+    pub(crate) fn diffs(&self, n_wanted: usize) -> Vec<StatisticDiff> {
+        let rows = self.slots.iter().filter(|slot| slot.sums.iter().any(|sum| sum.count > 0));
+        let key = |slot: &Slot| {
+            let size_diff = signed_diff(slot.sums[NEW].size, slot.sums[OLD].size);
+            let count_diff = signed_diff(slot.sums[NEW].count, slot.sums[OLD].count);
+            let Sum { size, count } = slot.sums[NEW];
+            (size_diff.unsigned_abs(), size, count_diff.unsigned_abs(), count)
+        };
+        let show = |slot: &Slot| {
+            let [new, old] = slot.sums.map(|sum| (sum.size, sum.count));
+            StatisticDiff::new(self.traceback(slot), new, old)
+        };
+        self.ranked(rows, key, n_wanted).into_iter().map(show).collect()
+    }
+
+    /// The first `n_wanted` of the slots by key, then traceback, both descending.
+    ///
+    /// **Cost.** Linear in the slots, plus sorting those that are wanted.
+    fn ranked<'s>(
+        &self,
+        slots: impl Iterator<Item = &'s Slot>,
+        key: impl Fn(&Slot) -> Figures,
+        n_wanted: usize,
+    ) -> Vec<&'s Slot> {
+        let mut rows: Vec<(Reverse<Figures>, &Slot)> =
+            slots.map(|slot| (Reverse(key(slot)), slot)).collect();
+        let order = |a: &(Reverse<Figures>, &Slot), b: &(Reverse<Figures>, &Slot)| {
+            a.0.cmp(&b.0).then_with(|| self.traceback_order(b.1, a.1))
+        };
+        if n_wanted == 0 {
+            return Vec::new();
+        }
+        if n_wanted < rows.len() {
+            rows.select_nth_unstable_by(n_wanted - 1, order);
+            rows.truncate(n_wanted);
+        }
+        rows.sort_unstable_by(order);
+        rows.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// The order of the groups' tracebacks.
+    fn traceback_order(&self, a: &Slot, b: &Slot) -> Ordering {
+        match (a.sample, b.sample) {
+            (Sample::Label(a), Sample::Label(b)) => self.labels[a].cmp(&self.labels[b]),
+            (Sample::Frame { side: a, at }, Sample::Frame { side: b, at: bt }) => {
+                self.frame_rank(a, at).cmp(&self.frame_rank(b, bt))
+            }
+            (Sample::Stack { .. }, Sample::Stack { .. }) => {
+                let ranks = |sample| {
+                    let (side, run) = self.run(sample);
+                    run.rev().map(move |at| self.frame_rank(side, at))
+                };
+                ranks(a.sample).cmp(ranks(b.sample))
+            }
+            // No frames before any.
+            (a, b) => (a != Sample::Frameless).cmp(&(b != Sample::Frameless)),
+        }
+    }
+
+    /// Orders the frames at a place of a side's stack frames, as far as the key tells them apart.
+    fn frame_rank(&self, s: usize, at: usize) -> (u32, u32) {
+        let (side, spelling) = &self.sides[s];
+        let place = side.table.place(side.table.place_of_frame(side.table.stack_frames()[at]));
+        let ranks = self.filename_ranks.get_or_init(|| self.rank_filenames());
+        let lineno = if self.key_type.is_by_file() { 0 } else { place.lineno };
+        (ranks[spelling.string(place.filename) as usize], lineno)
+    }
+
+    fn rank_filenames(&self) -> Vec<u32> {
+        let mut names: Vec<(&str, u32)> = Vec::new();
+        for (side, spelling) in &self.sides {
+            let filename = |place: &Place| {
+                (&**side.table.string(place.filename), spelling.string(place.filename))
+            };
+            names.extend(side.table.places().iter().map(filename));
+        }
+        names.sort_unstable_by_key(|&(_, id)| id);
+        names.dedup_by_key(|&mut (_, id)| id);
+        let n_ids = names.last().map_or(0, |&(_, id)| id as usize + 1);
+        names.sort_unstable();
+        let mut ranks = vec![0; n_ids];
+        for (rank, (_, id)) in (0..).zip(names) {
+            ranks[id as usize] = rank;
+        }
+        ranks
+    }
+
+    /// Where the frames of a group are among the stack frames of one side.
+    fn run(&self, sample: Sample) -> (usize, Range<usize>) {
+        match sample {
+            Sample::Frame { side, at } => (side, at..at + 1),
+            Sample::Stack { side, stack } => (side, self.sides[side].0.shown(stack)),
+            Sample::None | Sample::Frameless | Sample::Label(_) => (NEW, 0..0),
+        }
+    }
+
+    fn traceback(&self, slot: &Slot) -> Traceback {
+        if let Sample::Label(label) = slot.sample {
+            return Traceback::new([self.labels[label].clone()]);
+        }
+        let (side, run) = self.run(slot.sample);
+        let table = self.sides[side].0.table;
+        let traceback = Traceback::of_run(Arc::clone(table), run, Depth::Unstated);
+        match traceback.newest() {
+            Some(frame) if self.key_type.is_by_file() => Traceback::new([file_only(frame.clone())]),
+            _ => traceback,
+        }
     }
 }
 
-fn newest_only((stack, sum): (&[u32], Sum)) -> (&[u32], Sum) {
-    (&stack[..stack.len().min(1)], sum)
-}
-
-/// Groups by the place of each frame. A stack without frames is a group of its own.
-fn by_frame<'a>(
-    table: &StackTable,
-    stacks: impl Iterator<Item = (&'a [u32], Sum)>,
-    erase_lineno: bool,
-) -> Vec<Statistic> {
-    // (the frame that is shown, the sum) by place.
-    let mut groups: HashMap<(u32, u32), (u32, Sum)> = HashMap::new();
-    let mut frameless = Sum::default();
-    for (stack, sum) in stacks {
-        if stack.is_empty() {
-            frameless.add(sum);
-        }
-        for &id in stack {
-            let (filename, lineno) = table.record(id).place();
-            let place = (filename, if erase_lineno { 0 } else { lineno });
-            groups.entry(place).or_insert((id, Sum::default())).1.add(sum);
-        }
-    }
-    let mut statistics: Vec<Statistic> = groups
-        .into_values()
-        .map(|(id, sum)| {
-            let frame = table.frame(id);
-            let frame = if erase_lineno { file_only(frame) } else { frame };
-            statistic(Traceback::new([frame]), sum)
-        })
-        .collect();
-    if frameless.count > 0 {
-        statistics.push(statistic(Traceback::new([]), frameless));
-    }
-    statistics
-}
+/// What groups are ordered by before their tracebacks.
+type Figures = (u64, u64, u64, u64);
 
 /// What remains of a frame that stands for its whole file.
 fn file_only(frame: Frame) -> Frame {
-    Frame { lineno: 0, function: None, is_inlined: false, ..frame }
+    Frame { lineno: 0, function: None, file_addr: None, is_inlined: false, ..frame }
 }
 
-/// Groups by the places of all frames.
-fn by_stack<'a>(
-    table: &StackTable,
-    stacks: impl Iterator<Item = (&'a [u32], Sum)>,
-) -> Vec<Statistic> {
-    let hasher = DefaultHashBuilder::default();
-    let places = |stack: &'a [u32]| stack.iter().map(|&id| table.record(id).place());
-    let hash_of = |stack: &'a [u32]| {
-        let mut state = hasher.build_hasher();
-        for (filename, lineno) in places(stack) {
-            state.write_u32(filename);
-            state.write_u32(lineno);
+/// Frames that stand for groups without a place in the source, each once.
+#[derive(Default)]
+struct Labels {
+    frames: Vec<Frame>,
+    numbers: HashMap<Arc<str>, u32>,
+}
+
+impl Labels {
+    fn number(&mut self, label: Frame) -> u32 {
+        let Self { frames, numbers } = self;
+        *numbers.entry(Arc::clone(&label.filename)).or_insert_with(|| {
+            frames.push(label);
+            frames.len() as u32 - 1
+        })
+    }
+}
+
+/// A function's path; where it is unknown, what stands for it, or else the file.
+fn function_label(table: &StackTable, record: &FrameRecord) -> Frame {
+    let filename = table.string(record.filename);
+    match record.function.map(|id| table.string(id)) {
+        Some(path) => Frame::new(format!("<{path}>"), 0).with_function(Arc::clone(path)),
+        None => Frame::new(Arc::clone(filename), 0),
+    }
+}
+
+fn module_label(table: &StackTable, record: &FrameRecord) -> Frame {
+    match record.module.map(|id| &table.modules()[id as usize]) {
+        Some(module) => {
+            Frame::new(format!("<{}>", module.name()), 0).with_module(Arc::clone(module))
         }
-        state.finish()
-    };
-    let mut groups: HashTable<(&'a [u32], Sum)> = HashTable::new();
-    for (stack, sum) in stacks {
-        let is_same = |(other, _): &(&'a [u32], Sum)| places(other).eq(places(stack));
-        groups
-            .entry(hash_of(stack), is_same, |(other, _)| hash_of(other))
-            .or_insert((stack, Sum::default()))
-            .into_mut()
-            .1
-            .add(sum);
+        None => Frame::new("<unknown module>", 0),
     }
-    groups
-        .into_iter()
-        .map(|(stack, sum)| statistic(Traceback::new(table.frames_of(stack)), sum))
-        .collect()
-}
-
-fn statistic(traceback: Traceback, sum: Sum) -> Statistic {
-    Statistic { traceback, size: sum.size, count: sum.count }
-}
-
-/// Joins two lists of groups by traceback, in no particular order.
-pub(crate) fn compare(new: Vec<Statistic>, old: Vec<Statistic>) -> Vec<StatisticDiff> {
-    let mut old: HashMap<Traceback, (u64, u64)> =
-        old.into_iter().map(|group| (group.traceback, (group.size, group.count))).collect();
-    let mut diffs = Vec::with_capacity(new.len() + old.len());
-    for Statistic { traceback, size, count } in new {
-        let before = old.remove(&traceback).unwrap_or_default();
-        diffs.push(StatisticDiff::new(traceback, (size, count), before));
-    }
-    let gone = old.into_iter();
-    diffs.extend(gone.map(|(traceback, before)| StatisticDiff::new(traceback, (0, 0), before)));
-    diffs
 }

@@ -1,6 +1,7 @@
 //! What traces are grouped by.
 
 use std::fmt;
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -26,9 +27,42 @@ pub enum KeyType {
     CumulativeFilename,
     /// Each frame's file and line, counted like [`KeyType::CumulativeFilename`].
     CumulativeLineno,
+    /// Each frame's file, but a trace counts only *once* for a file, however often the file occurs
+    /// in its stack: no sum exceeds the traced memory.
+    InclusiveFilename,
+    /// Each frame's file and line, counted like [`KeyType::InclusiveFilename`].
+    InclusiveLineno,
+    /// The function of the newest frame, shown as `<my_app::cache::insert>`; where it is unknown,
+    /// the filename.
+    Function,
+    /// Each frame's function, counted like [`KeyType::InclusiveFilename`].
+    InclusiveFunction,
+    /// The executable or library of the newest frame, shown as `<libfoo.so>`.
+    Module,
+    /// The thread that allocated, shown as `<thread 3 "worker">`, or `<unknown thread>` where
+    /// nobody recorded it.
+    Thread,
+    /// The address space, shown as `<domain 0>`.
+    Domain,
 }
 
 impl KeyType {
+    /// All key types.
+    pub const ALL: [Self; 12] = [
+        Self::Filename,
+        Self::Lineno,
+        Self::Traceback,
+        Self::CumulativeFilename,
+        Self::CumulativeLineno,
+        Self::InclusiveFilename,
+        Self::InclusiveLineno,
+        Self::Function,
+        Self::InclusiveFunction,
+        Self::Module,
+        Self::Thread,
+        Self::Domain,
+    ];
+
     /// Reads the two arguments of `tracemalloc`'s `statistics`.
     ///
     /// ```
@@ -53,26 +87,70 @@ impl KeyType {
         }
     }
 
-    /// The name that [`KeyType::parse`] reads.
-    pub fn as_str(self) -> &'static str {
+    /// The name: that of `tracemalloc` where there is one, with `cumulative-` before it for the
+    /// cumulative ones.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Filename | Self::CumulativeFilename => "filename",
-            Self::Lineno | Self::CumulativeLineno => "lineno",
+            Self::Filename => "filename",
+            Self::Lineno => "lineno",
             Self::Traceback => "traceback",
+            Self::CumulativeFilename => "cumulative-filename",
+            Self::CumulativeLineno => "cumulative-lineno",
+            Self::InclusiveFilename => "inclusive-filename",
+            Self::InclusiveLineno => "inclusive-lineno",
+            Self::Function => "function",
+            Self::InclusiveFunction => "inclusive-function",
+            Self::Module => "module",
+            Self::Thread => "thread",
+            Self::Domain => "domain",
         }
     }
 
-    /// Whether a trace counts for every frame of its stack.
-    pub fn is_cumulative(self) -> bool {
+    /// Whether a trace counts for every frame of its stack, as often as it occurs.
+    pub const fn is_cumulative(self) -> bool {
         matches!(self, Self::CumulativeFilename | Self::CumulativeLineno)
+    }
+
+    /// Whether groups are files, whose line is erased.
+    pub(crate) const fn is_by_file(self) -> bool {
+        matches!(self, Self::Filename | Self::CumulativeFilename | Self::InclusiveFilename)
     }
 }
 
-/// Writes the name that [`KeyType::parse`] reads.
+/// Writes the [`KeyType::name`].
 impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        f.pad(self.name())
     }
+}
+
+/// Reads a [`KeyType::name`].
+///
+/// ```
+/// use memtrace_core::KeyType;
+///
+/// assert_eq!("inclusive-function".parse(), Ok(KeyType::InclusiveFunction));
+/// let error = "functions".parse::<KeyType>().unwrap_err();
+/// assert!(error.to_string().starts_with("unknown key type \"functions\"; there are filename, "));
+/// ```
+impl FromStr for KeyType {
+    type Err = UnknownKeyType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKeyType> {
+        let found = Self::ALL.into_iter().find(|key_type| key_type.name() == name);
+        found.ok_or_else(|| UnknownKeyType { name: name.to_owned() })
+    }
+}
+
+/// No key type has this name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "unknown key type {name:?}; there are {}",
+    KeyType::ALL.map(KeyType::name).join(", ")
+)]
+pub struct UnknownKeyType {
+    /// The name.
+    pub name: String,
 }
 
 /// Why there is no such [`KeyType`]. The texts are those of `tracemalloc`, to the letter.
@@ -99,15 +177,19 @@ mod tests {
 
     #[test]
     fn every_key_type_is_read_back_from_its_name() {
-        for key_type in [
-            KeyType::Filename,
-            KeyType::Lineno,
-            KeyType::Traceback,
-            KeyType::CumulativeFilename,
-            KeyType::CumulativeLineno,
-        ] {
-            let parsed = KeyType::parse(key_type.as_str(), key_type.is_cumulative());
-            assert_eq!(parsed, Ok(key_type));
+        for key_type in KeyType::ALL {
+            assert_eq!(key_type.to_string().parse(), Ok(key_type));
+        }
+    }
+
+    #[test]
+    fn tracemallocs_names_are_its_key_types() {
+        for key_type in &KeyType::ALL[..5] {
+            let name = key_type.name().trim_start_matches("cumulative-");
+            assert_eq!(KeyType::parse(name, key_type.is_cumulative()), Ok(*key_type));
+        }
+        for key_type in &KeyType::ALL[5..] {
+            assert!(KeyType::parse(key_type.name(), false).is_err());
         }
     }
 

@@ -20,17 +20,20 @@ pub enum MissingSource {
     NotUnwound,
     /// The executable or library was stripped of its symbols.
     Stripped,
+    /// The snapshot holds addresses that have not been named yet.
+    NotNamed,
 }
 
 impl MissingSource {
     /// All reasons, in the order of their codes in the snapshot file.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::NoDebugInfo,
         Self::FileUnavailable,
         Self::FileReplaced,
         Self::OutsideModules,
         Self::NotUnwound,
         Self::Stripped,
+        Self::NotNamed,
     ];
 }
 
@@ -60,6 +63,10 @@ impl fmt::Display for MissingSource {
             Self::Stripped => {
                 "stripped of its symbols: remove `strip = true` (or `\"symbols\"`) from the Cargo \
                  profile and set `debug = \"line-tables-only\"` to see functions, files and lines"
+            }
+            Self::NotNamed => {
+                "addresses without names: run `memtrace name SNAPSHOT` where the executable and \
+                 its libraries are to see functions, files and lines"
             }
         })
     }

@@ -4,45 +4,17 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-use crate::attribution::Verdicts;
-use crate::group::{compare, group};
+use thiserror::Error;
+
+use crate::builder::StackId;
+use crate::columns::{NO_BIRTH, TraceColumns};
+use crate::filtering::filtered;
+use crate::group::{Groups, Side};
 use crate::stack_table::StackTable;
 use crate::{
-    AnyFilter, Attribution, KeyType, MissingSource, SnapshotBuilder, Statistic, StatisticDiff,
-    Trace, Traceback,
+    AnyFilter, Attribution, DiffSets, Generation, KeyType, MissingSource, SnapshotBuilder,
+    Statistic, StatisticDiff, Thread, Trace,
 };
-
-/// Traces in columns: 16 bytes each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TraceColumns {
-    pub(crate) domains: Vec<u32>,
-    pub(crate) sizes: Vec<u64>,
-    pub(crate) stacks: Vec<u32>,
-}
-
-impl TraceColumns {
-    pub(crate) fn push(&mut self, domain: u32, size: u64, stack: u32) {
-        self.domains.push(domain);
-        self.sizes.push(size);
-        self.stacks.push(stack);
-    }
-
-    pub(crate) fn reserve(&mut self, n_traces: usize) {
-        self.domains.reserve_exact(n_traces);
-        self.sizes.reserve_exact(n_traces);
-        self.stacks.reserve_exact(n_traces);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.sizes.len()
-    }
-
-    /// (domain, size, stack) of each trace.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u64, u32)> {
-        let sizes_and_stacks = self.sizes.iter().zip(&self.stacks);
-        self.domains.iter().zip(sizes_and_stacks).map(|(&d, (&size, &stack))| (d, size, stack))
-    }
-}
 
 /// All live blocks at one moment: a trace for each, with the stack that asked for it.
 ///
@@ -53,24 +25,58 @@ impl TraceColumns {
 /// see each stack without the frames it hides at the newest end; [`Snapshot::traces`] shows
 /// everything.
 ///
-/// **Cost.** 16 bytes for each trace, and each distinct string, frame and stack once. Filtered
-/// snapshots share the latter.
+/// **Cost.** 8 bytes for each trace, 12 once there is a block of 4 GiB or more; 4 more each for
+/// domain, thread and birth, where traces differ in these. Each distinct string, frame and stack
+/// once. Clones share all of it; filtered snapshots, and snapshots of one builder, the latter.
 #[derive(Clone)]
 pub struct Snapshot {
     table: Arc<StackTable>,
-    traces: TraceColumns,
+    traces: Arc<TraceColumns>,
+    threads: Arc<[Thread]>,
     traceback_limit: u16,
+    generation: Option<Generation>,
     attribution: Attribution,
+}
+
+/// Why there is no telling which blocks were allocated since another snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SinceError {
+    /// The births of blocks were not recorded.
+    #[error(
+        "the births of blocks were not recorded: start tracing with \
+         `Config::new().generations(true)`"
+    )]
+    NoGenerations,
+    /// The snapshots are of different runs, whose generations have nothing to do with each other.
+    #[error(
+        "the snapshots are of different runs of the tracer: compare snapshots taken between one \
+         start and the next stop"
+    )]
+    OtherRun,
+    /// The other snapshot is not the older one.
+    #[error(
+        "the other snapshot is of generation {other}, and this one of generation {own}: ask the \
+         newer one what there is since the older"
+    )]
+    NotOlder {
+        /// The generation of this snapshot.
+        own: u32,
+        /// The generation of the other snapshot.
+        other: u32,
+    },
 }
 
 impl Snapshot {
     pub(crate) fn from_parts(
         table: Arc<StackTable>,
-        traces: TraceColumns,
+        traces: Arc<TraceColumns>,
+        threads: Arc<[Thread]>,
         traceback_limit: u16,
+        generation: Option<Generation>,
         attribution: Attribution,
     ) -> Self {
-        Self { table, traces, traceback_limit, attribution }
+        Self { table, traces, threads, traceback_limit, generation, attribution }
     }
 
     /// Makes a snapshot of plain data, with the default attribution.
@@ -99,12 +105,17 @@ impl Snapshot {
     /// up the key, and no `total_nframe`. Of frames that differ in more than their place, such
     /// as in their function, the one whose stack was added first is shown.
     ///
-    /// **Cost.** Time proportional to the traces, plus the distinct stacks and their frames, plus
-    /// sorting the groups.
+    /// **Cost.** Time proportional to the traces, the first time; then, to the distinct stacks and
+    /// their frames, plus sorting the groups.
     pub fn statistics(&self, key_type: KeyType) -> Vec<Statistic> {
-        let mut statistics = group(&self.table, &self.traces, &self.attribution, key_type);
-        statistics.sort_unstable_by(Statistic::result_order);
-        statistics
+        self.top(key_type, usize::MAX)
+    }
+
+    /// Returns the first `n_groups` of [`Snapshot::statistics`].
+    ///
+    /// **Cost.** Like that, but sorts no more than what it returns.
+    pub fn top(&self, key_type: KeyType, n_groups: usize) -> Vec<Statistic> {
+        Groups::of(self.side(&self.attribution), key_type).statistics(n_groups)
     }
 
     /// Groups both snapshots by key and returns how much this one has, and by how much that is
@@ -114,13 +125,40 @@ impl Snapshot {
     /// Groups of either snapshot are listed, also unchanged ones. The attribution of *this*
     /// snapshot is applied to both.
     ///
-    /// **Cost.** Like [`Snapshot::statistics`], for both.
+    /// **Cost.** Like [`Snapshot::statistics`], for both. Unless one builder made both snapshots,
+    /// the names of one are looked up among those of the other.
     pub fn compare_to(&self, old: &Snapshot, key_type: KeyType) -> Vec<StatisticDiff> {
-        let new_groups = group(&self.table, &self.traces, &self.attribution, key_type);
-        let old_groups = group(&old.table, &old.traces, &self.attribution, key_type);
-        let mut diffs = compare(new_groups, old_groups);
-        diffs.sort_unstable_by(StatisticDiff::result_order);
-        diffs
+        self.top_diff(old, key_type, usize::MAX)
+    }
+
+    /// Returns the first `n_groups` of [`Snapshot::compare_to`].
+    ///
+    /// **Cost.** Like that, but sorts no more than what it returns.
+    pub fn top_diff(
+        &self,
+        old: &Snapshot,
+        key_type: KeyType,
+        n_groups: usize,
+    ) -> Vec<StatisticDiff> {
+        let (new, old) = (self.side(&self.attribution), old.side(&self.attribution));
+        Groups::of_both(new, old, key_type).diffs(n_groups)
+    }
+
+    /// Returns what [`Snapshot::compare_to`] does, sorted into what is new, gone, grown, shrunk and
+    /// unchanged.
+    ///
+    /// **Cost.** Like [`Snapshot::compare_to`].
+    pub fn diff_sets(&self, old: &Snapshot, key_type: KeyType) -> DiffSets {
+        DiffSets::of(self.compare_to(old, key_type))
+    }
+
+    fn side<'a>(&'a self, attribution: &Attribution) -> Side<'a> {
+        Side {
+            table: &self.table,
+            traces: &self.traces,
+            threads: &self.threads,
+            n_hidden: self.table.n_hidden(attribution),
+        }
     }
 
     /// Returns a snapshot of the traces that the filters let pass, in the same order.
@@ -131,35 +169,80 @@ impl Snapshot {
     ///
     /// Mixed kinds go into one list as [`AnyFilter`].
     ///
-    /// **Cost.** Matches each filter once against each distinct frame, then takes time
-    /// proportional to stacks and traces, times filters.
+    /// **Cost.** Matches each filter once against each distinct place, then takes time
+    /// proportional to stacks times filters, and to the traces.
     pub fn filter_traces<F: Clone + Into<AnyFilter>>(&self, filters: &[F]) -> Snapshot {
-        let verdicts = Verdicts::new(&self.attribution, &self.table);
-        let (included, excluded): (Vec<_>, Vec<_>) = filters
-            .iter()
-            .map(|filter| PreparedFilter::new(filter.clone().into(), &self.table, &verdicts))
-            .partition(|filter| filter.filter.is_inclusive());
-        let mut traces = TraceColumns::default();
-        for (domain, size, stack) in self.traces.iter() {
-            let is_hit = |filter: &PreparedFilter| filter.hits(domain, stack);
-            if (included.is_empty() || included.iter().any(is_hit)) && !excluded.iter().any(is_hit)
-            {
-                traces.push(domain, size, stack);
-            }
+        let filters: Vec<AnyFilter> = filters.iter().cloned().map(Into::into).collect();
+        if filters.is_empty() {
+            return self.clone();
         }
-        Self {
-            table: Arc::clone(&self.table),
-            traces,
-            traceback_limit: self.traceback_limit,
-            attribution: self.attribution.clone(),
+        let n_hidden = self.table.n_hidden(&self.attribution);
+        self.with_traces(filtered(&self.table, &n_hidden, &self.traces, filters))
+    }
+
+    /// Returns a snapshot of the live blocks that were allocated, or last resized, after the
+    /// `older` snapshot was begun.
+    ///
+    /// A cache that is full, and replaces what it holds, is as large in the newer snapshot as in the
+    /// older one, and so is a leak that something else makes up for: a comparison shows neither.
+    /// Here the first shows what was replaced since; what it holds from long ago is left out, and
+    /// what remains, snapshot after snapshot, is what nobody releases.
+    ///
+    /// **Cost.** Time proportional to the traces.
+    ///
+    /// **Errors.** If births were not recorded, or the other snapshot is of another run or not
+    /// older.
+    pub fn since(&self, older: &Snapshot) -> Result<Snapshot, SinceError> {
+        let (Some(own), Some(other)) = (self.generation, older.generation) else {
+            return Err(SinceError::NoGenerations);
+        };
+        if own.run != other.run {
+            return Err(SinceError::OtherRun);
         }
+        if own.number <= other.number {
+            return Err(SinceError::NotOlder { own: own.number, other: other.number });
+        }
+        Ok(self.with_traces(self.traces.filtered(|row| row.birth > other.number)))
+    }
+
+    /// This snapshot with the tables of another one, where its stacks have other ids.
+    pub(crate) fn with_table(&self, other: Snapshot, stack: impl Fn(u32) -> StackId) -> Snapshot {
+        let traces = Arc::new(self.traces.with_stacks(stack));
+        Self { table: other.table, traces, ..self.clone() }
+    }
+
+    fn with_traces(&self, traces: TraceColumns) -> Snapshot {
+        Self { traces: Arc::new(traces), ..self.clone() }
     }
 
     /// The traces, with whole stacks, whatever the attribution.
-    ///
-    /// **Cost.** Each distinct traceback is made once and shared by its traces.
     pub fn traces(&self) -> Traces<'_> {
-        Traces { snapshot: self, next: 0, tracebacks: vec![None; self.table.n_stacks()] }
+        Traces { snapshot: self, next: 0 }
+    }
+
+    /// The thread that allocated a trace, by the trace's place in [`Snapshot::traces`]; `None` if
+    /// nobody recorded it.
+    pub fn thread_of(&self, trace_index: usize) -> Option<&Thread> {
+        let is_there = trace_index < self.n_traces();
+        let thread = is_there.then(|| self.traces.threads.get(trace_index))?;
+        self.threads.get(thread as usize)
+    }
+
+    /// The generation in which a trace was allocated, by the trace's place in
+    /// [`Snapshot::traces`]; `None` if nobody recorded it.
+    pub fn birth_of(&self, trace_index: usize) -> Option<u32> {
+        let is_there = trace_index < self.n_traces();
+        is_there.then(|| self.traces.births.get(trace_index)).filter(|&birth| birth != NO_BIRTH)
+    }
+
+    /// The threads that traces may be of.
+    pub fn threads(&self) -> &[Thread] {
+        &self.threads
+    }
+
+    /// The snapshot's place in the life of the program; `None` if generations were not recorded.
+    pub fn generation(&self) -> Option<Generation> {
+        self.generation
     }
 
     /// The number of traces, which is the number of live blocks.
@@ -169,9 +252,17 @@ impl Snapshot {
 
     /// The sum of all sizes in bytes.
     ///
-    /// **Cost.** Time proportional to the traces.
+    /// **Cost.** Time proportional to the traces, the first time.
     pub fn total_size(&self) -> u64 {
-        self.traces.sizes.iter().fold(0, |total, &size| total.saturating_add(size))
+        let sums = self.traces.sums(self.table.n_stacks());
+        sums.iter().fold(0, |total, sum| total.saturating_add(sum.size))
+    }
+
+    /// The bytes of memory that the snapshot takes up, in whole: what it shares with others, too.
+    ///
+    /// **Cost.** Time proportional to the distinct strings.
+    pub fn n_bytes_in_memory(&self) -> usize {
+        self.traces.n_bytes() + self.table.n_bytes() + size_of_val(&self.threads[..])
     }
 
     /// How many frames deep the stacks were recorded.
@@ -196,17 +287,14 @@ impl Snapshot {
     ///
     /// **Cost.** Like [`Snapshot::statistics`], without the sorting.
     pub fn missing_source(&self) -> Option<MissingSource> {
-        let verdicts = Verdicts::new(&self.attribution, &self.table);
-        let reasons: Vec<Option<MissingSource>> = (0..self.table.n_stacks() as u32)
-            .map(|id| {
-                let newest = verdicts.shown(self.table.stack(id)).first()?;
-                self.table.record(*newest).missing
-            })
-            .collect();
-        let mut counts = [0_usize; MissingSource::ALL.len()];
-        for &stack in &self.traces.stacks {
-            if let Some(reason) = reasons[stack as usize] {
-                counts[reason as usize] += 1;
+        let n_hidden = self.table.n_hidden(&self.attribution);
+        let sums = self.traces.sums(self.table.n_stacks());
+        let mut counts = [0_u64; MissingSource::ALL.len()];
+        for (stack, sum) in (0_u32..).zip(sums) {
+            let newest = self.table.stack(stack).get(n_hidden[stack as usize] as usize);
+            let reason = newest.and_then(|&frame| self.table.record(frame).missing);
+            if let Some(reason) = reason {
+                counts[reason as usize] += sum.count;
             }
         }
         let (count, reason) = counts
@@ -215,7 +303,7 @@ impl Snapshot {
             .rev()
             .max_by_key(|&(count, _)| count)
             .filter(|&(count, _)| count > 0)?;
-        (count >= self.n_traces().div_ceil(10)).then_some(reason)
+        (count >= self.n_traces().div_ceil(10) as u64).then_some(reason)
     }
 
     pub(crate) fn table(&self) -> &StackTable {
@@ -237,52 +325,11 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// A filter with its answers for every stack.
-struct PreparedFilter {
-    filter: AnyFilter,
-    /// For each stack id; empty for filters by domain.
-    stack_hits: Vec<bool>,
-}
-
-impl PreparedFilter {
-    fn new(filter: AnyFilter, table: &StackTable, verdicts: &Verdicts<'_>) -> Self {
-        let stack_hits = match &filter {
-            AnyFilter::Domain(_) => Vec::new(),
-            AnyFilter::Frame(by_frame) => {
-                let frame_hits: Vec<bool> = table
-                    .frames()
-                    .iter()
-                    .map(|record| by_frame.matches(table.string(record.filename), record.lineno))
-                    .collect();
-                let is_hit = |frame: &u32| frame_hits[*frame as usize];
-                let stacks = (0..table.n_stacks() as u32).map(|id| table.stack(id));
-                if by_frame.has_all_frames() {
-                    stacks.map(|stack| stack.iter().any(is_hit)).collect()
-                } else {
-                    stacks.map(|stack| verdicts.shown(stack).first().is_some_and(is_hit)).collect()
-                }
-            }
-        };
-        Self { filter, stack_hits }
-    }
-
-    fn hits(&self, domain: u32, stack: u32) -> bool {
-        match &self.filter {
-            AnyFilter::Domain(filter) => filter.domain() == domain,
-            AnyFilter::Frame(filter) => {
-                filter.hits_domain(domain) && self.stack_hits[stack as usize]
-            }
-        }
-    }
-}
-
 /// The traces of a snapshot; see [`Snapshot::traces`].
 #[derive(Clone, Debug)]
 pub struct Traces<'a> {
     snapshot: &'a Snapshot,
     next: usize,
-    /// The tracebacks made so far, by stack id.
-    tracebacks: Vec<Option<Traceback>>,
 }
 
 impl Iterator for Traces<'_> {
@@ -290,13 +337,12 @@ impl Iterator for Traces<'_> {
 
     fn next(&mut self) -> Option<Trace> {
         let Snapshot { table, traces, .. } = self.snapshot;
-        let stack = *traces.stacks.get(self.next)?;
-        let traceback =
-            self.tracebacks[stack as usize].get_or_insert_with(|| table.traceback(stack)).clone();
-        let trace =
-            Trace { domain: traces.domains[self.next], size: traces.sizes[self.next], traceback };
+        if self.next == traces.len() {
+            return None;
+        }
+        let row = traces.row(self.next);
         self.next += 1;
-        Some(trace)
+        Some(Trace { domain: row.domain, size: row.size, traceback: table.traceback(row.stack) })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -1,6 +1,5 @@
 //! What one group of traces amounts to, and how two such sums differ.
 
-use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
 use crate::size_text::format_average;
@@ -18,12 +17,6 @@ pub struct Statistic {
 }
 
 impl Statistic {
-    /// The order of results: largest first by (size, count, traceback).
-    pub(crate) fn result_order(&self, other: &Self) -> Ordering {
-        let key = |s: &Self| Reverse((s.size, s.count));
-        key(self).cmp(&key(other)).then_with(|| other.traceback.cmp(&self.traceback))
-    }
-
     /// The text that Python's `repr` gives: `<Statistic traceback=… size=1 count=1>`.
     pub fn python_repr(&self) -> String {
         let traceback = self.traceback.python_repr();
@@ -65,15 +58,6 @@ impl StatisticDiff {
         }
     }
 
-    /// The order of results: largest first by (|size_diff|, size, |count_diff|, count,
-    /// traceback).
-    pub(crate) fn result_order(&self, other: &Self) -> Ordering {
-        let key = |s: &Self| {
-            Reverse((s.size_diff.unsigned_abs(), s.size, s.count_diff.unsigned_abs(), s.count))
-        };
-        key(self).cmp(&key(other)).then_with(|| other.traceback.cmp(&self.traceback))
-    }
-
     /// The text that Python's `repr` gives:
     /// `<StatisticDiff traceback=… size=1 (+1) count=1 (+1)>`.
     pub fn python_repr(&self) -> String {
@@ -112,7 +96,7 @@ fn write_average(f: &mut fmt::Formatter<'_>, size: u64, count: u64) -> fmt::Resu
 }
 
 /// `new - old`, saturating symmetrically so that swapping the two always flips the sign.
-fn signed_diff(new: u64, old: u64) -> i64 {
+pub(crate) fn signed_diff(new: u64, old: u64) -> i64 {
     let magnitude = i64::try_from(new.abs_diff(old)).unwrap_or(i64::MAX);
     if new < old { -magnitude } else { magnitude }
 }
@@ -131,22 +115,6 @@ mod tests {
         assert_eq!(signed_diff(5, 7), -2);
         assert_eq!(signed_diff(u64::MAX, 0), i64::MAX);
         assert_eq!(signed_diff(0, u64::MAX), -i64::MAX);
-    }
-
-    #[test]
-    fn a_full_tie_lists_the_larger_traceback_first() {
-        let a = Statistic { traceback: at("a"), size: 8, count: 1 };
-        let z = Statistic { traceback: at("z"), size: 8, count: 1 };
-        let more = Statistic { traceback: at("a"), size: 8, count: 2 };
-        assert_eq!(z.result_order(&a), Ordering::Less);
-        assert_eq!(more.result_order(&z), Ordering::Less);
-    }
-
-    #[test]
-    fn a_large_loss_comes_before_a_small_gain() {
-        let loss = StatisticDiff::new(at("a"), (0, 0), (9, 1));
-        let gain = StatisticDiff::new(at("z"), (8, 1), (0, 0));
-        assert_eq!(loss.result_order(&gain), Ordering::Less);
     }
 
     #[test]

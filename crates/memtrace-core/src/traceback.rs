@@ -3,9 +3,12 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::ops::Index;
+use std::iter::{self, FusedIterator};
+use std::ops::{Index, Range};
+use std::slice;
 use std::sync::Arc;
 
+use crate::stack_table::StackTable;
 use crate::{Frame, SourceCache};
 
 /// How deep the real stack was when it was recorded.
@@ -25,21 +28,31 @@ pub(crate) enum Depth {
 /// depths are the same place. The order is lexicographic from the oldest frame; a proper prefix
 /// is smaller.
 ///
-/// Cloning is cheap: the frames are shared.
-#[derive(Clone, Debug)]
+/// Cloning is cheap: the frames are shared. A traceback that came from a snapshot shares that
+/// snapshot's frames and keeps them in memory, as long as it lives.
+#[derive(Clone)]
 pub struct Traceback {
-    frames: Arc<[Frame]>,
+    frames: Frames,
     depth: Depth,
+}
+
+#[derive(Clone)]
+enum Frames {
+    /// Oldest first.
+    Own(Arc<[Frame]>),
+    /// Newest first, as all stacks of the table.
+    Run { table: Arc<StackTable>, run: Range<usize> },
 }
 
 impl Traceback {
     /// Makes a traceback of frames, oldest first, about whose real depth nothing is known.
     pub fn new(frames: impl Into<Arc<[Frame]>>) -> Self {
-        Self { frames: frames.into(), depth: Depth::Unstated }
+        Self { frames: Frames::Own(frames.into()), depth: Depth::Unstated }
     }
 
-    pub(crate) fn from_parts(frames: Arc<[Frame]>, depth: Depth) -> Self {
-        Self { frames, depth }
+    /// Makes a traceback of a run of a table's stack frames.
+    pub(crate) fn of_run(table: Arc<StackTable>, run: Range<usize>, depth: Depth) -> Self {
+        Self { frames: Frames::Run { table, run }, depth }
     }
 
     /// Sets the real depth of the stack when it was recorded, in frames; 65,535 also stands for
@@ -75,44 +88,53 @@ impl Traceback {
         match self.depth {
             Depth::Unstated => false,
             Depth::Deeper => true,
-            Depth::Total(total_nframe) => usize::from(total_nframe) > self.frames.len(),
+            Depth::Total(total_nframe) => usize::from(total_nframe) > self.len(),
         }
-    }
-
-    /// The frames, oldest first.
-    pub fn frames(&self) -> &[Frame] {
-        &self.frames
     }
 
     /// The number of frames. Recorded tracebacks have at least one; only those made by hand can
     /// have none.
     pub fn len(&self) -> usize {
-        self.frames.len()
+        match &self.frames {
+            Frames::Own(frames) => frames.len(),
+            Frames::Run { run, .. } => run.len(),
+        }
     }
 
     /// Whether there is no frame at all.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
     }
 
     /// The frame at `index`, where 0 is the oldest.
     pub fn get(&self, index: usize) -> Option<&Frame> {
-        self.frames.get(index)
+        match &self.frames {
+            Frames::Own(frames) => frames.get(index),
+            Frames::Run { table, run } => {
+                let from_newest = run.len().checked_sub(index)?.checked_sub(1)?;
+                Some(table.frame(table.stack_frames()[run.start + from_newest]))
+            }
+        }
     }
 
     /// The frame that the others were called from.
     pub fn oldest(&self) -> Option<&Frame> {
-        self.frames.first()
+        self.iter().next()
     }
 
     /// The frame that asked for the memory.
     pub fn newest(&self) -> Option<&Frame> {
-        self.frames.last()
+        self.iter().next_back()
     }
 
     /// Iterates over the frames, oldest first.
-    pub fn iter(&self) -> std::slice::Iter<'_, Frame> {
-        self.frames.iter()
+    pub fn iter(&self) -> FrameIter<'_> {
+        FrameIter(match &self.frames {
+            Frames::Own(frames) => Source::Own(frames.iter()),
+            Frames::Run { table, run } => {
+                Source::Run(table, table.stack_frames()[run.clone()].iter().rev())
+            }
+        })
     }
 
     /// Formats the traceback as lines without line ends: for each frame `  File "F", line N`,
@@ -140,24 +162,23 @@ impl Traceback {
         most_recent_first: bool,
         sources: &SourceCache,
     ) -> Vec<String> {
-        let n_frames = self.frames.len();
+        let n_frames = self.len();
+        let n = limit.unwrap_or(0).unsigned_abs();
         let chosen = match limit {
-            None => &self.frames[..],
-            Some(limit) if limit > 0 => {
-                &self.frames[n_frames.saturating_sub(limit.unsigned_abs())..]
-            }
-            Some(0) => &[],
-            Some(limit) => &self.frames[..n_frames.saturating_sub(limit.unsigned_abs())],
+            None => 0..n_frames,
+            Some(limit) if limit >= 0 => n_frames.saturating_sub(n)..n_frames,
+            Some(_) => 0..n_frames.saturating_sub(n),
         };
         let mut lines = Vec::with_capacity(2 * chosen.len());
         let mut push = |frame: &Frame| {
             lines.push(format!("  File \"{}\", line {}", frame.filename, frame.lineno));
             lines.extend(sources.line(frame).map(|line| format!("    {line}")));
         };
+        let frames = self.iter().take(chosen.end).skip(chosen.start);
         if most_recent_first {
-            chosen.iter().rev().for_each(&mut push);
+            frames.rev().for_each(&mut push);
         } else {
-            chosen.iter().for_each(&mut push);
+            frames.for_each(&mut push);
         }
         lines
     }
@@ -175,9 +196,25 @@ impl Traceback {
     }
 }
 
+impl fmt::Debug for Traceback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The frames as a list.
+        struct List<'a>(&'a Traceback);
+
+        impl fmt::Debug for List<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_list().entries(self.0).finish()
+            }
+        }
+
+        let Self { frames: _, depth } = self;
+        f.debug_struct("Traceback").field("frames", &List(self)).field("depth", depth).finish()
+    }
+}
+
 impl PartialEq for Traceback {
     fn eq(&self, other: &Self) -> bool {
-        self.frames == other.frames
+        self.iter().eq(other)
     }
 }
 
@@ -191,13 +228,14 @@ impl PartialOrd for Traceback {
 
 impl Ord for Traceback {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.frames.cmp(&other.frames)
+        self.iter().cmp(other)
     }
 }
 
 impl Hash for Traceback {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.frames.hash(state);
+        state.write_usize(self.len());
+        self.iter().for_each(|frame| frame.hash(state));
     }
 }
 
@@ -208,18 +246,61 @@ impl Index<usize> for Traceback {
     type Output = Frame;
 
     fn index(&self, index: usize) -> &Frame {
-        &self.frames[index]
+        let n_frames = self.len();
+        let out_of_range = || panic!("frame {index} of a traceback of {n_frames} frames");
+        self.get(index).unwrap_or_else(out_of_range)
     }
 }
 
 impl<'a> IntoIterator for &'a Traceback {
     type Item = &'a Frame;
-    type IntoIter = std::slice::Iter<'a, Frame>;
+    type IntoIter = FrameIter<'a>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
 }
+
+/// The frames of a [`Traceback`], oldest first.
+#[derive(Clone, Debug)]
+pub struct FrameIter<'a>(Source<'a>);
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    Own(slice::Iter<'a, Frame>),
+    Run(&'a StackTable, iter::Rev<slice::Iter<'a, u32>>),
+}
+
+impl<'a> Iterator for FrameIter<'a> {
+    type Item = &'a Frame;
+
+    fn next(&mut self) -> Option<&'a Frame> {
+        match &mut self.0 {
+            Source::Own(frames) => frames.next(),
+            Source::Run(table, ids) => ids.next().map(|&id| table.frame(id)),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.0 {
+            Source::Own(frames) => frames.size_hint(),
+            Source::Run(_, ids) => ids.size_hint(),
+        }
+    }
+}
+
+impl DoubleEndedIterator for FrameIter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Own(frames) => frames.next_back(),
+            Source::Run(table, ids) => ids.next_back().map(|&id| table.frame(id)),
+        }
+    }
+}
+
+impl ExactSizeIterator for FrameIter<'_> {}
+
+impl FusedIterator for FrameIter<'_> {}
 
 /// Writes the *oldest* frame as `filename:lineno`, which is what `tracemalloc` does; without any
 /// frame, `<unknown>:0`.

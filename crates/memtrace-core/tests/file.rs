@@ -11,11 +11,8 @@ use memtrace_core::{
 /// A little of everything.
 fn small() -> Snapshot {
     let mut builder = SnapshotBuilder::new(7);
-    let full = Frame::new("src/é.rs", 3)
-        .with_function("a::f")
-        .with_module("/bin/a")
-        .with_directory("/src")
-        .with_inlined(true);
+    let full =
+        Frame::new("src/é.rs", 3).with_function("a::f").with_directory("/src").with_inlined(true);
     let full = builder.frame(full);
     let missing = Frame::new("<a::g>", 0).with_missing(MissingSource::NotUnwound);
     let missing = builder.frame(missing);

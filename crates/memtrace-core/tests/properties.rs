@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use memtrace_core::{
     AnyFilter, Attribution, DomainFilter, Filter, Frame, KeyType, MissingSource, Pattern, Snapshot,
-    Trace, Traceback,
+    SnapshotBuilder, Trace, Traceback,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -132,17 +132,18 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 fn naive_groups(snapshot: &Snapshot, key_type: KeyType) -> BTreeMap<Traceback, (u64, u64)> {
     let mut groups = BTreeMap::new();
     for trace in snapshot.traces() {
-        let mut frames = trace.traceback.frames().to_vec();
+        let mut frames: Vec<Frame> = trace.traceback.iter().cloned().collect();
         let blamed = snapshot.attribution().attributed(&trace.traceback);
-        // Which of several equal frames is meant is told by its address.
-        let n_shown =
-            trace.traceback.iter().position(|f| blamed.is_some_and(|b| std::ptr::eq(f, b)));
+        // Which of several equal frames is meant is told by its address; of one that occurs more than
+        // once, the newest is.
+        let is_blamed = |f: &Frame| blamed.is_some_and(|b| std::ptr::eq(f, b));
+        let n_shown = trace.traceback.iter().rposition(is_blamed);
         frames.truncate(n_shown.map_or(0, |i| i + 1));
         let file = |frame: &Frame| Frame::new(frame.filename.clone(), 0);
         let newest = frames.last().cloned();
         let keys: Vec<Traceback> = match key_type {
             KeyType::Traceback => vec![Traceback::new(frames)],
-            _ if frames.is_empty() => vec![Traceback::new([])],
+            KeyType::Lineno | KeyType::Filename if frames.is_empty() => vec![Traceback::new([])],
             KeyType::Lineno => newest.into_iter().map(|f| Traceback::new([f])).collect(),
             KeyType::Filename => newest.iter().map(|f| Traceback::new([file(f)])).collect(),
             KeyType::CumulativeLineno => frames.into_iter().map(|f| Traceback::new([f])).collect(),
@@ -165,7 +166,38 @@ fn everything(snapshot: &Snapshot) -> String {
     format!("{} {:?} {traces:?}", snapshot.traceback_limit(), snapshot.attribution())
 }
 
+/// The same traces, with tables shared by all snapshots of the builder.
+fn through(builder: &mut SnapshotBuilder, snapshot: &Snapshot) -> Snapshot {
+    for trace in snapshot.traces() {
+        let frames: Vec<_> =
+            trace.traceback.iter().rev().map(|frame| builder.frame(frame.clone())).collect();
+        let stack = builder.stack(&frames, trace.traceback.total_nframe());
+        builder.trace(trace.domain, trace.size, stack);
+    }
+    builder.snapshot().with_attribution(snapshot.attribution().clone())
+}
+
 proptest! {
+    #[test]
+    fn snapshots_of_one_builder_differ_as_if_they_had_nothing_in_common(
+        new in snapshot(), old in snapshot(), between in snapshot(),
+    ) {
+        let mut builder = SnapshotBuilder::new(4);
+        let shared_old = through(&mut builder, &old);
+        let _ = through(&mut builder, &between);
+        let mut other = builder.clone();
+        let shared_new = through(&mut builder, &new);
+        let other_new = through(&mut other, &new);
+        for key_type in KeyType::ALL {
+            let expected = new.compare_to(&old, key_type);
+            prop_assert_eq!(&shared_new.compare_to(&shared_old, key_type), &expected);
+            prop_assert_eq!(&other_new.compare_to(&shared_old, key_type), &expected);
+            let flipped = old.compare_to(&new, key_type).len();
+            prop_assert_eq!(shared_old.compare_to(&shared_new, key_type).len(), flipped);
+            prop_assert_eq!(shared_new.statistics(key_type), new.statistics(key_type));
+        }
+    }
+
     #[test]
     fn groups_are_those_of_the_plain_definition(snapshot in snapshot()) {
         for key_type in KEY_TYPES {

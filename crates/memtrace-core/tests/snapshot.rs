@@ -1,7 +1,10 @@
 //! Snapshots with names, through the public API.
 
+use std::sync::Arc;
+
 use memtrace_core::{
-    Attribution, Filter, Frame, KeyType, MissingSource, Snapshot, SnapshotBuilder, Trace, Traceback,
+    Attribution, Filter, Frame, Generation, KeyType, MissingSource, Module, SinceError, Snapshot,
+    SnapshotBuilder, Thread, Trace, Traceback,
 };
 
 const RAW_VEC: &str = "/rustc/59807616e/library/alloc/src/raw_vec/mod.rs";
@@ -165,4 +168,127 @@ fn the_commonest_reason_of_one_trace_in_ten_is_told() {
         told(&[(Some(NoDebugInfo), 1), (None, 3), (Some(FileUnavailable), 2)]),
         Some(FileUnavailable)
     );
+}
+
+/// One trace for each (filename, size).
+fn traces(traces: &[(&str, u64)]) -> Snapshot {
+    let trace = |&(filename, size): &(&str, u64)| Trace {
+        domain: 0,
+        size,
+        traceback: Traceback::new([Frame::new(filename, 1)]),
+    };
+    Snapshot::from_traces(traces.iter().map(trace), 1)
+}
+
+#[test]
+fn a_full_tie_lists_the_larger_traceback_first() {
+    let snapshot = traces(&[("a", 8), ("z", 8), ("m", 4), ("m", 4)]);
+    assert_eq!(rows(&snapshot, KeyType::Lineno), ["m:1 8x2", "z:1 8x1", "a:1 8x1"]);
+}
+
+#[test]
+fn a_large_loss_comes_before_a_small_gain() {
+    let diffs = traces(&[("z", 8)]).compare_to(&traces(&[("a", 9)]), KeyType::Lineno);
+    let rows: Vec<_> = diffs.iter().map(|d| (d.traceback.to_string(), d.size_diff)).collect();
+    assert_eq!(rows, [("a:1".to_owned(), -9), ("z:1".to_owned(), 8)]);
+}
+
+#[test]
+fn the_first_groups_are_those_of_the_whole_list() {
+    let new = traces(&[("a", 1), ("b", 5), ("c", 5), ("d", 9)]);
+    let old = traces(&[("a", 1), ("b", 9), ("e", 2)]);
+    for n in 0..7 {
+        for key_type in KeyType::ALL {
+            let all = new.statistics(key_type);
+            assert_eq!(new.top(key_type, n), all[..n.min(all.len())]);
+            let all = new.compare_to(&old, key_type);
+            assert_eq!(new.top_diff(&old, key_type, n), all[..n.min(all.len())]);
+        }
+    }
+}
+
+#[test]
+fn groups_are_new_or_gone_or_grown_or_shrunk_or_unchanged() {
+    let new = traces(&[("grown", 2), ("shrunk", 1), ("same", 1), ("new", 0)]);
+    let old = traces(&[("grown", 1), ("shrunk", 2), ("same", 1), ("gone", 0)]);
+    let sets = new.diff_sets(&old, KeyType::Filename);
+    let names = |diffs: &[memtrace_core::StatisticDiff]| {
+        diffs.iter().map(|diff| diff.traceback[0].filename.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&sets.grown), ["grown"]);
+    assert_eq!(names(&sets.shrunk), ["shrunk"]);
+    assert_eq!(names(&sets.unchanged), ["same"]);
+    assert_eq!(names(&sets.new), ["new"]);
+    assert_eq!(names(&sets.gone), ["gone"]);
+}
+
+#[test]
+fn functions_modules_threads_and_domains_are_groups_with_names_of_their_own() {
+    let mut builder = SnapshotBuilder::new(2);
+    let app = Arc::new(Module::new("/bin/app"));
+    let main = builder.frame(Frame::new("a.rs", 1).with_function("app::main").with_module(app));
+    let lib = builder.frame(Frame::new("<lib.so+0x8>", 0));
+    let stack = builder.stack(&[main, main], Some(2));
+    let foreign = builder.stack(&[lib, main], Some(2));
+    let worker = builder.thread(Thread::new(2, 700, "worker"));
+    builder.trace_of(0, 8, stack, Some(worker), Some(1));
+    builder.trace_of(7, 1, foreign, None, None);
+    let snapshot = builder.finish();
+    assert_eq!(rows(&snapshot, KeyType::Function), ["<app::main>:0 8x1", "<lib.so+0x8>:0 1x1"]);
+    assert_eq!(
+        rows(&snapshot, KeyType::InclusiveFunction),
+        ["<app::main>:0 9x2", "<lib.so+0x8>:0 1x1"]
+    );
+    assert_eq!(rows(&snapshot, KeyType::Module), ["<app>:0 8x1", "<unknown module>:0 1x1"]);
+    assert_eq!(
+        rows(&snapshot, KeyType::Thread),
+        ["<thread 2 \"worker\">:0 8x1", "<unknown thread>:0 1x1"]
+    );
+    assert_eq!(rows(&snapshot, KeyType::Domain), ["<domain 0>:0 8x1", "<domain 7>:0 1x1"]);
+    assert_eq!(rows(&snapshot, KeyType::CumulativeLineno)[0], "a.rs:1 17x3");
+    assert_eq!(rows(&snapshot, KeyType::InclusiveLineno)[0], "a.rs:1 9x2");
+    assert_eq!(snapshot.thread_of(0).map(|thread| thread.os_id), Some(700));
+    assert_eq!((snapshot.thread_of(1), snapshot.thread_of(2)), (None, None));
+    assert_eq!((snapshot.birth_of(0), snapshot.birth_of(1)), (Some(1), None));
+}
+
+#[test]
+fn what_was_allocated_since_an_older_snapshot_is_told_by_birth() {
+    let mut builder = SnapshotBuilder::new(1);
+    let frame = builder.frame(Frame::new("a.rs", 1));
+    let stack = builder.stack(&[frame], Some(1));
+    let generation = |run, number| Some(Generation { run, number });
+    let mut snapshot = |generation, births: &[u32]| {
+        for (size, &birth) in (1..).zip(births) {
+            builder.trace_of(0, size, stack, None, Some(birth));
+        }
+        builder.set_generation(generation);
+        builder.snapshot()
+    };
+    let first = snapshot(generation(5, 1), &[1, 1]);
+    let last = snapshot(generation(5, 3), &[1, 2, 3]);
+    let other_run = snapshot(generation(6, 9), &[9]);
+    let without = snapshot(None, &[1]);
+    let sizes = |snapshot: Snapshot| snapshot.traces().map(|t| t.size).collect::<Vec<_>>();
+    assert_eq!(last.since(&first).map(sizes), Ok(vec![2, 3]));
+    assert_eq!(last.since(&without).err(), Some(SinceError::NoGenerations));
+    assert_eq!(other_run.since(&last).err(), Some(SinceError::OtherRun));
+    assert_eq!(first.since(&last).err(), Some(SinceError::NotOlder { own: 1, other: 3 }));
+    assert!(last.since(&last).is_err());
+}
+
+#[test]
+fn large_blocks_and_many_domains_are_kept_as_they_are() {
+    let traceback = Traceback::new([Frame::new("a.rs", 1)]);
+    let sizes = [1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, 0, u64::MAX];
+    let domains = [3, 3, 0, u32::MAX, 3];
+    let traces = sizes.into_iter().zip(domains).map(|(size, domain)| Trace {
+        domain,
+        size,
+        traceback: traceback.clone(),
+    });
+    let snapshot = Snapshot::from_traces(traces, 1);
+    let found: Vec<_> = snapshot.traces().map(|trace| (trace.size, trace.domain)).collect();
+    assert_eq!(found, sizes.into_iter().zip(domains).collect::<Vec<_>>());
+    assert_eq!(snapshot.total_size(), u64::MAX);
 }

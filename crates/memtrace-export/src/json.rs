@@ -9,7 +9,6 @@
 //! {
 //!   "schema": "memtrace.statistics/1",
 //!   "group_by": "lineno",
-//!   "cumulative": false,
 //!   "n_groups": 17,
 //!   "groups": [
 //!     {
@@ -26,10 +25,12 @@
 //! and [`write_diffs`] the same with `"memtrace.diff/1"` and in each group also `size_diff` and
 //! `count_diff`.
 //!
+//! - `group_by` is the name of a key type, such as `filename` or `cumulative-lineno`.
 //! - `n_groups` counts all groups; `groups` holds the first of them, largest first.
-//! - `frames` stand oldest first. Grouped by `filename`, there is one with `lineno` 0.
-//! - In a frame, `filename` and `lineno` are always there. `function`, `module`, `directory` and
-//!   `missing` (why there is no source, as a sentence) are there if known, and `inlined` if true.
+//! - `frames` stand oldest first. Grouped by `filename`, there is one with `lineno` 0; grouped by
+//!   what is no place in the source, one whose `filename` is a name in angle brackets.
+//! - In a frame, `filename` and `lineno` are always there. `function`, `module` (a path),
+//!   `directory` and `missing` (why there is no source, as a sentence) are there if known, and `inlined` if true.
 
 use std::io::{self, Write};
 
@@ -88,8 +89,7 @@ fn write_document(
     n_groups: usize,
     groups: Vec<Group<'_>>,
 ) -> io::Result<()> {
-    let (group_by, cumulative) = (key_type.as_str(), key_type.is_cumulative());
-    let document = Document { schema, group_by, cumulative, n_groups, groups };
+    let document = Document { schema, group_by: key_type.name(), n_groups, groups };
     serde_json::to_writer(&mut *w, &document)?;
     writeln!(w)?;
     w.flush()
@@ -99,7 +99,6 @@ fn write_document(
 struct Document<'a> {
     schema: &'static str,
     group_by: &'static str,
-    cumulative: bool,
     n_groups: usize,
     groups: Vec<Group<'a>>,
 }
@@ -145,7 +144,7 @@ impl<'a> FrameFields<'a> {
             filename: &frame.filename,
             lineno: frame.lineno,
             function: frame.function.as_deref(),
-            module: frame.module.as_deref(),
+            module: frame.module.as_ref().map(|module| &*module.path),
             directory: frame.directory.as_deref(),
             inlined: frame.is_inlined,
             missing: frame.missing.map(|reason| reason.to_string()),
@@ -155,7 +154,7 @@ impl<'a> FrameFields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use memtrace_core::MissingSource;
+    use memtrace_core::{MissingSource, Module};
     use serde_json::{Value, json};
 
     use super::*;
@@ -168,7 +167,7 @@ mod tests {
     fn statistics_have_their_documented_shape() {
         let full = Frame::new("<a::\"f\">", 0)
             .with_function("a::\"f\"")
-            .with_module("/bin/a")
+            .with_module(Module::new("/bin/a"))
             .with_directory("/src")
             .with_inlined(true)
             .with_missing(MissingSource::NoDebugInfo);
@@ -187,7 +186,6 @@ mod tests {
             json!({
                 "schema": "memtrace.statistics/1",
                 "group_by": "traceback",
-                "cumulative": false,
                 "n_groups": 2,
                 "groups": [{
                     "size": u64::MAX,
@@ -217,7 +215,7 @@ mod tests {
         write_diffs(&mut bytes, &[diff], KeyType::CumulativeLineno, 10).unwrap();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
-            "{\"schema\":\"memtrace.diff/1\",\"group_by\":\"lineno\",\"cumulative\":true,\
+            "{\"schema\":\"memtrace.diff/1\",\"group_by\":\"cumulative-lineno\",\
              \"n_groups\":1,\"groups\":[{\"size\":1,\"size_diff\":-7,\"count\":2,\
              \"count_diff\":0,\"frames\":[{\"filename\":\"a\",\"lineno\":1}]}]}\n"
         );

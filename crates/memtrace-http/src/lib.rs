@@ -32,7 +32,7 @@
 //! | parameter | values | default |
 //! |---|---|---|
 //! | `top` | how many rows, `1` to `10000` | `10` |
-//! | `group_by` | `lineno`, `filename` or `traceback` | `lineno` |
+//! | `group_by` | the name of a [`KeyType`](memtrace_core::KeyType), such as `filename`, `traceback` or `function` | `lineno` |
 //!
 //! Below a place stands its source line, if the source is still where it was compiled. After the
 //! rows stand notes, each on one line that begins with `note: `: that no block is traced, that a

@@ -31,7 +31,7 @@ pub(crate) enum QueryError {
     TopNotANumber { value: String },
     #[error("top={value} is out of range: use 1 to {MAX_TOP}")]
     TopOutOfRange { value: String },
-    #[error("group_by={value} is unknown: use lineno, filename or traceback")]
+    #[error("group_by={value} is unknown: use {}", KeyType::ALL.map(KeyType::name).join(", "))]
     UnknownGroupBy { value: String },
     #[error("unknown parameter {name}: use top or group_by")]
     UnknownParameter { name: String },
@@ -84,12 +84,7 @@ fn parse_top(value: &str) -> Result<usize, QueryError> {
 }
 
 fn parse_group_by(value: &str) -> Result<KeyType, QueryError> {
-    match value {
-        "lineno" => Ok(KeyType::Lineno),
-        "filename" => Ok(KeyType::Filename),
-        "traceback" => Ok(KeyType::Traceback),
-        _ => Err(QueryError::UnknownGroupBy { value: quoted(value) }),
-    }
+    value.parse().map_err(|_| QueryError::UnknownGroupBy { value: quoted(value) })
 }
 
 fn quoted(text: &str) -> String {
@@ -143,7 +138,12 @@ mod tests {
                 "?top=99999999999999999999999",
                 r#"top="99999999999999999999999" is out of range: use 1 to 10000"#,
             ),
-            ("?group_by=line", r#"group_by="line" is unknown: use lineno, filename or traceback"#),
+            (
+                "?group_by=line",
+                "group_by=\"line\" is unknown: use filename, lineno, traceback, \
+                 cumulative-filename, cumulative-lineno, inclusive-filename, inclusive-lineno, \
+                 function, inclusive-function, module, thread, domain",
+            ),
             ("?limit=3", r#"unknown parameter "limit": use top or group_by"#),
             ("?Top=3", r#"unknown parameter "Top": use top or group_by"#),
             ("?=3", r#"unknown parameter "": use top or group_by"#),

@@ -221,7 +221,12 @@ async fn a_refused_query_takes_no_snapshot() {
         ("top=banana", r#"top="banana" is not a number: use 1 to 10000"#),
         ("top=999999999", r#"top="999999999" is out of range: use 1 to 10000"#),
         ("top=0", r#"top="0" is out of range: use 1 to 10000"#),
-        ("group_by=size", r#"group_by="size" is unknown: use lineno, filename or traceback"#),
+        (
+            "group_by=size",
+            "group_by=\"size\" is unknown: use filename, lineno, traceback, cumulative-filename, \
+             cumulative-lineno, inclusive-filename, inclusive-lineno, function, inclusive-function, \
+             module, thread, domain",
+        ),
         ("limit=10", r#"unknown parameter "limit": use top or group_by"#),
         ("top=1&top=1", "parameter top is given more than once: give it once"),
     ] {

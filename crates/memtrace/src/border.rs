@@ -3,8 +3,9 @@
 //! # The order of things
 //!
 //! The traces are copied first, in one pass over the live table, as pairs of size and site number.
-//! Only then are the sites' addresses named, each once, and stacks and traces handed to the builder.
-//! All of it runs untraced: what is allocated here, and in the cache of names, is in no snapshot.
+//! Only then are the sites' addresses named, each once in the life of the process, and stacks and
+//! traces handed to the builder. All of it runs untraced: what is allocated here, and what is kept
+//! for the next snapshot, is in no snapshot.
 
 use crate::names::{Names, unknown_frame};
 use hashbrown::HashMap;
@@ -16,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The domain of blocks of the global allocator.
 const HEAP_DOMAIN: u32 = 0;
 
-static NAMES: Mutex<Option<Names>> = Mutex::new(None);
+static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 /// Why there is no snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +35,10 @@ pub enum SnapshotError {
 /// The program runs on meanwhile; see the [crate's documentation](crate#snapshots) for what that
 /// means.
 ///
-/// **Cost**: one pass over the live table (about 10 ms for 100 MiB of heap), and for each address
-/// seen for the first time, 5 to 50 µs to name it; the first snapshot of a
-/// program reads its debug information. 16 bytes a trace.
+/// **Cost**: one pass over the live table (a few milliseconds for a million blocks), and for each
+/// address seen for the first time, 5 to 50 µs to name it; the first snapshot of a program reads its
+/// debug information. 8 bytes a trace; frames and stacks are shared by all snapshots of the
+/// process.
 ///
 /// **Errors**: if tracing is off.
 pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
@@ -46,16 +48,18 @@ pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
         }
         let live = copy_live();
         let tracked = copy_tracked();
-        let mut stacks = Stacks::new(memtrace_alloc::traceback_limit());
-        for trace in live {
-            let stack = stacks.stack(trace.site);
-            stacks.builder.trace(HEAP_DOMAIN, trace.size, stack);
+        let mut guard = known();
+        let known = refreshed(&mut guard);
+        for trace in &live {
+            known.learn(trace.site);
         }
+        known.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        known.add_traces(HEAP_DOMAIN, &live);
         for trace in tracked {
-            let stack = stacks.stack(trace.site);
-            stacks.builder.trace(trace.domain, trace.size, stack);
+            let stack = known.learn(trace.site);
+            known.builder.trace(trace.domain, trace.size, stack);
         }
-        Ok(stacks.builder.finish())
+        Ok(known.builder.snapshot())
     })
 }
 
@@ -85,8 +89,8 @@ pub fn traceback_of<T: ?Sized>(block: *const T) -> Option<Traceback> {
         let Some(site) = memtrace_alloc::site_frames(trace.site) else {
             return Some(Traceback::new([unknown_frame()]));
         };
-        let mut guard = names();
-        let names = refreshed(&mut guard);
+        let mut guard = known();
+        let names = &mut refreshed(&mut guard).names;
         let mut frames: Vec<Frame> = Vec::new();
         for &call_addr in site.call_addrs {
             frames.extend(names.frames_at(call_addr).iter().cloned());
@@ -125,41 +129,56 @@ fn copy_tracked() -> Vec<TrackedTrace> {
     }
 }
 
-/// The process's names. A panic while they were used leaves them as they were: a cache.
-fn names() -> MutexGuard<'static, Option<Names>> {
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the process knows of its sites. A panic while it was used leaves it as it was: a cache.
+fn known() -> MutexGuard<'static, Option<Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Names>>) -> &'a mut Names {
-    let names = guard.get_or_insert_with(Names::new);
-    names.refresh();
-    names
+fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Known>>) -> &'a mut Known {
+    let known = guard.get_or_insert_with(Known::new);
+    if known.names.refresh() {
+        known.forget_stacks();
+    }
+    known
 }
 
-/// Sites and addresses as one builder knows them.
-struct Stacks {
+/// Names, and the stacks that were made of them, for all snapshots of the process.
+struct Known {
+    names: Names,
     builder: SnapshotBuilder,
-    by_site: HashMap<SiteId, StackId>,
-    by_addr: HashMap<u64, Vec<FrameId>>,
-    names: MutexGuard<'static, Option<Names>>,
+    /// By site number.
+    stacks: Vec<Option<StackId>>,
+    by_addr: HashMap<u64, Box<[FrameId]>>,
 }
 
-impl Stacks {
-    fn new(limit: u16) -> Self {
-        let mut names = names();
-        refreshed(&mut names);
+impl Known {
+    fn new() -> Self {
         Self {
-            builder: SnapshotBuilder::new(limit),
-            by_site: HashMap::new(),
+            names: Names::new(),
+            builder: SnapshotBuilder::new(0),
+            stacks: Vec::new(),
             by_addr: HashMap::new(),
-            names,
         }
     }
 
-    fn stack(&mut self, site: SiteId) -> StackId {
-        if let Some(&stack) = self.by_site.get(&site) {
-            return stack;
+    /// Forgets what was made of names that may be wrong now.
+    fn forget_stacks(&mut self) {
+        self.builder = SnapshotBuilder::new(0);
+        self.stacks.clear();
+        self.by_addr.clear();
+    }
+
+    /// Returns the stack of a site, making it the first time.
+    #[inline]
+    fn learn(&mut self, site: SiteId) -> StackId {
+        match self.stacks.get(site.get() as usize) {
+            Some(&Some(stack)) => stack,
+            _ => self.make_stack(site),
         }
+    }
+
+    #[cold]
+    fn make_stack(&mut self, site: SiteId) -> StackId {
         let stack = match memtrace_alloc::site_frames(site) {
             Some(found) => {
                 let mut frames = Vec::new();
@@ -173,15 +192,29 @@ impl Stacks {
                 self.builder.stack(&[frame], Some(1))
             }
         };
-        self.by_site.insert(site, stack);
+        let number = site.get() as usize;
+        if number >= self.stacks.len() {
+            self.stacks.resize(number + 1, None);
+        }
+        self.stacks[number] = Some(stack);
         stack
     }
 
     fn frames(&mut self, call_addr: u64) -> &[FrameId] {
         let Self { builder, by_addr, names, .. } = self;
         by_addr.entry(call_addr).or_insert_with(|| {
-            let names = names.get_or_insert_with(Names::new);
             names.frames_at(call_addr).iter().map(|frame| builder.frame(frame.clone())).collect()
         })
+    }
+
+    /// Adds traces whose sites are all known.
+    fn add_traces(&mut self, domain: u32, live: &[LiveTrace]) {
+        let unknown = self.learn(SiteId::UNKNOWN);
+        let Self { builder, stacks, .. } = self;
+        let known = |trace: &LiveTrace| {
+            let stack = stacks.get(trace.site.get() as usize).copied().flatten();
+            (trace.size, stack.unwrap_or(unknown))
+        };
+        builder.traces(domain, live.iter().map(known));
     }
 }

@@ -99,8 +99,9 @@ pub use memtrace_alloc::{
     untraced, untrack,
 };
 pub use memtrace_core::{
-    AnyFilter, Attribution, DomainFilter, FileError, Filter, Frame, KeyType, KeyTypeError,
-    MissingSource, Snapshot, SourceCache, Statistic, StatisticDiff, Trace, Traceback, report,
+    AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
+    KeyTypeError, MissingSource, Module, SinceError, Snapshot, SourceCache, Statistic,
+    StatisticDiff, Thread, Trace, Traceback, UnknownKeyType, report,
 };
 /// The pooled heap: blocks in pools in arenas, usable as the wrapped allocator or alone.
 pub use memtrace_heap as heap;

@@ -22,8 +22,8 @@ struct Module {
     range: Range<u64>,
     bias: u64,
     file: ModuleFile,
-    /// Last part of the path.
-    name: Arc<str>,
+    /// As snapshots show it.
+    shown: Arc<memtrace_core::Module>,
 }
 
 /// Call addresses and their names.
@@ -40,8 +40,9 @@ impl Names {
         Self { modules: Vec::new(), symbolizer: Symbolizer::new(), frames: HashMap::new() }
     }
 
-    /// Reads the loader's list; called before a round of look-ups.
-    pub(crate) fn refresh(&mut self) {
+    /// Reads the loader's list; called before a round of look-ups. Returns whether names given
+    /// before may be wrong now.
+    pub(crate) fn refresh(&mut self) -> bool {
         let modules = loaded_modules();
         let is_gone = |module: &&Module| !modules.contains(module);
         let gone: Vec<_> = self.modules.iter().filter(is_gone).map(|m| m.range.clone()).collect();
@@ -49,13 +50,17 @@ impl Names {
             memtrace_unwind::forget_unloaded();
             self.frames.retain(|addr, _| !gone.iter().any(|range| range.contains(addr)));
         }
+        let mut is_changed = !gone.is_empty();
         if self.modules != modules {
             // An address that lay in no object may lie in one now.
+            let n_before = self.frames.len();
             self.frames.retain(|_, frames| {
                 !frames.iter().any(|frame| frame.missing == Some(MissingSource::OutsideModules))
             });
+            is_changed |= self.frames.len() < n_before;
         }
         self.modules = modules;
+        is_changed
     }
 
     /// Returns the frames at a call address, newest first.
@@ -81,9 +86,9 @@ fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<
     let file_addr = call_addr.wrapping_sub(module.bias);
     let symbols = symbolizer.resolve(&module.file, file_addr);
     let missing = symbols.missing.as_ref().map_or(MissingSource::NoDebugInfo, reason);
-    let place = || format!("<{}+{file_addr:#x}>", module.name);
+    let place = || format!("<{}+{file_addr:#x}>", module.shown.name());
     if symbols.frames.is_empty() {
-        let frame = Frame::new(place(), 0).with_module(module.name.clone());
+        let frame = Frame::new(place(), 0).with_module(Arc::clone(&module.shown));
         return Arc::new([frame.with_missing(missing)]);
     }
     let frames = symbols.frames.iter().map(|symbol| {
@@ -98,7 +103,7 @@ fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<
         if let Some(directory) = &symbol.directory {
             frame = frame.with_directory(directory.clone());
         }
-        frame.with_module(module.name.clone()).with_inlined(symbol.is_inlined)
+        frame.with_module(Arc::clone(&module.shown)).with_inlined(symbol.is_inlined)
     });
     frames.collect()
 }
@@ -120,13 +125,14 @@ fn loaded_modules() -> Vec<Module> {
         // The program's own file is opened as the kernel knows it, wherever it was moved to.
         let open_path = if object.is_program { Path::new("/proc/self/exe") } else { path };
         let shown = if object.is_program { program_path() } else { path.to_path_buf() };
-        let name = shown.file_name().unwrap_or(shown.as_os_str()).to_string_lossy();
+        let mut shown = memtrace_core::Module::new(shown.to_string_lossy());
         let mut file = ModuleFile::new(open_path);
         if let Some(build_id) = object.build_id {
             file = file.with_build_id(build_id);
+            shown = shown.with_build_id(build_id);
         }
-        let name = name.into();
-        modules.push(Module { range: object.range.clone(), bias: object.bias, file, name });
+        let shown = Arc::new(shown);
+        modules.push(Module { range: object.range.clone(), bias: object.bias, file, shown });
         true
     });
     modules.sort_by_key(|module| module.range.start);

@@ -113,14 +113,15 @@ impl<'a> Body<'a> {
         builder: &mut SnapshotBuilder,
         strings: &[u32],
     ) -> Result<Vec<FrameId>, FileError> {
-        let n_frames = self.count("frames", 22)?;
+        let n_frames = self.count("frames", 18)?;
         let mut frames = Vec::with_capacity(n_frames);
         for _ in 0..n_frames {
             let record = FrameRecord {
                 filename: self.id("filename", strings)?,
                 lineno: self.u32("line")?,
                 function: self.optional_id("function", strings)?,
-                module: self.optional_id("module", strings)?,
+                module: None,
+                file_addr: None,
                 directory: self.optional_id("directory", strings)?,
                 is_inlined: self.flag("inlined")?,
                 missing: self.missing()?,

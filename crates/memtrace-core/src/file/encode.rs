@@ -94,11 +94,11 @@ fn write_body(snapshot: &Snapshot, sink: &mut Sink<impl Write>) -> io::Result<()
     let table = snapshot.table();
     sink.put_texts(table.strings().iter().map(|text| &**text))?;
 
-    sink.put_len(table.frames().len())?;
-    for frame in table.frames() {
+    sink.put_len(table.records().len())?;
+    for frame in table.records() {
         sink.put_u32(frame.filename)?;
         sink.put_u32(frame.lineno)?;
-        for id in [frame.function, frame.module, frame.directory] {
+        for id in [frame.function, frame.directory] {
             sink.put_u32(id.unwrap_or(NO_ID))?;
         }
         sink.put_u8(u8::from(frame.is_inlined))?;
@@ -122,14 +122,15 @@ fn write_body(snapshot: &Snapshot, sink: &mut Sink<impl Write>) -> io::Result<()
 
     let traces = snapshot.trace_columns();
     sink.put(&(traces.len() as u64).to_le_bytes())?;
-    for &domain in &traces.domains {
-        sink.put_u32(domain)?;
+    let rows = || (0..traces.len()).map(|index| traces.row(index));
+    for row in rows() {
+        sink.put_u32(row.domain)?;
     }
-    for &size in &traces.sizes {
-        sink.put(&size.to_le_bytes())?;
+    for row in rows() {
+        sink.put(&row.size.to_le_bytes())?;
     }
-    for &stack in &traces.stacks {
-        sink.put_u32(stack)?;
+    for row in rows() {
+        sink.put_u32(row.stack)?;
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ fn print_traceback(name: &str, way: &str, traceback: &Traceback) {
     println!("depth\t{name}\t{way}\t{depth}");
     for frame in traceback.iter().rev() {
         let function = frame.function.as_deref().unwrap_or("-");
-        let module = frame.module.as_deref().unwrap_or("-");
+        let module = frame.module.as_deref().map_or("-", |module| module.name());
         let kind = if frame.is_inlined { "inlined" } else { "physical" };
         let (file, line) = (&frame.filename, frame.lineno);
         println!("frame\t{name}\t{way}\t{file}\t{line}\t{function}\t{kind}\t{module}");
