@@ -159,7 +159,7 @@ fn what_fails_is_named_on_standard_error_with_exit_code_2() {
     assert!(failure(&["report", &old]).contains("not a memtrace snapshot"));
     let nowhere = files.name("no/such/place");
     assert!(failure(&["folded", &new, "-o", &nowhere]).contains(&nowhere));
-    assert!(failure(&["report", &new, "--group-by=function"]).contains("traceback"));
+    assert!(failure(&["report", &new, "--group-by=functions"]).contains("traceback"));
     assert!(failure(&["report"]).contains("FILE"));
 }
 

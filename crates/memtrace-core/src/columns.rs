@@ -247,19 +247,26 @@ impl TraceColumns {
     }
 
     /// Bytes and blocks of each value of a column, in no particular order.
-    pub(crate) fn sums_by(&self, column: &Uniform) -> Vec<(u32, Sum)> {
-        let sizes = (0..self.len()).map(|index| self.sizes.get(index));
+    pub(crate) fn sums_by(&self, column: &Uniform, n_stacks: usize) -> Vec<(u32, Sum)> {
         match column {
             Uniform::One(_) if self.len() == 0 => Vec::new(),
             Uniform::One(value) => {
-                let mut sum = Sum::default();
-                sizes.for_each(|size| sum.add(Sum { size, count: 1 }));
-                vec![(*value, sum)]
+                let mut total = Sum::default();
+                self.sums(n_stacks).iter().for_each(|&sum| total.add(sum));
+                vec![(*value, total)]
             }
             Uniform::Each(values) => {
                 let mut sums: HashMap<u32, Sum> = HashMap::new();
-                for (&value, size) in values.iter().zip(sizes) {
-                    sums.entry(value).or_default().add(Sum { size, count: 1 });
+                // Neighbours are often of one domain or thread: these are summed before they are
+                // looked up.
+                let mut index = 0;
+                for run in values.chunk_by(|a, b| a == b) {
+                    let mut sum = Sum::default();
+                    for at in index..index + run.len() {
+                        sum.add(Sum { size: self.sizes.get(at), count: 1 });
+                    }
+                    index += run.len();
+                    sums.entry(run[0]).or_default().add(sum);
                 }
                 sums.into_iter().collect()
             }

@@ -271,7 +271,7 @@ impl<'a> Groups<'a> {
     ) {
         let mut labels = Labels::default();
         for (s, (side, _)) in self.sides.iter().enumerate() {
-            for (value, sum) in side.traces.sums_by(column(side.traces)) {
+            for (value, sum) in side.traces.sums_by(column(side.traces), side.table.n_stacks()) {
                 let number = labels.number(label(&self.sides, s, value)) as usize;
                 if number == self.slots.len() {
                     self.slots.push(Slot::EMPTY);
