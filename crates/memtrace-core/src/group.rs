@@ -311,7 +311,8 @@ impl<'a> Groups<'a> {
 
     /// The first `n_wanted` of the slots by key, then traceback, both descending.
     ///
-    /// **Cost.** Linear in the slots, plus sorting those that are wanted.
+    /// **Cost.** Linear in the slots, plus sorting those that are wanted, and those that are equal in
+    /// all figures to the last one.
     fn ranked<'s>(
         &self,
         slots: impl Iterator<Item = &'s Slot>,
@@ -320,18 +321,64 @@ impl<'a> Groups<'a> {
     ) -> Vec<&'s Slot> {
         let mut rows: Vec<(Reverse<Figures>, &Slot)> =
             slots.map(|slot| (Reverse(key(slot)), slot)).collect();
-        let order = |a: &(Reverse<Figures>, &Slot), b: &(Reverse<Figures>, &Slot)| {
-            a.0.cmp(&b.0).then_with(|| self.traceback_order(b.1, a.1))
-        };
         if n_wanted == 0 {
             return Vec::new();
         }
         if n_wanted < rows.len() {
-            rows.select_nth_unstable_by(n_wanted - 1, order);
-            rows.truncate(n_wanted);
+            let (_, last, _) = rows.select_nth_unstable_by_key(n_wanted - 1, |row| row.0);
+            let last = last.0;
+            rows.retain(|row| row.0 <= last);
         }
-        rows.sort_unstable_by(order);
+        rows.sort_unstable_by_key(|row| row.0);
+        for equal in rows.chunk_by_mut(|a, b| a.0 == b.0) {
+            self.sort_by_traceback(equal);
+        }
+        rows.truncate(n_wanted);
         rows.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Sorts by traceback, descending.
+    fn sort_by_traceback(&self, rows: &mut [(Reverse<Figures>, &Slot)]) {
+        if self.key_type != KeyType::Traceback {
+            rows.sort_unstable_by(|a, b| self.traceback_order(b.1, a.1));
+            return;
+        }
+        // Stacks have their oldest frames in common, so they are sorted by one frame after the other
+        // (Bentley and Sedgewick's multikey sort), and not each time by all of them.
+        let mut keyed: Vec<(Reverse<u64>, &Slot)> = Vec::new();
+        let mut to_do = vec![(0..rows.len(), 0)];
+        while let Some((range, depth)) = to_do.pop() {
+            if range.len() <= 8 {
+                rows[range].sort_unstable_by(|a, b| self.traceback_order(b.1, a.1));
+                continue;
+            }
+            let part = &mut rows[range.clone()];
+            keyed.clear();
+            keyed.extend(part.iter().map(|row| (Reverse(self.key_at(row.1, depth)), row.1)));
+            keyed.sort_unstable_by_key(|row| row.0);
+            part.iter_mut().zip(&keyed).for_each(|(row, keyed)| row.1 = keyed.1);
+            let mut start = range.start;
+            for equal in keyed.chunk_by(|a, b| a.0 == b.0) {
+                let end = start + equal.len();
+                // Stacks that have ended are equal, and so the same.
+                if equal.len() > 1 && equal[0].0 != Reverse(0) {
+                    to_do.push((start..end, depth + 1));
+                }
+                start = end;
+            }
+        }
+    }
+
+    /// Orders stacks by the frame that is `depth` frames above the oldest; 0 where there is none.
+    fn key_at(&self, slot: &Slot, depth: usize) -> u64 {
+        let (side, run) = self.run(slot.sample);
+        match run.len().checked_sub(depth + 1) {
+            Some(from_newest) => {
+                let (filename, lineno) = self.frame_rank(side, run.start + from_newest);
+                (u64::from(filename) << 32 | u64::from(lineno)) + 1
+            }
+            None => 0,
+        }
     }
 
     /// The order of the groups' tracebacks.
