@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::columns::{NO_BIRTH, NO_THREAD, Row, TraceColumns};
+use crate::hidden::HiddenFrames;
 use crate::stack_table::{FrameRecord, Place, StackTable};
 use crate::traceback::Depth;
 use crate::{Attribution, Frame, Generation, Module, Snapshot, Thread, Traceback};
@@ -41,6 +42,8 @@ pub struct SnapshotBuilder {
     attribution: Attribution,
     generation: Option<Generation>,
     table: Arc<StackTable>,
+    /// Of `table` as it is.
+    hidden: Arc<HiddenFrames>,
     hasher: DefaultHashBuilder,
     // Ids by what they stand for. The keys live in `table`.
     string_ids: HashTable<u32>,
@@ -60,6 +63,7 @@ impl Clone for SnapshotBuilder {
             attribution: self.attribution.clone(),
             generation: self.generation,
             table: Arc::new((*self.table).clone().with_own_lineage()),
+            hidden: Arc::default(),
             hasher: self.hasher.clone(),
             string_ids: self.string_ids.clone(),
             module_ids: self.module_ids.clone(),
@@ -80,6 +84,7 @@ impl SnapshotBuilder {
             attribution: Attribution::default(),
             generation: None,
             table: Arc::default(),
+            hidden: Arc::default(),
             hasher: DefaultHashBuilder::default(),
             string_ids: HashTable::new(),
             module_ids: HashTable::new(),
@@ -191,7 +196,7 @@ impl SnapshotBuilder {
     /// copies their tables, as long as that snapshot is there.
     pub fn snapshot(&mut self) -> Snapshot {
         Snapshot::from_parts(
-            Arc::clone(&self.table),
+            (Arc::clone(&self.table), Arc::clone(&self.hidden)),
             Arc::new(mem::take(&mut self.traces)),
             mem::take(&mut self.threads).into(),
             self.traceback_limit,
@@ -277,13 +282,14 @@ impl SnapshotBuilder {
         );
         let ids = || newest_first.iter().map(|frame| frame.0);
         let hash = stack_hash(&self.hasher, ids(), depth);
-        let Self { table, hasher, stack_ids, .. } = self;
+        let Self { table, hidden, hasher, stack_ids, .. } = self;
         let is_same =
             |&id: &u32| table.depth(id) == depth && table.stack(id).iter().copied().eq(ids());
         if let Some(&id) = stack_ids.find(hash, is_same) {
             return StackId(id);
         }
         let id = Arc::make_mut(table).push_stack(ids(), depth);
+        *hidden = Arc::default();
         stack_ids.insert_unique(hash, id, |&id| {
             stack_hash(hasher, table.stack(id).iter().copied(), table.depth(id))
         });

@@ -83,6 +83,30 @@ impl Frame {
         self
     }
 
+    /// Names a frame that [`Frame::unnamed`] made, as far as names were found: its function, and its
+    /// file with the line. Where there is no file, `missing` says why, and the filename is the
+    /// function, or else the address as before, in angle brackets.
+    #[must_use]
+    pub fn named(
+        mut self,
+        function: Option<Arc<str>>,
+        file: Option<(Arc<str>, u32)>,
+        missing: MissingSource,
+    ) -> Self {
+        self.missing = None;
+        match (file, &function) {
+            (Some((filename, lineno)), _) => (self.filename, self.lineno) = (filename, lineno),
+            (None, Some(function)) => {
+                self.filename = format!("<{function}>").into();
+                self.missing = Some(missing);
+            }
+            (None, None) => self.missing = Some(missing),
+        }
+        self.function = function;
+        self.file_addr = None;
+        self
+    }
+
     /// Says whether the function was inlined into the next older frame.
     #[must_use]
     pub fn with_inlined(mut self, is_inlined: bool) -> Self {
@@ -170,6 +194,31 @@ mod tests {
         assert!(Frame::new("src/a.rs", 1).has_file());
         assert!(!Frame::new("<app::main>", 0).has_file());
         assert!(!Frame::new("a.rs", 0).with_missing(MissingSource::NoDebugInfo).has_file());
+    }
+
+    #[test]
+    fn a_frame_is_named_as_far_as_names_were_found() {
+        let unnamed = || Frame::unnamed(Module::new("/lib/libfoo.so"), 0x12);
+        let name = || Some(Arc::from("foo::f"));
+        let reason = MissingSource::NoDebugInfo;
+        let shown = |frame: Frame| (frame.to_string(), frame.missing, frame.file_addr);
+        assert_eq!(
+            shown(unnamed()),
+            ("<libfoo.so+0x12>:0".to_owned(), Some(MissingSource::NotNamed), Some(0x12))
+        );
+        let file = Some((Arc::from("src/foo.rs"), 3));
+        assert_eq!(
+            shown(unnamed().named(name(), file, reason)),
+            ("src/foo.rs:3".to_owned(), None, None)
+        );
+        assert_eq!(
+            shown(unnamed().named(name(), None, reason)),
+            ("<foo::f>:0".to_owned(), Some(reason), None)
+        );
+        assert_eq!(
+            shown(unnamed().named(None, None, reason)),
+            ("<libfoo.so+0x12>:0".to_owned(), Some(reason), None)
+        );
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod frame;
 mod function_path;
 mod generation;
 mod group;
+mod hidden;
 mod joint;
 mod key_type;
 mod missing_source;

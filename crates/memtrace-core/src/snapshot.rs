@@ -10,6 +10,7 @@ use crate::builder::StackId;
 use crate::columns::{NO_BIRTH, TraceColumns};
 use crate::filtering::filtered;
 use crate::group::{Groups, Side};
+use crate::hidden::HiddenFrames;
 use crate::stack_table::StackTable;
 use crate::{
     AnyFilter, Attribution, DiffSets, Generation, KeyType, MissingSource, SnapshotBuilder,
@@ -31,6 +32,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Snapshot {
     table: Arc<StackTable>,
+    hidden: Arc<HiddenFrames>,
     traces: Arc<TraceColumns>,
     threads: Arc<[Thread]>,
     traceback_limit: u16,
@@ -69,14 +71,14 @@ pub enum SinceError {
 
 impl Snapshot {
     pub(crate) fn from_parts(
-        table: Arc<StackTable>,
+        (table, hidden): (Arc<StackTable>, Arc<HiddenFrames>),
         traces: Arc<TraceColumns>,
         threads: Arc<[Thread]>,
         traceback_limit: u16,
         generation: Option<Generation>,
         attribution: Attribution,
     ) -> Self {
-        Self { table, traces, threads, traceback_limit, generation, attribution }
+        Self { table, hidden, traces, threads, traceback_limit, generation, attribution }
     }
 
     /// Makes a snapshot of plain data, with the default attribution.
@@ -157,7 +159,7 @@ impl Snapshot {
             table: &self.table,
             traces: &self.traces,
             threads: &self.threads,
-            n_hidden: self.table.n_hidden(attribution),
+            n_hidden: self.hidden.n_hidden(&self.table, attribution),
         }
     }
 
@@ -176,7 +178,7 @@ impl Snapshot {
         if filters.is_empty() {
             return self.clone();
         }
-        let n_hidden = self.table.n_hidden(&self.attribution);
+        let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
         self.with_traces(filtered(&self.table, &n_hidden, &self.traces, filters))
     }
 
@@ -208,7 +210,7 @@ impl Snapshot {
     /// This snapshot with the tables of another one, where its stacks have other ids.
     pub(crate) fn with_table(&self, other: Snapshot, stack: impl Fn(u32) -> StackId) -> Snapshot {
         let traces = Arc::new(self.traces.with_stacks(stack));
-        Self { table: other.table, traces, ..self.clone() }
+        Self { table: other.table, hidden: other.hidden, traces, ..self.clone() }
     }
 
     fn with_traces(&self, traces: TraceColumns) -> Snapshot {
@@ -287,7 +289,7 @@ impl Snapshot {
     ///
     /// **Cost.** Like [`Snapshot::statistics`], without the sorting.
     pub fn missing_source(&self) -> Option<MissingSource> {
-        let n_hidden = self.table.n_hidden(&self.attribution);
+        let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
         let sums = self.traces.sums(self.table.n_stacks());
         let mut counts = [0_u64; MissingSource::ALL.len()];
         for (stack, sum) in (0_u32..).zip(sums) {

@@ -14,11 +14,10 @@
 //! **I4.** Of two tables with the same lineage, one is the beginning of the other, column by
 //! column: an id means the same in both.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use crate::attribution::n_hidden_by_stack;
 use crate::traceback::Depth;
-use crate::{Attribution, Frame, MissingSource, Module, Traceback};
+use crate::{Frame, MissingSource, Module, Traceback};
 
 /// A frame whose strings are ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +49,8 @@ impl PartialEq for Lineage {
     }
 }
 
-#[derive(Debug, Default)]
+/// A clone is of the same lineage; see [`StackTable::with_own_lineage`].
+#[derive(Clone, Debug, Default)]
 pub(crate) struct StackTable {
     lineage: Lineage,
     strings: Vec<Arc<str>>,
@@ -65,33 +65,6 @@ pub(crate) struct StackTable {
     /// Where each stack ends in `stack_frames`.
     stack_ends: Vec<usize>,
     depths: Vec<Depth>,
-    hidden: HiddenCache,
-}
-
-/// How many frames each stack hides, for the attribution last asked about.
-///
-/// **Cost.** Half a microsecond for each distinct string and a few nanoseconds for each frame of a
-/// stack, once.
-#[derive(Debug, Default)]
-struct HiddenCache(Mutex<Option<(Attribution, Arc<[u32]>)>>);
-
-/// Of the same lineage: see [`StackTable::with_own_lineage`].
-impl Clone for StackTable {
-    fn clone(&self) -> Self {
-        Self {
-            lineage: self.lineage.clone(),
-            strings: self.strings.clone(),
-            modules: self.modules.clone(),
-            records: self.records.clone(),
-            frames: self.frames.clone(),
-            places: self.places.clone(),
-            frame_places: self.frame_places.clone(),
-            stack_frames: self.stack_frames.clone(),
-            stack_ends: self.stack_ends.clone(),
-            depths: self.depths.clone(),
-            hidden: HiddenCache::default(),
-        }
-    }
 }
 
 impl StackTable {
@@ -175,20 +148,6 @@ impl StackTable {
         Traceback::of_run(Arc::clone(self), run, self.depth(id))
     }
 
-    /// How many of its newest frames each stack hides.
-    pub(crate) fn n_hidden(&self, attribution: &Attribution) -> Arc<[u32]> {
-        // A panic while it was filled leaves the cache as it was.
-        let mut cached = self.hidden.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*cached {
-            Some((same, n_hidden)) if same == attribution => Arc::clone(n_hidden),
-            _ => {
-                let n_hidden = n_hidden_by_stack(attribution, self);
-                *cached = Some((attribution.clone(), Arc::clone(&n_hidden)));
-                n_hidden
-            }
-        }
-    }
-
     /// Appends a string that is not in the table.
     pub(crate) fn push_string(&mut self, text: Arc<str>) -> u32 {
         self.strings.push(text);
@@ -235,8 +194,6 @@ impl StackTable {
         self.stack_frames.extend(newest_first);
         self.stack_ends.push(self.stack_frames.len());
         self.depths.push(depth);
-        // It does not know this stack.
-        self.hidden = HiddenCache::default();
         last_id(self.stack_ends.len())
     }
 

@@ -42,6 +42,25 @@ pub enum SnapshotError {
 ///
 /// **Errors**: if tracing is off.
 pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
+    snapshot_with(Naming::Now)
+}
+
+/// Takes a snapshot of all live traces without naming anything: each frame is a module and an
+/// address in it.
+///
+/// For programs that have no time to read debug information, or none to read. Save it with
+/// [`Snapshot::dump`], and name it where the program and its libraries are, with
+/// `memtrace name SNAPSHOT` or [`Snapshot::name_frames`]. Until then there are no functions, no
+/// inlined frames, and no files; the module is known, and so is the thread.
+///
+/// **Cost**: like [`take_snapshot`], without the naming.
+///
+/// **Errors**: if tracing is off.
+pub fn take_raw_snapshot() -> Result<Snapshot, SnapshotError> {
+    snapshot_with(Naming::Later)
+}
+
+fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
     untraced(|| {
         if !memtrace_alloc::is_tracing() {
             return Err(SnapshotError::NotTracing);
@@ -49,17 +68,21 @@ pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
         let live = copy_live();
         let tracked = copy_tracked();
         let mut guard = known();
-        let known = refreshed(&mut guard);
+        let Known { names, named, raw } = refreshed(&mut guard);
+        let stacks = match naming {
+            Naming::Now => named,
+            Naming::Later => raw,
+        };
         for trace in &live {
-            known.learn(trace.site);
+            stacks.learn(trace.site, names);
         }
-        known.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
-        known.add_traces(HEAP_DOMAIN, &live);
+        stacks.add_traces(HEAP_DOMAIN, &live, names);
         for trace in tracked {
-            let stack = known.learn(trace.site);
-            known.builder.trace(trace.domain, trace.size, stack);
+            let stack = stacks.learn(trace.site, names);
+            stacks.builder.trace(trace.domain, trace.size, stack);
         }
-        Ok(known.builder.snapshot())
+        stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        Ok(stacks.builder.snapshot())
     })
 }
 
@@ -137,7 +160,9 @@ fn known() -> MutexGuard<'static, Option<Known>> {
 fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Known>>) -> &'a mut Known {
     let known = guard.get_or_insert_with(Known::new);
     if known.names.refresh() {
-        known.forget_stacks();
+        // What was made of names that may be wrong now.
+        known.named = Stacks::new(Naming::Now);
+        known.raw = Stacks::new(Naming::Later);
     }
     known
 }
@@ -145,45 +170,60 @@ fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Known>>) -> &'a mut K
 /// Names, and the stacks that were made of them, for all snapshots of the process.
 struct Known {
     names: Names,
-    builder: SnapshotBuilder,
-    /// By site number.
-    stacks: Vec<Option<StackId>>,
-    by_addr: HashMap<u64, Box<[FrameId]>>,
+    named: Stacks,
+    raw: Stacks,
 }
 
 impl Known {
     fn new() -> Self {
         Self {
             names: Names::new(),
-            builder: SnapshotBuilder::new(0),
-            stacks: Vec::new(),
-            by_addr: HashMap::new(),
+            named: Stacks::new(Naming::Now),
+            raw: Stacks::new(Naming::Later),
         }
     }
+}
 
-    /// Forgets what was made of names that may be wrong now.
-    fn forget_stacks(&mut self) {
-        self.builder = SnapshotBuilder::new(0);
-        self.stacks.clear();
-        self.by_addr.clear();
+/// When frames get their names.
+#[derive(Clone, Copy, Debug)]
+enum Naming {
+    /// When they are first seen.
+    Now,
+    /// When somebody names the snapshot: until then they are addresses.
+    Later,
+}
+
+/// Sites as the stacks of one builder.
+struct Stacks {
+    naming: Naming,
+    builder: SnapshotBuilder,
+    /// By site number.
+    by_site: Vec<Option<StackId>>,
+    by_addr: HashMap<u64, Box<[FrameId]>>,
+}
+
+impl Stacks {
+    fn new(naming: Naming) -> Self {
+        let builder = SnapshotBuilder::new(0);
+        Self { naming, builder, by_site: Vec::new(), by_addr: HashMap::new() }
     }
 
     /// Returns the stack of a site, making it the first time.
     #[inline]
-    fn learn(&mut self, site: SiteId) -> StackId {
-        match self.stacks.get(site.get() as usize) {
+    fn learn(&mut self, site: SiteId, names: &mut Names) -> StackId {
+        match self.by_site.get(site.get() as usize) {
             Some(&Some(stack)) => stack,
-            _ => self.make_stack(site),
+            _ => self.make_stack(site, names),
         }
     }
 
     #[cold]
-    fn make_stack(&mut self, site: SiteId) -> StackId {
+    fn make_stack(&mut self, site: SiteId, names: &mut Names) -> StackId {
         let stack = match memtrace_alloc::site_frames(site) {
             Some(found) => {
                 let mut frames = Vec::new();
                 for &call_addr in found.call_addrs {
-                    frames.extend_from_slice(self.frames(call_addr));
+                    frames.extend_from_slice(self.frames(call_addr, names));
                 }
                 self.builder.stack(&frames, total_nframe(frames.len(), found.end))
             }
@@ -193,26 +233,30 @@ impl Known {
             }
         };
         let number = site.get() as usize;
-        if number >= self.stacks.len() {
-            self.stacks.resize(number + 1, None);
+        if number >= self.by_site.len() {
+            self.by_site.resize(number + 1, None);
         }
-        self.stacks[number] = Some(stack);
+        self.by_site[number] = Some(stack);
         stack
     }
 
-    fn frames(&mut self, call_addr: u64) -> &[FrameId] {
-        let Self { builder, by_addr, names, .. } = self;
-        by_addr.entry(call_addr).or_insert_with(|| {
-            names.frames_at(call_addr).iter().map(|frame| builder.frame(frame.clone())).collect()
+    fn frames(&mut self, call_addr: u64, names: &mut Names) -> &[FrameId] {
+        let Self { naming, builder, by_addr, .. } = self;
+        by_addr.entry(call_addr).or_insert_with(|| match naming {
+            Naming::Now => {
+                let frames = names.frames_at(call_addr).iter();
+                frames.map(|frame| builder.frame(frame.clone())).collect()
+            }
+            Naming::Later => [builder.frame(names.unnamed_frame_at(call_addr))].into(),
         })
     }
 
     /// Adds traces whose sites are all known.
-    fn add_traces(&mut self, domain: u32, live: &[LiveTrace]) {
-        let unknown = self.learn(SiteId::UNKNOWN);
-        let Self { builder, stacks, .. } = self;
+    fn add_traces(&mut self, domain: u32, live: &[LiveTrace], names: &mut Names) {
+        let unknown = self.learn(SiteId::UNKNOWN, names);
+        let Self { builder, by_site, .. } = self;
         let known = |trace: &LiveTrace| {
-            let stack = stacks.get(trace.site.get() as usize).copied().flatten();
+            let stack = by_site.get(trace.site.get() as usize).copied().flatten();
             (trace.size, stack.unwrap_or(unknown))
         };
         builder.traces(domain, live.iter().map(known));

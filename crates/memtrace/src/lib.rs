@@ -90,7 +90,7 @@ mod border;
 mod config;
 mod names;
 
-pub use border::{SnapshotError, take_snapshot, traceback_of};
+pub use border::{SnapshotError, take_raw_snapshot, take_snapshot, traceback_of};
 pub use config::{Config, start_with};
 
 pub use memtrace_alloc::{

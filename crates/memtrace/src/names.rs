@@ -68,6 +68,23 @@ impl Names {
         let Self { modules, symbolizer, frames } = self;
         frames.entry(call_addr).or_insert_with(|| name(modules, symbolizer, call_addr))
     }
+
+    /// Returns the frame at a call address as its module and the address in it.
+    pub(crate) fn unnamed_frame_at(&self, call_addr: u64) -> Frame {
+        let module = module_at(&self.modules, call_addr);
+        module.map_or_else(|| outside_frame(call_addr), |module| unnamed(module, call_addr))
+    }
+}
+
+/// The module of an address, if it lies in one.
+fn module_at(modules: &[Module], call_addr: u64) -> Option<&Module> {
+    let after = modules.partition_point(|module| module.range.start <= call_addr);
+    modules[..after].last().filter(|module| module.range.contains(&call_addr))
+}
+
+/// The frame of an address in no module.
+fn outside_frame(call_addr: u64) -> Frame {
+    Frame::new(format!("<{call_addr:#x}>"), 0).with_missing(MissingSource::OutsideModules)
 }
 
 /// The frame of a trace whose stack is not known.
@@ -76,36 +93,27 @@ pub(crate) fn unknown_frame() -> Frame {
 }
 
 fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<[Frame]> {
-    let after = modules.partition_point(|module| module.range.start <= call_addr);
-    let module = modules[..after].last().filter(|module| module.range.contains(&call_addr));
-    let Some(module) = module else {
+    let Some(module) = module_at(modules, call_addr) else {
         // Kept until the list of objects changes: the object may be loaded later.
-        let frame = Frame::new(format!("<{call_addr:#x}>"), 0);
-        return Arc::new([frame.with_missing(MissingSource::OutsideModules)]);
+        return Arc::new([outside_frame(call_addr)]);
     };
-    let file_addr = call_addr.wrapping_sub(module.bias);
-    let symbols = symbolizer.resolve(&module.file, file_addr);
+    let unnamed = unnamed(module, call_addr);
+    let symbols = symbolizer.resolve(&module.file, call_addr.wrapping_sub(module.bias));
     let missing = symbols.missing.as_ref().map_or(MissingSource::NoDebugInfo, reason);
-    let place = || format!("<{}+{file_addr:#x}>", module.shown.name());
     if symbols.frames.is_empty() {
-        let frame = Frame::new(place(), 0).with_module(Arc::clone(&module.shown));
-        return Arc::new([frame.with_missing(missing)]);
+        return Arc::new([unnamed.named(None, None, missing)]);
     }
     let frames = symbols.frames.iter().map(|symbol| {
-        let mut frame = match (&symbol.file, &symbol.function) {
-            (Some(file), _) => Frame::new(file.clone(), symbol.line.unwrap_or(0)),
-            (None, Some(function)) => Frame::new(format!("<{function}>"), 0).with_missing(missing),
-            (None, None) => Frame::new(place(), 0).with_missing(missing),
-        };
-        if let Some(function) = &symbol.function {
-            frame = frame.with_function(function.clone());
-        }
-        if let Some(directory) = &symbol.directory {
-            frame = frame.with_directory(directory.clone());
-        }
-        frame.with_module(Arc::clone(&module.shown)).with_inlined(symbol.is_inlined)
+        let file = symbol.file.clone().map(|file| (file, symbol.line.unwrap_or(0)));
+        let mut frame = unnamed.clone().named(symbol.function.clone(), file, missing);
+        frame.directory = symbol.directory.clone();
+        frame.with_inlined(symbol.is_inlined)
     });
     frames.collect()
+}
+
+fn unnamed(module: &Module, call_addr: u64) -> Frame {
+    Frame::unnamed(Arc::clone(&module.shown), call_addr.wrapping_sub(module.bias))
 }
 
 fn reason(missing: &Missing) -> MissingSource {
