@@ -127,9 +127,9 @@ impl<'a> Groups<'a> {
             KeyType::CumulativeFilename => groups.by_file(Frames::All),
             KeyType::InclusiveFilename => groups.by_file(Frames::Distinct),
             KeyType::Traceback => groups.by_stack(),
-            KeyType::Function => groups.by_label(Frames::Newest, function_label),
-            KeyType::InclusiveFunction => groups.by_label(Frames::Distinct, function_label),
-            KeyType::Module => groups.by_label(Frames::Newest, module_label),
+            KeyType::Function => groups.by_label(Frames::Newest, LabelSource::function),
+            KeyType::InclusiveFunction => groups.by_label(Frames::Distinct, LabelSource::function),
+            KeyType::Module => groups.by_label(Frames::Newest, LabelSource::module),
             KeyType::Thread => groups.by_thread(),
             KeyType::Domain => groups.by_domain(),
         }
@@ -148,15 +148,16 @@ impl<'a> Groups<'a> {
         });
     }
 
-    /// Groups by the label of each frame.
-    fn by_label(&mut self, frames: Frames, label: fn(&StackTable, &FrameRecord) -> Frame) {
+    /// Groups by the label of what `source` says of each frame.
+    fn by_label(&mut self, frames: Frames, source: fn(&FrameRecord) -> LabelSource) {
         let mut labels = Labels::default();
-        // For each side, the label of each frame, as far as it was asked for.
-        let mut known: Vec<Vec<Option<u32>>> =
-            self.sides.iter().map(|(side, _)| vec![None; side.table.n_frames()]).collect();
-        self.by_frame(frames, |s, side, _, frame| {
-            *known[s][frame as usize]
-                .get_or_insert_with(|| labels.number(label(side.table, side.table.record(frame))))
+        // For each side, the label of each source, as far as it was asked for. Sides of one lineage
+        // share theirs.
+        let mut known: Vec<HashMap<LabelSource, u32>> = vec![HashMap::new(); self.sides.len()];
+        self.by_frame(frames, |s, side, spelling, frame| {
+            let own = if matches!(spelling, Spelling::Unchanged) { NEW } else { s };
+            let source = source(side.table.record(frame));
+            *known[own].entry(source).or_insert_with(|| labels.number(source.label(side.table)))
         });
         self.labels = labels.frames;
         for (label, slot) in self.slots.iter_mut().enumerate() {
@@ -476,20 +477,39 @@ impl Labels {
     }
 }
 
-/// A function's path; where it is unknown, what stands for it, or else the file.
-fn function_label(table: &StackTable, record: &FrameRecord) -> Frame {
-    let filename = table.string(record.filename);
-    match record.function.map(|id| table.string(id)) {
-        Some(path) => Frame::new(format!("<{path}>"), 0).with_function(Arc::clone(path)),
-        None => Frame::new(Arc::clone(filename), 0),
-    }
+/// What the label of a frame is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum LabelSource {
+    /// A function's path, by string id.
+    Function(u32),
+    /// A filename, by string id, as it is.
+    Filename(u32),
+    Module(u32),
+    UnknownModule,
 }
 
-fn module_label(table: &StackTable, record: &FrameRecord) -> Frame {
-    match record.module.map(|id| &table.modules()[id as usize]) {
-        Some(module) => {
-            Frame::new(format!("<{}>", module.name()), 0).with_module(Arc::clone(module))
+impl LabelSource {
+    /// The function; where it is unknown, what stands for it, or else the file.
+    fn function(record: &FrameRecord) -> Self {
+        record.function.map_or(Self::Filename(record.filename), Self::Function)
+    }
+
+    fn module(record: &FrameRecord) -> Self {
+        record.module.map_or(Self::UnknownModule, Self::Module)
+    }
+
+    fn label(self, table: &StackTable) -> Frame {
+        match self {
+            Self::Function(id) => {
+                let path = table.string(id);
+                Frame::new(format!("<{path}>"), 0).with_function(Arc::clone(path))
+            }
+            Self::Filename(id) => Frame::new(Arc::clone(table.string(id)), 0),
+            Self::Module(id) => {
+                let module = &table.modules()[id as usize];
+                Frame::new(format!("<{}>", module.name()), 0).with_module(Arc::clone(module))
+            }
+            Self::UnknownModule => Frame::new("<unknown module>", 0),
         }
-        None => Frame::new("<unknown module>", 0),
     }
 }
