@@ -44,6 +44,21 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "OUT")]
         output: Option<PathBuf>,
     },
+    /// Adds functions, files and lines to a snapshot that was saved without them
+    ///
+    /// Needs the executable and libraries that the program was run from, with the debug information
+    /// that they or their separate debug files have.
+    Name {
+        /// The snapshot
+        file: PathBuf,
+        /// Where to look for executables and libraries that are not at their old place; may be
+        /// repeated
+        #[arg(long = "dir", value_name = "DIR")]
+        directories: Vec<PathBuf>,
+        /// Where to save the snapshot with names, instead of in its old place
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// Which groups to show, and how.
@@ -55,6 +70,9 @@ pub(crate) struct View {
     /// What to group by
     #[arg(long, value_name = "KEY", value_parser = key_type_parser(), default_value = "lineno")]
     pub(crate) group_by: KeyType,
+    /// Blame only lines of the workspace that was built, never those of a dependency
+    #[arg(long)]
+    pub(crate) only_workspace: bool,
     /// Keep only lines of files that match the pattern; may be repeated
     #[arg(long, value_name = "PAT")]
     pub(crate) include: Vec<String>,

@@ -4,6 +4,7 @@
 //! memtrace report after.memtrace --top 5
 //! memtrace diff before.memtrace after.memtrace --group-by filename --exclude '*/tokio-*'
 //! memtrace folded after.memtrace -o after.folded
+//! memtrace name raw.memtrace --dir target/release -o named.memtrace
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. The exit code is 0, or 2 if
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod naming;
 mod run;
 
 use std::error::Error;

@@ -10,19 +10,21 @@ use memtrace_core::{FileError, Filter, Snapshot, SourceCache, report};
 use memtrace_export::{folded, json};
 
 use crate::args::{Command, View};
+use crate::naming::named;
 
 /// Why a command failed, with the file it failed on.
 #[derive(Debug)]
 pub(crate) enum RunError {
     Load { path: PathBuf, source: FileError },
     Write { path: PathBuf, source: io::Error },
+    Save { path: PathBuf, source: FileError },
     Print { source: io::Error },
 }
 
 impl RunError {
     pub(crate) fn is_broken_pipe(&self) -> bool {
         match self {
-            Self::Load { .. } => false,
+            Self::Load { .. } | Self::Save { .. } => false,
             Self::Write { source, .. } | Self::Print { source } => {
                 source.kind() == io::ErrorKind::BrokenPipe
             }
@@ -34,7 +36,9 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Load { path, .. } => write!(f, "cannot load {}", path.display()),
-            Self::Write { path, .. } => write!(f, "cannot write {}", path.display()),
+            Self::Write { path, .. } | Self::Save { path, .. } => {
+                write!(f, "cannot write {}", path.display())
+            }
             Self::Print { .. } => f.write_str("cannot write to standard output"),
         }
     }
@@ -44,8 +48,9 @@ impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             // Its own text would name the file again.
-            Self::Load { source: FileError::Open { source, .. }, .. } => Some(source),
-            Self::Load { source, .. } => Some(source),
+            Self::Load { source: FileError::Open { source, .. }, .. }
+            | Self::Save { source: FileError::Save { source, .. }, .. } => Some(source),
+            Self::Load { source, .. } | Self::Save { source, .. } => Some(source),
             Self::Write { source, .. } | Self::Print { source } => Some(source),
         }
     }
@@ -75,6 +80,12 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
                     .map_err(|source| RunError::Write { path, source }),
             }
         }
+        Command::Name { file, directories, output } => {
+            let snapshot = named(&load(&file)?, &directories);
+            tell_missing_source(&snapshot, &file);
+            let path = output.unwrap_or(file);
+            snapshot.dump(&path).map_err(|source| RunError::Save { path, source })
+        }
     }
 }
 
@@ -83,6 +94,12 @@ fn load(path: &Path) -> Result<Snapshot, RunError> {
 }
 
 fn filtered(snapshot: Snapshot, view: &View) -> Snapshot {
+    let snapshot = if view.only_workspace {
+        let attribution = snapshot.attribution().clone().only_workspace();
+        snapshot.with_attribution(attribution)
+    } else {
+        snapshot
+    };
     let included = view.include.iter().map(|pattern| Filter::include(pattern));
     let excluded = view.exclude.iter().map(|pattern| Filter::exclude(pattern));
     let filters: Vec<Filter> = included.chain(excluded).collect();
