@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 use crate::Snapshot;
+use crate::section::analysis;
 
 const MAGIC: [u8; 8] = *b"MEMTRACE";
 const VERSION: u32 = 1;
@@ -147,7 +148,8 @@ impl Snapshot {
         let path = path.as_ref();
         let failed = |source| FileError::Save { path: path.to_owned(), source };
         let temporary = temporary_beside(path).map_err(failed)?;
-        let saved = self.save_as(&temporary).and_then(|()| fs::rename(&temporary, path));
+        let saved =
+            analysis(|| self.save_as(&temporary).and_then(|()| fs::rename(&temporary, path)));
         saved.map_err(|source| {
             // The first error is the one to report; without the file this one says nothing new.
             let _ = fs::remove_file(&temporary);
@@ -184,7 +186,7 @@ impl Snapshot {
     ///
     /// **Errors.** If `out` fails.
     pub fn write_to(&self, mut out: impl Write) -> Result<(), FileError> {
-        encode::write(self, &mut out).map_err(|source| FileError::Write { source })
+        analysis(|| encode::write(self, &mut out)).map_err(|source| FileError::Write { source })
     }
 
     /// Reads a snapshot that makes up the whole input.
@@ -193,7 +195,7 @@ impl Snapshot {
     ///
     /// **Errors.** Like [`Snapshot::load`].
     pub fn read_from(input: impl Read) -> Result<Self, FileError> {
-        decode::read(input)
+        analysis(|| decode::read(input))
     }
 }
 

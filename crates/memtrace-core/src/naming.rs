@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::builder::FrameId;
+use crate::section::analysis;
 use crate::traceback::Depth;
 use crate::{Frame, Module, Snapshot, SnapshotBuilder};
 
@@ -40,37 +41,39 @@ impl Snapshot {
     /// ```
     #[must_use]
     pub fn name_frames(&self, mut name: impl FnMut(&Arc<Module>, u64) -> Vec<Frame>) -> Snapshot {
-        let table = self.table();
-        let mut builder = SnapshotBuilder::new(self.traceback_limit());
-        let frames: Vec<Vec<FrameId>> = (0..table.n_frames() as u32)
-            .map(|id| {
-                let frame = table.frame(id);
-                let named = match (&frame.module, frame.file_addr) {
-                    (Some(module), Some(file_addr)) => name(module, file_addr),
-                    _ => Vec::new(),
-                };
-                let named = if named.is_empty() { vec![frame.clone()] } else { named };
-                named.into_iter().map(|frame| builder.frame(frame)).collect()
-            })
-            .collect();
-        let mut newest_first = Vec::new();
-        let stacks: Vec<_> = (0..table.n_stacks() as u32)
-            .map(|id| {
-                newest_first.clear();
-                let stack = table.stack(id);
-                stack.iter().for_each(|&f| newest_first.extend_from_slice(&frames[f as usize]));
-                // Inlined frames count for the depth, too.
-                let n_more = newest_first.len().saturating_sub(stack.len());
-                let depth = match table.depth(id) {
-                    Depth::Total(total_nframe) => {
-                        let n_more = u16::try_from(n_more).unwrap_or(u16::MAX);
-                        Depth::Total(total_nframe.saturating_add(n_more))
-                    }
-                    depth => depth,
-                };
-                builder.stack_of_depth(&newest_first, depth)
-            })
-            .collect();
-        self.with_table(builder.finish(), |stack| stacks[stack as usize])
+        analysis(|| {
+            let table = self.table();
+            let mut builder = SnapshotBuilder::new(self.traceback_limit());
+            let frames: Vec<Vec<FrameId>> = (0..table.n_frames() as u32)
+                .map(|id| {
+                    let frame = table.frame(id);
+                    let named = match (&frame.module, frame.file_addr) {
+                        (Some(module), Some(file_addr)) => name(module, file_addr),
+                        _ => Vec::new(),
+                    };
+                    let named = if named.is_empty() { vec![frame.clone()] } else { named };
+                    named.into_iter().map(|frame| builder.frame(frame)).collect()
+                })
+                .collect();
+            let mut newest_first = Vec::new();
+            let stacks: Vec<_> = (0..table.n_stacks() as u32)
+                .map(|id| {
+                    newest_first.clear();
+                    let stack = table.stack(id);
+                    stack.iter().for_each(|&f| newest_first.extend_from_slice(&frames[f as usize]));
+                    // Inlined frames count for the depth, too.
+                    let n_more = newest_first.len().saturating_sub(stack.len());
+                    let depth = match table.depth(id) {
+                        Depth::Total(total_nframe) => {
+                            let n_more = u16::try_from(n_more).unwrap_or(u16::MAX);
+                            Depth::Total(total_nframe.saturating_add(n_more))
+                        }
+                        depth => depth,
+                    };
+                    builder.stack_of_depth(&newest_first, depth)
+                })
+                .collect();
+            self.with_table(builder.finish(), |stack| stacks[stack as usize])
+        })
     }
 }

@@ -11,6 +11,7 @@ use crate::columns::{NO_BIRTH, TraceColumns};
 use crate::filtering::filtered;
 use crate::group::{Groups, Side};
 use crate::hidden::HiddenFrames;
+use crate::section::analysis;
 use crate::stack_table::StackTable;
 use crate::{
     AnyFilter, Attribution, DiffSets, Generation, KeyType, MissingSource, SnapshotBuilder,
@@ -92,12 +93,14 @@ impl Snapshot {
     /// assert_eq!(statistics[0].to_string(), "src/cache.rs:42: size=64 B, count=1, average=64 B");
     /// ```
     pub fn from_traces(traces: impl IntoIterator<Item = Trace>, traceback_limit: u16) -> Self {
-        let mut builder = SnapshotBuilder::new(traceback_limit);
-        for trace in traces {
-            let stack = builder.traceback(&trace.traceback);
-            builder.trace(trace.domain, trace.size, stack);
-        }
-        builder.finish()
+        analysis(|| {
+            let mut builder = SnapshotBuilder::new(traceback_limit);
+            for trace in traces {
+                let stack = builder.traceback(&trace.traceback);
+                builder.trace(trace.domain, trace.size, stack);
+            }
+            builder.finish()
+        })
     }
 
     /// Groups the traces by key and returns the groups, largest first: by size, then count, then
@@ -117,7 +120,7 @@ impl Snapshot {
     ///
     /// **Cost.** Like that, but sorts no more than what it returns.
     pub fn top(&self, key_type: KeyType, n_groups: usize) -> Vec<Statistic> {
-        Groups::of(self.side(&self.attribution), key_type).statistics(n_groups)
+        analysis(|| Groups::of(self.side(&self.attribution), key_type).statistics(n_groups))
     }
 
     /// Groups both snapshots by key and returns how much this one has, and by how much that is
@@ -142,8 +145,10 @@ impl Snapshot {
         key_type: KeyType,
         n_groups: usize,
     ) -> Vec<StatisticDiff> {
-        let (new, old) = (self.side(&self.attribution), old.side(&self.attribution));
-        Groups::of_both(new, old, key_type).diffs(n_groups)
+        analysis(|| {
+            let (new, old) = (self.side(&self.attribution), old.side(&self.attribution));
+            Groups::of_both(new, old, key_type).diffs(n_groups)
+        })
     }
 
     /// Returns what [`Snapshot::compare_to`] does, sorted into what is new, gone, grown, shrunk and
@@ -151,7 +156,7 @@ impl Snapshot {
     ///
     /// **Cost.** Like [`Snapshot::compare_to`].
     pub fn diff_sets(&self, old: &Snapshot, key_type: KeyType) -> DiffSets {
-        DiffSets::of(self.compare_to(old, key_type))
+        analysis(|| DiffSets::of(self.compare_to(old, key_type)))
     }
 
     fn side<'a>(&'a self, attribution: &Attribution) -> Side<'a> {
@@ -174,12 +179,14 @@ impl Snapshot {
     /// **Cost.** Matches each filter once against each distinct place, then takes time
     /// proportional to stacks times filters, and to the traces.
     pub fn filter_traces<F: Clone + Into<AnyFilter>>(&self, filters: &[F]) -> Snapshot {
-        let filters: Vec<AnyFilter> = filters.iter().cloned().map(Into::into).collect();
-        if filters.is_empty() {
-            return self.clone();
-        }
-        let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
-        self.with_traces(filtered(&self.table, &n_hidden, &self.traces, filters))
+        analysis(|| {
+            let filters: Vec<AnyFilter> = filters.iter().cloned().map(Into::into).collect();
+            if filters.is_empty() {
+                return self.clone();
+            }
+            let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
+            self.with_traces(filtered(&self.table, &n_hidden, &self.traces, filters))
+        })
     }
 
     /// Returns a snapshot of the live blocks that were allocated, or last resized, after the
@@ -204,7 +211,7 @@ impl Snapshot {
         if own.number <= other.number {
             return Err(SinceError::NotOlder { own: own.number, other: other.number });
         }
-        Ok(self.with_traces(self.traces.filtered(|row| row.birth > other.number)))
+        Ok(analysis(|| self.with_traces(self.traces.filtered(|row| row.birth > other.number))))
     }
 
     /// This snapshot with the tables of another one, where its stacks have other ids.
@@ -256,7 +263,7 @@ impl Snapshot {
     ///
     /// **Cost.** Time proportional to the traces, the first time.
     pub fn total_size(&self) -> u64 {
-        let sums = self.traces.sums(self.table.n_stacks());
+        let sums = analysis(|| self.traces.sums(self.table.n_stacks()));
         sums.iter().fold(0, |total, sum| total.saturating_add(sum.size))
     }
 
@@ -289,23 +296,25 @@ impl Snapshot {
     ///
     /// **Cost.** Like [`Snapshot::statistics`], without the sorting.
     pub fn missing_source(&self) -> Option<MissingSource> {
-        let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
-        let sums = self.traces.sums(self.table.n_stacks());
-        let mut counts = [0_u64; MissingSource::ALL.len()];
-        for (stack, sum) in (0_u32..).zip(sums) {
-            let newest = self.table.stack(stack).get(n_hidden[stack as usize] as usize);
-            let reason = newest.and_then(|&frame| self.table.record(frame).missing);
-            if let Some(reason) = reason {
-                counts[reason as usize] += sum.count;
+        analysis(|| {
+            let n_hidden = self.hidden.n_hidden(&self.table, &self.attribution);
+            let sums = self.traces.sums(self.table.n_stacks());
+            let mut counts = [0_u64; MissingSource::ALL.len()];
+            for (stack, sum) in (0_u32..).zip(sums) {
+                let newest = self.table.stack(stack).get(n_hidden[stack as usize] as usize);
+                let reason = newest.and_then(|&frame| self.table.record(frame).missing);
+                if let Some(reason) = reason {
+                    counts[reason as usize] += sum.count;
+                }
             }
-        }
-        let (count, reason) = counts
-            .into_iter()
-            .zip(MissingSource::ALL)
-            .rev()
-            .max_by_key(|&(count, _)| count)
-            .filter(|&(count, _)| count > 0)?;
-        (count >= self.n_traces().div_ceil(10) as u64).then_some(reason)
+            let (count, reason) = counts
+                .into_iter()
+                .zip(MissingSource::ALL)
+                .rev()
+                .max_by_key(|&(count, _)| count)
+                .filter(|&(count, _)| count > 0)?;
+            (count >= self.n_traces().div_ceil(10) as u64).then_some(reason)
+        })
     }
 
     pub(crate) fn table(&self) -> &StackTable {

@@ -8,6 +8,7 @@ use std::ops::{Index, Range};
 use std::slice;
 use std::sync::Arc;
 
+use crate::section::analysis;
 use crate::stack_table::StackTable;
 use crate::{Frame, SourceCache};
 
@@ -157,6 +158,15 @@ impl Traceback {
     /// );
     /// ```
     pub fn format(
+        &self,
+        limit: Option<isize>,
+        most_recent_first: bool,
+        sources: &SourceCache,
+    ) -> Vec<String> {
+        analysis(|| self.formatted(limit, most_recent_first, sources))
+    }
+
+    fn formatted(
         &self,
         limit: Option<isize>,
         most_recent_first: bool,

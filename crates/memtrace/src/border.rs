@@ -10,7 +10,9 @@
 use crate::names::{Names, unknown_frame};
 use hashbrown::HashMap;
 use memtrace_alloc::{LiveTrace, SiteId, TrackedTrace, untraced};
-use memtrace_core::{Frame, FrameId, Snapshot, SnapshotBuilder, StackId, Traceback};
+use memtrace_core::{
+    Frame, FrameId, Snapshot, SnapshotBuilder, StackId, Traceback, set_analysis_section,
+};
 use memtrace_unwind::End;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +63,8 @@ pub fn take_raw_snapshot() -> Result<Snapshot, SnapshotError> {
 }
 
 fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
+    // What statistics and files of this snapshot need is in no later snapshot.
+    set_analysis_section(|work| untraced(work));
     untraced(|| {
         if !memtrace_alloc::is_tracing() {
             return Err(SnapshotError::NotTracing);
