@@ -217,6 +217,11 @@ impl Snapshot {
         Self { traces: Arc::new(traces), ..self.clone() }
     }
 
+    /// This snapshot without the traces of stacks that are not kept, given by stack id.
+    pub(crate) fn keep_stacks(&self, is_kept: &[bool]) -> Snapshot {
+        self.with_traces(self.traces.filtered(|row| is_kept[row.stack as usize]))
+    }
+
     /// The traces, with whole stacks, whatever the attribution.
     pub fn traces(&self) -> Traces<'_> {
         Traces { snapshot: self, next: 0 }
