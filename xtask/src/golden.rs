@@ -51,6 +51,8 @@ enum GoldenError {
     NotWritten { path: PathBuf, source: io::Error },
     #[error("cargo could not be run")]
     NoCargo { source: io::Error },
+    #[error("the test could not be built: {status}")]
+    NotBuilt { status: ExitStatus },
     #[error(
         "seed {seed} has a case that is answered otherwise, see above; the cases are in {}",
         cases.display()
@@ -66,6 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     python.run("oracle.py", [shipped.as_os_str()], None)?;
     eprintln!("{} gives the answers of {}", python.version, shipped.display());
 
+    build()?;
     let dir = Workspace::read()?.target_dir.join("golden");
     fs::create_dir_all(&dir)
         .map_err(|source| GoldenError::NotWritten { path: dir.clone(), source })?;
@@ -85,17 +88,31 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Builds the test, so that a fault in it is not taken for a wrong answer.
+fn build() -> Result<(), GoldenError> {
+    let status = cargo_test().arg("--no-run").status();
+    match status.map_err(|source| GoldenError::NoCargo { source })? {
+        status if status.success() => Ok(()),
+        status => Err(GoldenError::NotBuilt { status }),
+    }
+}
+
 /// Runs the test over a file of cases. It prints what it has to say.
 fn agrees(cases: &Path) -> Result<bool, GoldenError> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["test", "--quiet", "--release", "--package", "memtrace-core", "--test", "golden"])
+    let status = cargo_test()
         .args(["--", "--ignored", "--exact", TEST, "--nocapture"])
-        .current_dir(Workspace::root())
         .env(VARIABLE, cases)
         .status()
         .map_err(|source| GoldenError::NoCargo { source })?;
     Ok(status.success())
+}
+
+fn cargo_test() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["test", "--quiet", "--release", "--package", "memtrace-core", "--test", "golden"])
+        .current_dir(Workspace::root());
+    command
 }
 
 /// A Python that is young enough.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::builder::StackId;
-use crate::columns::{NO_BIRTH, TraceColumns};
+use crate::columns::{NO_BIRTH, Sum, TraceColumns};
 use crate::filtering::filtered;
 use crate::group::{Groups, Side};
 use crate::hidden::HiddenFrames;
@@ -315,6 +315,11 @@ impl Snapshot {
 
     pub(crate) fn table(&self) -> &StackTable {
         &self.table
+    }
+
+    /// Bytes and blocks of each stack, by stack id.
+    pub(crate) fn sums_by_stack(&self) -> impl Iterator<Item = Sum> {
+        self.traces.sums(self.table.n_stacks()).iter().copied()
     }
 
     pub(crate) fn trace_columns(&self) -> &TraceColumns {

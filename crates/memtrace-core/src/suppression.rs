@@ -180,28 +180,35 @@ impl Suppressions {
     /// Takes the traces of suppressed stacks out of a snapshot; the second value is what each rule
     /// has taken out. A stack counts for the first rule that matches it.
     ///
-    /// **Cost.** Matches each rule once against each distinct stack, then takes time proportional
-    /// to the traces.
+    /// **Cost.** Matches each rule once against each distinct frame, then takes time proportional
+    /// to the stacks and to the traces.
     pub fn filter(&self, snapshot: &Snapshot) -> (Snapshot, Vec<SuppressionUse>) {
         let table = snapshot.table();
-        let stacks = 0..table.n_stacks() as u32;
-        let rules: Vec<_> = stacks.map(|id| self.first_match(&table.traceback(id))).collect();
+        let by_frame: Vec<Option<usize>> =
+            (0..table.n_frames() as u32).map(|id| self.first_match([table.frame(id)])).collect();
         let unused =
             |rule: &Rule| SuppressionUse { pattern: rule.pattern.clone(), size: 0, count: 0 };
         let mut uses: Vec<SuppressionUse> = self.rules.iter().map(unused).collect();
-        for (_, size, stack) in snapshot.trace_columns().iter() {
-            if let Some(rule) = rules[stack as usize] {
-                uses[rule].size = uses[rule].size.saturating_add(size);
-                uses[rule].count += 1;
+        let mut is_kept = vec![true; table.n_stacks()];
+        for ((stack, sum), is_kept) in (0..).zip(snapshot.sums_by_stack()).zip(&mut is_kept) {
+            let frames = table.stack(stack).iter();
+            if let Some(rule) = frames.filter_map(|&frame| by_frame[frame as usize]).min() {
+                uses[rule].size = uses[rule].size.saturating_add(sum.size);
+                uses[rule].count += sum.count;
+                *is_kept = false;
             }
         }
-        let is_kept: Vec<bool> = rules.iter().map(Option::is_none).collect();
         (snapshot.keep_stacks(&is_kept), uses)
     }
 
-    /// The index of the first rule that suppresses a stack.
-    fn first_match(&self, traceback: &Traceback) -> Option<usize> {
-        self.rules.iter().position(|rule| traceback.iter().any(|frame| rule.matches_frame(frame)))
+    /// The index of the first rule that matches any of the frames.
+    fn first_match<'a>(
+        &self,
+        frames: impl IntoIterator<Item = &'a Frame> + Clone,
+    ) -> Option<usize> {
+        let is_match =
+            |rule: &Rule| frames.clone().into_iter().any(|frame| rule.matches_frame(frame));
+        self.rules.iter().position(is_match)
     }
 }
 
@@ -247,7 +254,7 @@ impl Rule {
     }
 
     fn matches_frame(&self, frame: &Frame) -> bool {
-        frame.module.as_deref().is_some_and(|path| self.matches(path))
+        frame.module.as_ref().is_some_and(|module| self.matches(&module.path))
             || frame.function.as_deref().is_some_and(|function| self.matches(function))
             || self.matches(&frame.filename)
     }
@@ -287,7 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Pattern;
+    use crate::{Module, Pattern};
 
     fn rule(pattern: &str) -> Rule {
         Rule::parse(&format!("leak:{pattern}"), 1).unwrap()
@@ -328,7 +335,8 @@ mod tests {
     #[test]
     fn any_name_of_any_frame_suppresses_a_stack() {
         let newest = Frame::new("src/cache.rs", 1).with_function("app::cache::insert");
-        let oldest = Frame::new("/usr/src/start.c", 9).with_module("/usr/lib/libfoo.so.1");
+        let oldest =
+            Frame::new("/usr/src/start.c", 9).with_module(Module::new("/usr/lib/libfoo.so.1"));
         let traceback = Traceback::new([oldest, newest]);
         for pattern in ["cache::insert$", "^src/cache.rs$", "libfoo.so", "start.c", "^/usr/lib/"] {
             let list = Suppressions::parse(&format!("leak:{pattern}")).unwrap();

@@ -89,6 +89,8 @@ struct Case {
     json: Value,
     new: Snapshot,
     old: Option<Snapshot>,
+    /// The same two, made by one builder, so that they share their tables.
+    related: Option<(Snapshot, Snapshot)>,
     sources: SourceCache,
 }
 
@@ -99,8 +101,15 @@ impl Case {
             let lines = array(lines).iter().map(|line| text(line).trim_end_matches('\n'));
             sources.insert(filename, lines.map(|line| format!("{line}\n")).collect::<String>());
         }
-        let old = json.get("old").filter(|old| !old.is_null()).map(snapshot);
-        Self { new: snapshot(&json["new"]), old, sources, json }
+        let old = json.get("old").filter(|old| !old.is_null());
+        let related = old.map(|old| {
+            let mut builder = SnapshotBuilder::new(1);
+            let old = fill(&mut builder, old).snapshot();
+            let new = fill(&mut builder, &json["new"]).snapshot();
+            let rule = Attribution::newest_frame();
+            (new.with_attribution(rule.clone()), old.with_attribution(rule))
+        });
+        Self { new: snapshot(&json["new"]), old: old.map(snapshot), related, sources, json }
     }
 
     fn check(&self, name: &str, op: &Value, context: &str) {
@@ -125,6 +134,8 @@ impl Case {
         let is_bare = |s: &Statistic| s.traceback.total_nframe().is_none();
         assert!(statistics.iter().all(is_bare), "{context}");
         check_texts(&statistics, Statistic::python_repr, expected, context);
+        let top = self.new.top(key_type, statistics.len() / 2);
+        assert_eq!(top, statistics[..top.len()], "{context}, the first half");
     }
 
     fn check_compare_to(&self, op: &Value, context: &str) {
@@ -136,6 +147,10 @@ impl Case {
         let expected = &op["expect"]["ok"];
         check_equal(&rows.collect(), &expected["rows"], context);
         check_texts(&diffs, StatisticDiff::python_repr, expected, context);
+        let (new, old) = self.related.as_ref().unwrap();
+        assert_eq!(new.compare_to(old, key_type), diffs, "{context}, of one builder");
+        let top = new.top_diff(old, key_type, diffs.len() / 2);
+        assert_eq!(top, diffs[..top.len()], "{context}, the first half");
         let mut text = String::new();
         report::write_top(&mut text, &diffs, 2, &self.sources).unwrap();
         check_equal(&text.into(), &joined(&expected["report"]).into(), context);
@@ -223,6 +238,10 @@ fn check_texts<T: ToString>(
 
 fn snapshot(json: &Value) -> Snapshot {
     let mut builder = SnapshotBuilder::new(u64_of(&json["limit"]).try_into().unwrap());
+    fill(&mut builder, json).snapshot().with_attribution(Attribution::newest_frame())
+}
+
+fn fill<'a>(builder: &'a mut SnapshotBuilder, json: &Value) -> &'a mut SnapshotBuilder {
     let mut stacks = Vec::new();
     for row in array(&json["tracebacks"]) {
         let ids: Vec<_> = array(&row[0]).iter().map(|place| builder.frame(frame(place))).collect();
@@ -232,7 +251,7 @@ fn snapshot(json: &Value) -> Snapshot {
         let domain = u64_of(&trace[0]).try_into().unwrap();
         builder.trace(domain, u64_of(&trace[1]), stacks[u64_of(&trace[2]) as usize]);
     }
-    builder.finish().with_attribution(Attribution::newest_frame())
+    builder
 }
 
 fn filter(json: &Value) -> AnyFilter {

@@ -190,10 +190,14 @@ fn rates() {
             print!("{:26}", kind.0);
             for n in [3, 4, 5, 7, 10, 20, 60] {
                 let shares = rates::shares(kind, n);
-                print!(" {n:3}: {:5.1} {:5.1} |", 100.0 * shares.get(&Verdict::Leak).unwrap_or(&0.0), 100.0 * shares.get(&Verdict::Growth).unwrap_or(&0.0));
+                print!(
+                    " {n:3}: {:5.1} {:5.1} |",
+                    100.0 * shares.get(&Verdict::Leak).unwrap_or(&0.0),
+                    100.0 * shares.get(&Verdict::Growth).unwrap_or(&0.0)
+                );
             }
             println!();
-            println!("     {:?}", rates::shares(kind,10));
+            println!("     {:?}", rates::shares(kind, 10));
         }
     }
 }
