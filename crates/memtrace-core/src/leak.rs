@@ -4,71 +4,20 @@
 //! buffer that doubled once and a leak all look alike between two of them. A [`LeakSearch`] follows
 //! each group of traces through all snapshots and says which of these it is.
 //!
-//! # The rule
-//!
-//! For each group, over its sizes in all snapshots, oldest first (a group that a snapshot lacks has
-//! size 0 there):
-//!
-//! - `slope`: the median of the slopes between all pairs of snapshots; `early` and `late`: the same
-//!   over the first and the last half of the steps between snapshots (of an odd number the middle
-//!   one is in both halves; of three steps in none);
-//! - `growth`: what the slope makes for from the first snapshot to the last;
-//! - `p`: the chance that a group which only fluctuates, in whatever way but independently from
-//!   snapshot to snapshot, would rise as steadily as this one (Mann and Kendall's test, one sided);
-//! - `rise` and `fall`: the most it gained, and lost, from any snapshot to any later one.
-//!
-//! The first line that holds is the verdict:
-//!
-//! | verdict | rule |
-//! | --- | --- |
-//! | [Leak](Verdict::Leak) | all of: `growth` > 0, and not less than the minimal growth; p ≤ 0.05, or it grew in every step; `fall` ≤ `growth` / 3; `late` ≥ `slope` / 2; `early` ≥ `slope` / 2, or p ≤ 0.05 and it grew in every step |
-//! | [Steady](Verdict::Steady) | largest less smallest size is below a tenth of the largest, or below the minimal growth |
-//! | [Shrinking](Verdict::Shrinking) | `rise` ≤ `fall` / 2 |
-//! | [Fluctuating](Verdict::Fluctuating) | `fall` > `rise` / 2 |
-//! | [Jump](Verdict::Jump) | one step, not the last, makes nine tenths of `rise` |
-//! | [Plateau](Verdict::Plateau) | `late` is 0, or < `slope` / 2 |
-//! | [Growth](Verdict::Growth) | whatever else |
-//!
-//! So a leak is what grows more steadily than chance explains, gives back no more than a third of
-//! that, and did so early and does so still. Each of these turns away something else: chance what
-//! fluctuates; giving back the sawtooth and the random walk; the halves what fills up and what
-//! jumps. The median keeps a warm-up out of the slope.
-//!
-//! # How sure
-//!
-//! Shares of the series called a leak, in 100, for a thousand random series of each kind; the test
-//! `leaks_are_found_and_caches_are_not` makes them and prints all of them:
-//!
-//! | series | 3 snapshots | 5 | 10 | 20 |
-//! | --- | --- | --- | --- | --- |
-//! RATES
-//!
-//! Three snapshots that only grow are called a leak, although what merely fluctuates grows in both
-//! steps in one case of six; [`LeakVerdict::p_value`] is 0.17 then. Take five or more. Take the first
-//! after the program has warmed up, and let more time lie between two than a request, a batch, or
-//! whatever the program does over and over.
-//!
-//! No rule tells a leak from a cache that still fills at an even rate, or from a service with ever
-//! more users, except by waiting. And one leak is often missed: that of a single buffer which
-//! doubles when it is full, for it grows in few and ever rarer jumps.
+//! [`Verdict`] has the rule, and tells how often it is right.
 
 use std::borrow::Borrow;
-use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::size_text::format_size_rate;
 use crate::statistic::signed_diff;
 use crate::trend::{NullDistribution, Trend};
 use crate::{
-    Attribution, KeyType, Snapshot, Statistic, SuppressionUse, Suppressions, Traceback,
-    format_size, format_size_diff,
+    KeyType, LeakVerdict, SlopeUnit, Snapshot, Statistic, SuppressionUse, Suppressions, Traceback,
+    Verdict,
 };
-
-/// The chance at which steady growth is no longer put down to it.
-const SIGNIFICANCE: f64 = 0.05;
 
 /// A search for groups of traces that leak, through three or more snapshots.
 ///
@@ -138,8 +87,9 @@ impl LeakSearch {
     /// **Cost.** Like [`Snapshot::statistics`] for each snapshot; then, for n snapshots, time
     /// proportional to n² for each group, and to n³ once. Meant for up to some hundred snapshots.
     ///
-    /// **Errors.** If there are fewer than three snapshots, or if times were given which are not
-    /// one for each snapshot, each later than the one before.
+    /// **Errors.** If there are fewer than three snapshots; if they are of different runs of the
+    /// tracer or not in order, as far as they can tell; if times were given which are not one for
+    /// each snapshot, each later than the one before.
     pub fn run<S: Borrow<Snapshot>>(
         &self,
         snapshots: &[S],
@@ -148,22 +98,32 @@ impl LeakSearch {
             return Err(LeakSearchError::TooFewSnapshots { n_snapshots: snapshots.len() });
         };
         let positions = self.positions(snapshots.len())?;
+        check_generations(snapshots)?;
         let attribution = newest.borrow().attribution();
         let mut series: HashMap<Traceback, Series> = HashMap::new();
         let mut suppressed = Vec::new();
         for (i, snapshot) in snapshots.iter().enumerate() {
-            let kept;
-            let mut snapshot = snapshot.borrow();
-            if !self.suppressions.is_empty() {
-                (kept, suppressed) = self.suppressions.filter(snapshot);
-                snapshot = &kept;
-            }
-            for group in groups(snapshot, attribution, self.key_type) {
-                let Statistic { traceback, size, count } = group;
-                let series =
-                    series.entry(traceback).or_insert_with(|| Series::new(snapshots.len()));
+            // An empty list costs next to nothing; clones share everything.
+            let (kept, uses) = self.suppressions.filter(snapshot.borrow());
+            let kept = kept.with_attribution(attribution.clone());
+            for Statistic { traceback, size, count } in kept.statistics(self.key_type) {
+                let new = || Series::new(snapshots.len());
+                let series = series.entry(traceback).or_insert_with(new);
                 series.sizes[i] = size;
                 series.counts[i] = count;
+            }
+            if i + 1 == snapshots.len() {
+                suppressed = uses;
+                let since = kept.since(snapshots[0].borrow());
+                let has_births = since.is_ok();
+                series.values_mut().for_each(|series| series.born = has_births.then_some((0, 0)));
+                for Statistic { traceback, size, count } in
+                    since.iter().flat_map(|since| since.statistics(self.key_type))
+                {
+                    if let Some(series) = series.get_mut(&traceback) {
+                        series.born = Some((size, count));
+                    }
+                }
             }
         }
         let null = NullDistribution::new(snapshots.len());
@@ -195,7 +155,7 @@ impl LeakSearch {
     fn judge(
         &self,
         traceback: Traceback,
-        Series { sizes, counts }: Series,
+        Series { sizes, counts, born }: Series,
         positions: &[f64],
         null: &NullDistribution,
     ) -> LeakVerdict {
@@ -204,7 +164,7 @@ impl LeakSearch {
         let n_pairs = sizes.len() * n_steps / 2;
         let p_value = null.chance(trend.s);
         let duration = positions[n_steps] - positions[0];
-        let verdict = self.verdict(&trend, &sizes, duration, p_value);
+        let verdict = Verdict::of(&trend, &sizes, duration, p_value, self.min_growth);
         LeakVerdict {
             traceback,
             verdict,
@@ -212,6 +172,7 @@ impl LeakSearch {
             count_diff: signed_diff(counts[n_steps], counts[0]),
             sizes,
             counts,
+            born,
             slope: trend.slope,
             slope_unit: self.seconds.as_ref().map_or(SlopeUnit::Snapshot, |_| SlopeUnit::Second),
             n_grown: trend.n_grown,
@@ -221,57 +182,36 @@ impl LeakSearch {
             p_value,
         }
     }
+}
 
-    /// The table of the module's documentation, line by line.
-    fn verdict(&self, trend: &Trend, sizes: &[u64], duration: f64, p_value: f64) -> Verdict {
-        let largest = sizes.iter().copied().max().unwrap_or(0);
-        let range = trend.rise.max(trend.fall);
-        let (step, step_index) = trend.largest_step;
-        let growth = trend.slope * duration;
-        let has_slowed = trend.late_slope < trend.slope / 2.0;
-        let was_slow = trend.early_slope < trend.slope / 2.0;
-        let only_grew = trend.n_grown + 1 == sizes.len();
-        let is_significant = p_value <= SIGNIFICANCE;
-        if growth >= self.min_growth as f64
-            && (is_significant || only_grew)
-            && trend.fall as f64 <= growth / 3.0
-            && !has_slowed
-            && (!was_slow || (is_significant && only_grew))
-        {
-            Verdict::Leak
-        } else if range < largest.div_ceil(10) || range < self.min_growth {
-            Verdict::Steady
-        } else if trend.rise <= trend.fall / 2 {
-            Verdict::Shrinking
-        } else if trend.fall > trend.rise / 2 {
-            Verdict::Fluctuating
-        } else if step >= trend.rise - trend.rise / 10 && step_index + 2 < sizes.len() {
-            Verdict::Jump
-        } else if has_slowed || trend.late_slope == 0.0 {
-            Verdict::Plateau
-        } else {
-            Verdict::Growth
+/// Checks that the snapshots are of one run and in order, as far as they can tell.
+fn check_generations<S: Borrow<Snapshot>>(snapshots: &[S]) -> Result<(), LeakSearchError> {
+    let generations = || snapshots.iter().map(|snapshot| snapshot.borrow().generation());
+    for (index, (before, after)) in generations().zip(generations().skip(1)).enumerate() {
+        let (Some(before), Some(after)) = (before, after) else { continue };
+        let index = index + 1;
+        if before.run != after.run {
+            return Err(LeakSearchError::OtherRun { index });
+        }
+        if before.number >= after.number {
+            return Err(LeakSearchError::NotInOrder { index });
         }
     }
+    Ok(())
 }
 
 /// The figures of one group in each snapshot.
 struct Series {
     sizes: Vec<u64>,
     counts: Vec<u64>,
+    /// Bytes and blocks allocated after the first snapshot and alive in the last; `None` if that
+    /// was not recorded.
+    born: Option<(u64, u64)>,
 }
 
 impl Series {
     fn new(n_snapshots: usize) -> Self {
-        Self { sizes: vec![0; n_snapshots], counts: vec![0; n_snapshots] }
-    }
-}
-
-fn groups(snapshot: &Snapshot, attribution: &Attribution, key_type: KeyType) -> Vec<Statistic> {
-    if snapshot.attribution() == attribution {
-        snapshot.statistics(key_type)
-    } else {
-        snapshot.clone().with_attribution(attribution.clone()).statistics(key_type)
+        Self { sizes: vec![0; n_snapshots], counts: vec![0; n_snapshots], born: None }
     }
 }
 
@@ -294,151 +234,16 @@ impl LeakFindings {
     }
 }
 
-/// What becomes of one group of traces over all snapshots.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct LeakVerdict {
-    /// What the traces of the group have in common.
-    pub traceback: Traceback,
-    /// What the group does.
-    pub verdict: Verdict,
-    /// The sum of its sizes in each snapshot, in bytes, oldest first.
-    pub sizes: Vec<u64>,
-    /// The number of its traces in each snapshot, oldest first.
-    pub counts: Vec<u64>,
-    /// By how many bytes it is larger in the newest snapshot than in the oldest.
-    pub size_diff: i64,
-    /// By how many traces it has more in the newest snapshot than in the oldest.
-    pub count_diff: i64,
-    /// How fast it grows, in bytes for each [unit](LeakVerdict::slope_unit): the median of the
-    /// slopes between all pairs of snapshots. Up to 29 in 100 snapshots may be out of line without
-    /// leading it astray.
-    pub slope: f64,
-    /// What the slope is counted by.
-    pub slope_unit: SlopeUnit,
-    /// The number of steps, from one snapshot to the next, in which it grew.
-    pub n_grown: usize,
-    /// The number of steps in which it shrank.
-    pub n_shrunk: usize,
-    /// The number of steps, which is one less than the number of snapshots.
-    pub n_steps: usize,
-    /// How steadily it grows: pairs of snapshots between which it grew, less those between which it
-    /// shrank, by all pairs. 1 if it never did anything but grow, −1 if it only shrank.
-    pub tau: f64,
-    /// The chance that a group whose sizes are merely random would be as steady as this one, or
-    /// steadier.
-    pub p_value: f64,
-}
-
-impl LeakVerdict {
-    /// Its size in the newest snapshot, in bytes.
-    pub fn size(&self) -> u64 {
-        self.sizes.last().copied().unwrap_or(0)
-    }
-
-    /// The number of its traces in the newest snapshot.
-    pub fn count(&self) -> u64 {
-        self.counts.last().copied().unwrap_or(0)
-    }
-
-    fn result_order(&self, other: &Self) -> Ordering {
-        self.verdict
-            .cmp(&other.verdict)
-            .then_with(|| other.slope.total_cmp(&self.slope))
-            .then_with(|| Reverse(self.size()).cmp(&Reverse(other.size())))
-            .then_with(|| other.traceback.cmp(&self.traceback))
-    }
-}
-
-/// Writes one line: the newest frame, the verdict, and the figures that led to it. A slope by time
-/// is written by the hour.
-impl fmt::Display for LeakVerdict {
+/// Writes a line for each leak, and one for each suppression that was used.
+impl fmt::Display for LeakFindings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.traceback.newest() {
-            Some(frame) => frame.fmt(f)?,
-            None => self.traceback.fmt(f)?,
+        if self.leaks().next().is_none() {
+            writeln!(f, "no leak among {} groups", self.verdicts.len())?;
         }
-        let slope = match self.slope_unit {
-            SlopeUnit::Snapshot => format!("{} a snapshot", format_size_rate(self.slope)),
-            SlopeUnit::Second => format!("{} an hour", format_size_rate(self.slope * 3600.0)),
-        };
-        write!(
-            f,
-            ": {}, {slope}: size={} ({}), count={} ({:+}), grew in {} of {} steps, p={}",
-            self.verdict,
-            format_size(self.size()),
-            format_size_diff(self.size_diff),
-            self.count(),
-            self.count_diff,
-            self.n_grown,
-            self.n_steps,
-            chance_text(self.p_value)
-        )
+        self.leaks().try_for_each(|leak| writeln!(f, "{leak}"))?;
+        let mut used = self.suppressed.iter().filter(|used| used.count > 0);
+        used.try_for_each(|used| writeln!(f, "suppressed: {used}"))
     }
-}
-
-/// Writes a chance with two significant figures.
-fn chance_text(chance: f64) -> String {
-    let n_decimals = if chance > 0.0 { (1.0 - chance.log10().floor()).max(2.0) } else { 2.0 };
-    if chance < 1e-4 {
-        String::from("0.0001 or less")
-    } else {
-        format!("{chance:.0$}", n_decimals as usize)
-    }
-}
-
-/// What a group of traces does over several snapshots; the module's documentation has the rule.
-///
-/// In the order of concern: a leak is the smallest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// It grows, steadily and still.
-    Leak,
-    /// It has grown, but too unevenly, or too lately, to tell: more snapshots will.
-    Growth,
-    /// It grew and has slowed down: a cache that is full, or a program that has warmed up.
-    Plateau,
-    /// It grew once: something was loaded, or a buffer was enlarged.
-    Jump,
-    /// It comes and goes.
-    Fluctuating,
-    /// It stays as large as it is, within a tenth.
-    Steady,
-    /// It gives back more than it gains.
-    Shrinking,
-}
-
-impl Verdict {
-    /// The name in small letters.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Leak => "leak",
-            Self::Growth => "growth",
-            Self::Plateau => "plateau",
-            Self::Jump => "jump",
-            Self::Fluctuating => "fluctuating",
-            Self::Steady => "steady",
-            Self::Shrinking => "shrinking",
-        }
-    }
-}
-
-/// Writes the name in small letters.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What a slope is counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SlopeUnit {
-    /// From one snapshot to the next.
-    Snapshot,
-    /// One second.
-    Second,
 }
 
 /// Why a [`LeakSearch`] cannot be carried out.
@@ -453,6 +258,18 @@ pub enum LeakSearchError {
     TooFewSnapshots {
         /// How many there are.
         n_snapshots: usize,
+    },
+    /// Snapshots are of different runs of the tracer, which forgets all blocks in between.
+    #[error("snapshot {index} is of another run of the tracer than the one before it")]
+    OtherRun {
+        /// The index of the snapshot, from 0.
+        index: usize,
+    },
+    /// A snapshot was taken before the one in front of it, or is the same.
+    #[error("snapshot {index} is not newer than the one before it: give snapshots oldest first")]
+    NotInOrder {
+        /// The index of the snapshot, from 0.
+        index: usize,
     },
     /// The times are not one for each snapshot.
     #[error("{n_times} times were given for {n_snapshots} snapshots: give one for each")]

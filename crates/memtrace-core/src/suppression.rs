@@ -22,6 +22,7 @@
 //!
 //! **I1.** A rule has at least one literal piece; only that of a pattern with a `*` can be empty.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{Frame, Snapshot, Traceback};
+use crate::{Frame, Snapshot, Traceback, format_size};
 
 /// Rules for stacks that are to be left out of a search for leaks.
 ///
@@ -64,6 +65,13 @@ pub struct SuppressionUse {
     pub size: u64,
     /// The number of suppressed traces.
     pub count: u64,
+}
+
+/// Writes `SIZE in COUNT blocks by PATTERN`.
+impl fmt::Display for SuppressionUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} blocks by {}", format_size(self.size), self.count, self.pattern)
+    }
 }
 
 /// Why a list of suppressions cannot be used.
@@ -183,6 +191,9 @@ impl Suppressions {
     /// **Cost.** Matches each rule once against each distinct frame, then takes time proportional
     /// to the stacks and to the traces.
     pub fn filter(&self, snapshot: &Snapshot) -> (Snapshot, Vec<SuppressionUse>) {
+        if self.is_empty() {
+            return (snapshot.clone(), Vec::new());
+        }
         let table = snapshot.table();
         let by_frame: Vec<Option<usize>> =
             (0..table.n_frames() as u32).map(|id| self.first_match([table.frame(id)])).collect();
