@@ -4,6 +4,7 @@
 
 mod bench;
 mod cargo;
+mod golden;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -20,11 +21,13 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Bench(bench::Args),
+    Golden(golden::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().verb {
         Verb::Bench(args) => bench::run(&args),
+        Verb::Golden(args) => golden::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

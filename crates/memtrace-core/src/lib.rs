@@ -13,8 +13,9 @@
 //! 2. The snapshot's [`Attribution`] says which frame of a stack is "the line of your code".
 //! 3. [`Snapshot::filter_traces`] keeps the traces that [`Filter`]s ask for.
 //! 4. [`Snapshot::statistics`] and [`Snapshot::compare_to`] group by [`KeyType`] and sort.
-//! 5. [`report`] prints the first few groups, with source lines from a [`SourceCache`].
-//! 6. [`Snapshot::dump`] and [`Snapshot::load`] keep a snapshot in a file.
+//! 5. [`LeakSearch`] follows the groups through three or more snapshots and says which leak.
+//! 6. [`report`] prints the first few groups, with source lines from a [`SourceCache`].
+//! 7. [`Snapshot::dump`] and [`Snapshot::load`] keep a snapshot in a file.
 //!
 //! ```
 //! use memtrace_core::{Frame, KeyType, SnapshotBuilder, SourceCache, report};
@@ -55,6 +56,8 @@ mod group;
 mod hidden;
 mod joint;
 mod key_type;
+mod leak;
+mod leak_verdict;
 mod missing_source;
 mod module;
 mod naming;
@@ -67,9 +70,11 @@ mod snapshot;
 mod source_cache;
 mod stack_table;
 mod statistic;
+mod suppression;
 mod thread;
 mod trace;
 mod traceback;
+mod trend;
 
 pub use attribution::Attribution;
 pub use builder::{FrameId, SnapshotBuilder, StackId, ThreadId};
@@ -79,6 +84,8 @@ pub use filter::{AnyFilter, DomainFilter, Filter};
 pub use frame::Frame;
 pub use generation::Generation;
 pub use key_type::{KeyType, KeyTypeError, UnknownKeyType};
+pub use leak::{LeakFindings, LeakSearch, LeakSearchError};
+pub use leak_verdict::{LeakVerdict, SlopeUnit, Verdict};
 pub use missing_source::MissingSource;
 pub use module::Module;
 pub use pattern::Pattern;
@@ -87,6 +94,7 @@ pub use size_text::{format_size, format_size_diff};
 pub use snapshot::{SinceError, Snapshot, Traces};
 pub use source_cache::SourceCache;
 pub use statistic::{Statistic, StatisticDiff};
+pub use suppression::{SuppressionError, SuppressionUse, Suppressions};
 pub use thread::Thread;
 pub use trace::Trace;
 pub use traceback::{FrameIter, Traceback};

@@ -26,6 +26,11 @@ pub fn format_size_diff(size_diff: i64) -> String {
     scaled(size_diff as f64, true)
 }
 
+/// Writes a rate, in bytes for each of something, like [`format_size_diff`].
+pub(crate) fn format_size_rate(rate: f64) -> String {
+    scaled(rate, true)
+}
+
 /// Writes the mean size in bytes of `count` blocks. `count` is not zero.
 pub(crate) fn format_average(size: u64, count: u64) -> String {
     scaled(quotient(size, count), false)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::builder::StackId;
-use crate::columns::{NO_BIRTH, TraceColumns};
+use crate::columns::{NO_BIRTH, Sum, TraceColumns};
 use crate::filtering::filtered;
 use crate::group::{Groups, Side};
 use crate::hidden::HiddenFrames;
@@ -224,6 +224,11 @@ impl Snapshot {
         Self { traces: Arc::new(traces), ..self.clone() }
     }
 
+    /// This snapshot without the traces of stacks that are not kept, given by stack id.
+    pub(crate) fn keep_stacks(&self, is_kept: &[bool]) -> Snapshot {
+        self.with_traces(self.traces.filtered(|row| is_kept[row.stack as usize]))
+    }
+
     /// The traces, with whole stacks, whatever the attribution.
     pub fn traces(&self) -> Traces<'_> {
         Traces { snapshot: self, next: 0 }
@@ -319,6 +324,11 @@ impl Snapshot {
 
     pub(crate) fn table(&self) -> &StackTable {
         &self.table
+    }
+
+    /// Bytes and blocks of each stack, by stack id.
+    pub(crate) fn sums_by_stack(&self) -> impl Iterator<Item = Sum> {
+        self.traces.sums(self.table.n_stacks()).iter().copied()
     }
 
     pub(crate) fn trace_columns(&self) -> &TraceColumns {
