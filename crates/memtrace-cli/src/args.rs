@@ -33,6 +33,27 @@ pub(crate) enum Command {
         #[command(flatten)]
         view: View,
     },
+    /// Follows every group through three or more snapshots, and prints those that leak
+    Leaks {
+        /// The snapshots, oldest first, with work of the same kind between any two
+        #[arg(required = true, num_args = 1.., value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// How many groups to show
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        top: usize,
+        /// What to group by
+        #[arg(long, value_name = "KEY", value_parser = key_type_parser(), default_value = "lineno")]
+        group_by: KeyType,
+        /// A file of lines `leak:PATTERN` in LeakSanitizer's form: stacks to leave out
+        #[arg(long, value_name = "FILE")]
+        suppressions: Option<PathBuf>,
+        /// Call nothing a leak that has grown by less, over all snapshots
+        #[arg(long, value_name = "BYTES", default_value_t = 1)]
+        min_growth: u64,
+        /// Print the verdict on every group, also on those that do not leak
+        #[arg(long)]
+        all: bool,
+    },
     /// Writes the stacks in the form that flame graph programs read
     Folded {
         /// The snapshot

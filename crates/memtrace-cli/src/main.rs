@@ -4,6 +4,7 @@
 //! memtrace report after.memtrace --top 5
 //! memtrace diff before.memtrace after.memtrace --group-by filename --exclude '*/tokio-*'
 //! memtrace folded after.memtrace -o after.folded
+//! memtrace leaks 10.00.memtrace 10.05.memtrace 10.10.memtrace 10.15.memtrace
 //! memtrace name raw.memtrace --dir target/release -o named.memtrace
 //! ```
 //!

@@ -6,7 +6,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use memtrace_core::{FileError, Filter, Snapshot, SourceCache, report};
+use memtrace_core::{
+    FileError, Filter, LeakFindings, LeakSearch, LeakSearchError, Snapshot, SourceCache,
+    SuppressionError, Suppressions, report,
+};
 use memtrace_export::{folded, json};
 
 use crate::args::{Command, View};
@@ -18,13 +21,18 @@ pub(crate) enum RunError {
     Load { path: PathBuf, source: FileError },
     Write { path: PathBuf, source: io::Error },
     Save { path: PathBuf, source: FileError },
+    ReadSuppressions { path: PathBuf, source: SuppressionError },
+    SearchLeaks { source: LeakSearchError },
     Print { source: io::Error },
 }
 
 impl RunError {
     pub(crate) fn is_broken_pipe(&self) -> bool {
         match self {
-            Self::Load { .. } | Self::Save { .. } => false,
+            Self::Load { .. }
+            | Self::Save { .. }
+            | Self::ReadSuppressions { .. }
+            | Self::SearchLeaks { .. } => false,
             Self::Write { source, .. } | Self::Print { source } => {
                 source.kind() == io::ErrorKind::BrokenPipe
             }
@@ -40,6 +48,10 @@ impl fmt::Display for RunError {
                 write!(f, "cannot write {}", path.display())
             }
             Self::Print { .. } => f.write_str("cannot write to standard output"),
+            Self::ReadSuppressions { path, .. } => {
+                write!(f, "cannot use the suppressions of {}", path.display())
+            }
+            Self::SearchLeaks { .. } => f.write_str("cannot search for leaks"),
         }
     }
 }
@@ -52,6 +64,8 @@ impl Error for RunError {
             | Self::Save { source: FileError::Save { source, .. }, .. } => Some(source),
             Self::Load { source, .. } | Self::Save { source, .. } => Some(source),
             Self::Write { source, .. } | Self::Print { source } => Some(source),
+            Self::ReadSuppressions { source, .. } => Some(source),
+            Self::SearchLeaks { source } => Some(source),
         }
     }
 }
@@ -68,6 +82,19 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
             let snapshot = filtered(load(&new)?, &view);
             tell_missing_source(&snapshot, &new);
             print(|out| write_diff(out, &snapshot, &old_snapshot, &view))
+        }
+        Command::Leaks { files, top, group_by, suppressions, min_growth, all } => {
+            let mut search = LeakSearch::new(group_by).min_growth(min_growth);
+            if let Some(path) = suppressions {
+                search = search.suppress(read_suppressions(&path)?);
+            }
+            let snapshots = files.iter().map(|file| load(file)).collect::<Result<Vec<_>, _>>()?;
+            let findings =
+                search.run(&snapshots).map_err(|source| RunError::SearchLeaks { source })?;
+            if let (Some(snapshot), Some(file)) = (snapshots.last(), files.last()) {
+                tell_missing_source(snapshot, file);
+            }
+            print(|out| write_leaks(out, &findings, top, all))
         }
         Command::Folded { file, metric, output } => {
             let snapshot = load(&file)?;
@@ -91,6 +118,11 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
 
 fn load(path: &Path) -> Result<Snapshot, RunError> {
     Snapshot::load(path).map_err(|source| RunError::Load { path: path.to_owned(), source })
+}
+
+fn read_suppressions(path: &Path) -> Result<Suppressions, RunError> {
+    Suppressions::load(path)
+        .map_err(|source| RunError::ReadSuppressions { path: path.to_owned(), source })
 }
 
 fn filtered(snapshot: Snapshot, view: &View) -> Snapshot {
@@ -120,6 +152,30 @@ fn print(
 ) -> Result<(), RunError> {
     let mut out = BufWriter::new(io::stdout().lock());
     write(&mut out).and_then(|()| out.flush()).map_err(|source| RunError::Print { source })
+}
+
+fn write_leaks(
+    out: &mut impl Write,
+    findings: &LeakFindings,
+    top: usize,
+    all: bool,
+) -> io::Result<()> {
+    let n_leaks = findings.leaks().count();
+    if n_leaks == 0 {
+        writeln!(out, "no leak among {} groups", findings.verdicts.len())?;
+    }
+    let n_shown = if all { top } else { n_leaks.min(top) };
+    for verdict in findings.verdicts.iter().take(n_shown) {
+        writeln!(out, "{verdict}")?;
+        for line in verdict.traceback.format(None, false, &SourceCache::new()) {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out)?;
+    }
+    for used in findings.suppressed.iter().filter(|used| used.count > 0) {
+        writeln!(out, "suppressed: {used}")?;
+    }
+    Ok(())
 }
 
 fn write_report(out: &mut impl Write, snapshot: &Snapshot, view: &View) -> io::Result<()> {

@@ -142,6 +142,39 @@ fn folded_stacks_go_to_standard_output_or_a_file() {
 }
 
 #[test]
+fn a_leak_is_found_in_many_snapshots_and_can_be_suppressed() {
+    let files = Files::new();
+    let paths: Vec<String> = (1..=6).map(|i| files.name(&format!("at-{i}"))).collect();
+    for (n_entries, path) in (1..).zip(&paths) {
+        files.snapshot(&vec![1024; n_entries]).dump(path).unwrap();
+    }
+    let leaks = |options: &[&str]| {
+        let files = paths.iter().map(String::as_str);
+        stdout(
+            &["leaks"].into_iter().chain(files).chain(options.iter().copied()).collect::<Vec<_>>(),
+        )
+    };
+    let text = leaks(&[]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("src/cache.rs:2: leak, +1024 B a snapshot"), "{text}");
+    assert_eq!(lines[1], "  File \"src/cache.rs\", line 2");
+    assert!(!text.contains("buffer.rs"), "{text}");
+    assert!(leaks(&["--all"]).contains("buffer.rs"));
+    assert!(leaks(&["--group-by", "function"]).starts_with("<app::cache::insert>:0: leak"));
+    assert!(leaks(&["--min-growth=1000000"]).starts_with("no leak among 2 groups"));
+
+    let rules = files.name("suppressions");
+    fs::write(&rules, "# by design\nleak:^app::cache::*\n").unwrap();
+    let text = leaks(&["--suppressions", &rules]);
+    assert_eq!(text, "no leak among 1 groups\nsuppressed: 6144 B in 6 blocks by ^app::cache::*\n");
+    fs::write(&rules, "leak:a\nrace:b\n").unwrap();
+    let [first, .., last] = &paths[..] else { unreachable!() };
+    let text = failure(&["leaks", first, last, last, "--suppressions", &rules]);
+    assert!(text.contains(&rules) && text.contains("line 2"), "{text}");
+    assert!(failure(&["leaks", first, last]).contains("three or more"));
+}
+
+#[test]
 fn what_fails_is_named_on_standard_error_with_exit_code_2() {
     let files = Files::new();
     let (old, new, gone) = (files.name("old"), files.name("new"), files.name("gone"));

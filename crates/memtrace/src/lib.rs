@@ -100,8 +100,9 @@ pub use memtrace_alloc::{
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
-    KeyTypeError, MissingSource, Module, SinceError, Snapshot, SourceCache, Statistic,
-    StatisticDiff, Thread, Trace, Traceback, UnknownKeyType, report,
+    KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, MissingSource, Module,
+    SinceError, SlopeUnit, Snapshot, SourceCache, Statistic, StatisticDiff, SuppressionError,
+    SuppressionUse, Suppressions, Thread, Trace, Traceback, UnknownKeyType, Verdict, report,
 };
 /// The pooled heap: blocks in pools in arenas, usable as the wrapped allocator or alone.
 pub use memtrace_heap as heap;
