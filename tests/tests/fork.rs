@@ -41,7 +41,7 @@ fn a_forked_child_goes_on_tracing() {
                 // Threads that the child does not have were in the middle of something: still, its
                 // own totals are those of its own table.
                 let mut n_bytes = 0;
-                memtrace_alloc::for_each_trace(&mut |_, trace| n_bytes += trace.size);
+                memtrace_alloc::for_each_block(|block| n_bytes += block.size);
                 let agrees = n_bytes == memtrace::traced_memory().current;
                 let kept: Vec<String> = (0..1000).map(|i| format!("{i}")).collect();
                 let is_right = agrees

@@ -405,7 +405,7 @@ fn starting_stopping_and_clearing_while_four_threads_allocate() {
 fn table_empties() -> bool {
     (0..100).any(|_| {
         let mut n_traces = 0;
-        memtrace_alloc::for_each_trace(&mut |_, _| n_traces += 1);
+        memtrace_alloc::for_each_block(|_| n_traces += 1);
         if n_traces != 0 {
             thread::sleep(std::time::Duration::from_millis(10));
         }

@@ -4,7 +4,8 @@
 //!
 //! - **I1** `STATE` is [`OFF`] whenever the program does not trace, and then the live table, the
 //!   tracked memory and the totals are empty as soon as no thread is inside the hook.
-//! - **I2** `STATE` changes to and from [`ON`] only under [`CONTROL`].
+//! - **I2** `STATE` changes to and from [`ON`] and [`ON_AT_LENGTH`], and what is recorded then, only
+//!   under [`CONTROL`].
 //!
 //! # How `stop` leaves nothing behind
 //!
@@ -16,7 +17,8 @@
 use crate::environment;
 use crate::fork;
 use crate::lock::LeafLock;
-use crate::recorder::RECORDER;
+use crate::options::Options;
+use crate::recorder::{N_FRAMES_ON_STACK, RECORDER};
 use crate::thread;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst};
@@ -27,11 +29,17 @@ const UNSET: u8 = 0;
 const OFF: u8 = 1;
 /// Not tracing yet: one thread is finding out whether the hook is installed.
 const STARTING: u8 = 2;
-/// Tracing.
+/// Tracing, with no more than sizes and shallow stacks: what the short way through the recorder does.
 const ON: u8 = 3;
+/// Tracing with details or with deep stacks.
+const ON_AT_LENGTH: u8 = 4;
 
 static STATE: AtomicU8 = AtomicU8::new(UNSET);
 static LIMIT: AtomicU16 = AtomicU16::new(1);
+/// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`].
+static SWITCHES: AtomicU8 = AtomicU8::new(0);
+const THREADS: u8 = 1;
+const GENERATIONS: u8 = 2;
 
 /// Starting, stopping and clearing take turns.
 ///
@@ -103,8 +111,56 @@ pub(crate) fn is_hook_needed() -> bool {
 }
 
 /// Whether tracing is on.
+#[inline(always)]
 pub(crate) fn is_on() -> bool {
-    STATE.load(SeqCst) == ON
+    STATE.load(SeqCst) >= ON
+}
+
+/// What the recorder does with an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing.
+    Off,
+    /// Records size and stack, of at most [`N_FRAMES_ON_STACK`] frames.
+    Short,
+    /// Records what [`records`] says.
+    AtLength,
+}
+
+/// Returns what to do with an allocation, starting to trace if the environment asks for it.
+#[inline(always)]
+pub(crate) fn mode() -> Mode {
+    match STATE.load(SeqCst) {
+        ON => Mode::Short,
+        ON_AT_LENGTH => Mode::AtLength,
+        UNSET => read_environment(),
+        _ => Mode::Off,
+    }
+}
+
+/// What is recorded of a block beside its size and its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub(crate) threads: bool,
+    pub(crate) generations: bool,
+}
+
+impl Records {
+    /// Whether anything is.
+    pub(crate) const fn any(self) -> bool {
+        self.threads || self.generations
+    }
+
+    const fn to_switches(self) -> u8 {
+        (if self.threads { THREADS } else { 0 }) | (if self.generations { GENERATIONS } else { 0 })
+    }
+}
+
+/// Returns what is recorded now, or was when tracing was last on.
+pub(crate) fn records() -> Records {
+    // Relaxed: stored before the state that calls for it, and both are looked at in that order.
+    let switches = SWITCHES.load(Relaxed);
+    Records { threads: switches & THREADS != 0, generations: switches & GENERATIONS != 0 }
 }
 
 /// Starts tracing if the environment asks for it, the first time this is called.
@@ -112,26 +168,25 @@ pub(crate) fn is_on() -> bool {
 /// Returns whether tracing is on.
 #[inline]
 pub(crate) fn is_on_or_asked_for() -> bool {
-    match STATE.load(SeqCst) {
-        ON => true,
-        UNSET => read_environment(),
-        _ => false,
-    }
+    mode() != Mode::Off
 }
 
 #[cold]
 #[inline(never)]
-fn read_environment() -> bool {
-    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_err() {
-        return is_on();
+fn read_environment() -> Mode {
+    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
+        fork::register();
+        if let Some(n_frames) = environment::frames_wanted()
+            && let Err(error) = start(n_frames)
+        {
+            environment::report_failed_start(error.message());
+        }
     }
-    fork::register();
-    if let Some(n_frames) = environment::frames_wanted()
-        && let Err(error) = start(n_frames)
-    {
-        environment::report_failed_start(error.message());
+    match STATE.load(SeqCst) {
+        ON => Mode::Short,
+        ON_AT_LENGTH => Mode::AtLength,
+        _ => Mode::Off,
     }
-    is_on()
 }
 
 /// Starts to trace all allocations, with at most `n_frames` frames for each.
@@ -143,8 +198,17 @@ fn read_environment() -> bool {
 ///
 /// **Cost**: 0.3 ms the first time, less after that.
 pub fn start(n_frames: u16) -> Result<Started, StartError> {
-    if n_frames == 0 {
-        return Err(StartError::FramesOutOfRange { n_frames });
+    start_with(Options::new().frames(n_frames))
+}
+
+/// Starts to trace all allocations as `options` say.
+///
+/// If tracing is on already it goes on as it is, with its own options.
+///
+/// **Errors**, **Cost**: as [`start`].
+pub fn start_with(options: Options) -> Result<Started, StartError> {
+    if options.n_frames == 0 {
+        return Err(StartError::FramesOutOfRange { n_frames: options.n_frames });
     }
     is_on_or_asked_for();
     // The guard keeps what happens here, first of all under the lock, out of the recorder's sight.
@@ -153,7 +217,7 @@ pub fn start(n_frames: u16) -> Result<Started, StartError> {
         // of ours may be held.
         memtrace_unwind::prepare();
         let _held = CONTROL.lock();
-        if STATE.load(Relaxed) == ON {
+        if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
         }
         if !RECORDER.prepare() {
@@ -164,9 +228,13 @@ pub fn start(n_frames: u16) -> Result<Started, StartError> {
             STATE.store(OFF, SeqCst);
             return Err(StartError::NotInstalled);
         }
-        LIMIT.store(n_frames, Relaxed);
+        LIMIT.store(options.n_frames, Relaxed);
+        let records = Records { threads: options.threads, generations: options.generations };
+        SWITCHES.store(records.to_switches(), Relaxed);
+        RECORDER.generations.begin_run();
         RECORDER.totals.reset_peak();
-        STATE.store(ON, SeqCst);
+        let is_short = usize::from(options.n_frames) <= N_FRAMES_ON_STACK && !records.any();
+        STATE.store(if is_short { ON } else { ON_AT_LENGTH }, SeqCst);
         Ok(Started::Now)
     })
 }
@@ -178,7 +246,7 @@ pub fn stop() {
     is_on_or_asked_for();
     thread::untraced(|| {
         let _held = CONTROL.lock();
-        if STATE.load(Relaxed) == ON {
+        if is_on() {
             STATE.store(OFF, SeqCst);
             RECORDER.forget_all();
         }
@@ -192,7 +260,7 @@ pub fn stop() {
 pub fn clear_traces() {
     thread::untraced(|| {
         let _held = CONTROL.lock();
-        if STATE.load(Relaxed) == ON {
+        if is_on() {
             RECORDER.forget_all();
             RECORDER.totals.reset_peak();
         }

@@ -31,6 +31,7 @@ pub(crate) fn register() {
 }
 
 extern "C" fn before() {
+    RECORDER.generations.before_fork();
     // A signal handler that forks may have interrupted the holder of a lock, this very thread: then
     // waiting for it would never end.
     if thread::holds_lock() {
@@ -49,6 +50,8 @@ extern "C" fn after_in_child() {
     if HOLDS_LOCKS.try_with(Cell::get).unwrap_or(false) {
         RECORDER.recount();
     }
+    RECORDER.generations.after_fork_in_child();
+    RECORDER.renew_thread();
     after_in_parent();
 }
 

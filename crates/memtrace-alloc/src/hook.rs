@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
 use crate::control::is_hook_needed;
-use crate::live::GRANULE;
+use crate::flat_shadow::GRANULE;
 use crate::platform::System;
 use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};

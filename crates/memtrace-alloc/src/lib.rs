@@ -50,29 +50,37 @@
 
 mod control;
 mod environment;
+mod flat_shadow;
 mod fork;
+mod generation;
 mod hook;
 mod hook_frames;
 mod live;
 mod lock;
 mod mapped;
+mod options;
 mod platform;
 mod recorder;
 mod scratch;
+mod segments;
 mod site;
 mod thread;
+mod thread_table;
 mod totals;
 mod tracked;
 
-pub use control::{StartError, Started, clear_traces, reset_peak, start, stop};
+pub use control::{StartError, Started, clear_traces, reset_peak, start, start_with, stop};
 pub use hook::Alloc;
-pub use live::LiveTrace;
+pub use live::LiveBlock;
 pub use mapped::resident_bytes;
+pub use options::Options;
 pub use recorder::{
-    Losses, TracerMemory, for_each_trace, is_tracing, losses, n_traces, site_frames, trace_at,
-    traceback_limit, traced_memory, tracer_memory,
+    Losses, TracerMemory, advance_generation, for_each_block, generation, is_tracing, losses,
+    n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
+    traced_memory, tracer_memory,
 };
 pub use site::{Site, SiteId};
 pub use thread::untraced;
+pub use thread_table::ThreadInfo;
 pub use totals::TracedMemory;
 pub use tracked::{TrackError, TrackedTrace, copy_tracked, track, untrack};

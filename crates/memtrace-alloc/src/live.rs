@@ -1,53 +1,66 @@
-//! The live table: block address → size and site.
+//! What the recorder needs of a table of live blocks: block address → size and site.
 //!
-//! [`LiveTable`] is what the recorder needs of it. [`FlatShadow`] is the simplest table that is
-//! exact: one word for every 16 bytes of address space that blocks have been seen in, mapped in
-//! chunks, so that finding a word is arithmetic and using it is one atomic operation.
+//! The structure itself stands behind [`LiveTable`], so that another can take its place without the
+//! recorder noticing. Today there is one, [`crate::flat_shadow`].
 //!
-//! # Invariants
-//!
-//! - **I1** Blocks start at multiples of 16, so that no two share a word; the hook sees to it.
-//! - **I2** A word is zero, or a *head*: kind, site and the lower half of the size; or a *tail*: the
-//!   upper half of the size of the block that starts 16 bytes earlier, which is larger than 4 GiB
-//!   and so owns that word's addresses, too.
-//! - **I3** Every non-zero word lies on a page of words that is marked as used.
-//! - **I4** Chunks are linked into a list and never removed.
-//!
-//! # Orderings
-//!
-//! | variable | writer | reader | publishes |
-//! | --- | --- | --- | --- |
-//! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
-//! | chunk list | `map_chunk` (SeqCst, before the directory) | `for_each`, `clear` (SeqCst) | the chunk's header |
-//! | page mark | `insert` (SeqCst, before the word) | `insert` (Acquire), `for_each`, `clear` (SeqCst) | itself |
-//! | word | `insert`, `take`, … (SeqCst) | `for_each`, `clear` (SeqCst) | itself |
-//!
-//! All that leads a sweep to a word is `SeqCst`, because `insert` is half of a handshake with
-//! `control::stop`: one stores a word and then looks at the state, the other stores the state and
-//! then looks at list, marks and words; one of them sees the other's store. A mark that another
-//! thread set is read with `Acquire`, which puts that thread's store before the word as well.
-//!
-//! # Cost
-//!
-//! Insertion and removal: three loads and one atomic exchange. 8 bytes for every 16 bytes of heap, on
-//! pages where blocks lie; a scan reads those pages once.
-#![expect(unsafe_code, reason = "words in mapped memory, found by address")]
+//! What is known of a block is its *trace*, size and site, which every table holds; and its *detail*,
+//! the thread and the generation in which it was born, which a table need hold only while details are
+//! switched on, and which costs nothing otherwise: neither memory nor work.
 
-use crate::mapped::{self, Part};
 use crate::site::SiteId;
-use core::ptr;
-use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-    Ordering::SeqCst,
-};
 
-/// A live block as the table holds it.
+/// A live block's trace as the table holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveTrace {
+pub(crate) struct LiveTrace {
+    /// Requested bytes.
+    pub(crate) size: u64,
+    /// The stack of the call that allocated or last resized the block.
+    pub(crate) site: SiteId,
+}
+
+/// Who allocated or last resized a block, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Detail {
+    /// The thread's number; 0 if unknown.
+    pub(crate) thread: u32,
+    /// The generation; 0 if unknown.
+    pub(crate) birth: u32,
+}
+
+impl Detail {
+    pub(crate) const UNKNOWN: Self = Self { thread: 0, birth: 0 };
+
+    pub(crate) const fn to_word(self) -> u64 {
+        (self.thread as u64) << 32 | self.birth as u64
+    }
+
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self { thread: (word >> 32) as u32, birth: word as u32 }
+    }
+}
+
+/// A traced block of the global allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveBlock {
+    /// Where the block starts.
+    pub block_addr: u64,
     /// Requested bytes.
     pub size: u64,
     /// The stack of the call that allocated or last resized the block.
     pub site: SiteId,
+    /// The number of the thread that made this call; 0 if threads are not recorded.
+    pub thread: u32,
+    /// The generation in which it was made; 0 if generations are not recorded.
+    pub birth: u32,
+}
+
+impl LiveBlock {
+    #[inline(always)]
+    pub(crate) const fn new(block_addr: u64, trace: LiveTrace, detail: Detail) -> Self {
+        let LiveTrace { size, site } = trace;
+        Self { block_addr, size, site, thread: detail.thread, birth: detail.birth }
+    }
 }
 
 /// There is no memory, or no place at all, for the record of a block at this address.
@@ -59,6 +72,16 @@ pub(crate) trait LiveTable {
     /// Records a block and returns what was recorded at its address before, normally nothing.
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom>;
 
+    /// Stores the detail of the block that the caller is about to insert at an address, or has taken
+    /// out there.
+    ///
+    /// Whoever finds the trace that is inserted next finds this detail or a later one. A block that is
+    /// inserted without a detail has that of the last one at its address.
+    fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom>;
+
+    /// Returns the detail last stored at an address.
+    fn detail(&self, block_addr: u64) -> Detail;
+
     /// Forgets a block and returns what was recorded.
     fn take(&self, block_addr: u64) -> Option<LiveTrace>;
 
@@ -68,427 +91,11 @@ pub(crate) trait LiveTable {
     /// Returns what is recorded of a block.
     fn get(&self, block_addr: u64) -> Option<LiveTrace>;
 
-    /// Visits every trace. A block that is live throughout is visited exactly once, one that is not
-    /// recorded at any time meanwhile is not visited; of others, either may happen.
-    fn for_each(&self, visit: &mut dyn FnMut(u64, LiveTrace));
+    /// Visits every trace, with its detail if `HAS_DETAILS`. A block that is live throughout is
+    /// visited exactly once, one that is not recorded at any time meanwhile is not visited; of others,
+    /// either may happen.
+    fn for_each<const HAS_DETAILS: bool>(&self, visit: impl FnMut(u64, LiveTrace, Detail));
 
     /// Forgets every trace that is recorded when the call begins, and tells of each it forgot.
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace));
-}
-
-/// Block addresses are multiples of this many bytes.
-pub(crate) const GRANULE: usize = 1 << GRANULE_BITS;
-const GRANULE_BITS: u32 = 4;
-/// A chunk covers 64 MiB of addresses with 32 MiB of words.
-const CHUNK_BITS: u32 = 26;
-const CHUNK_WORDS: usize = 1 << (CHUNK_BITS - GRANULE_BITS);
-/// User space ends here; 57-bit addresses are given out by the kernel on request only.
-const ADDRESS_BITS: u32 = 47;
-const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
-/// Words for which there is one mark: those of 4 KiB.
-const PAGE_WORDS: usize = 512;
-const N_PAGES: usize = CHUNK_WORDS / PAGE_WORDS;
-
-#[repr(C)]
-struct Chunk {
-    next: *mut Chunk,
-    /// The address that the first word stands for.
-    base_addr: u64,
-    is_page_used: [AtomicU8; N_PAGES],
-    words: [AtomicU64; CHUNK_WORDS],
-}
-
-/// One word for each 16 bytes of address space, in chunks mapped on demand.
-pub(crate) struct FlatShadow {
-    /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
-    directory: AtomicPtr<AtomicPtr<Chunk>>,
-    chunks: AtomicPtr<Chunk>,
-}
-
-impl FlatShadow {
-    pub(crate) const fn new() -> Self {
-        Self { directory: AtomicPtr::new(ptr::null_mut()), chunks: AtomicPtr::new(ptr::null_mut()) }
-    }
-
-    /// Maps the directory; `false` if that fails. Not to be called by two threads at once.
-    pub(crate) fn prepare(&self) -> bool {
-        if self.directory.load(Relaxed).is_null() {
-            let directory = mapped::map::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
-            self.directory.store(directory, Release);
-            return !directory.is_null();
-        }
-        true
-    }
-
-    fn directory_entry(&self, addr: u64) -> Option<&AtomicPtr<Chunk>> {
-        let directory = self.directory.load(Acquire);
-        if directory.is_null() {
-            return None;
-        }
-        // SAFETY: mapped with this length, zeroed: null pointers.
-        let directory = unsafe { core::slice::from_raw_parts(directory, DIRECTORY_LEN) };
-        directory.get((addr >> CHUNK_BITS) as usize)
-    }
-
-    /// Returns the chunk of an address, if it is mapped.
-    #[inline]
-    fn chunk(&self, addr: u64) -> Option<&Chunk> {
-        // SAFETY: null, or a chunk that stays mapped (I4).
-        unsafe { self.directory_entry(addr)?.load(Acquire).as_ref() }
-    }
-
-    #[inline]
-    fn word(&self, addr: u64) -> Option<&AtomicU64> {
-        self.chunk(addr)?.words.get(word_index(addr))
-    }
-
-    /// Returns the word of an address, mapping its chunk and marking its page as used.
-    #[inline]
-    fn word_for_insertion(&self, addr: u64) -> Result<&AtomicU64, NoRoom> {
-        let chunk = match self.chunk(addr) {
-            Some(chunk) => chunk,
-            None => self.map_chunk(addr).ok_or(NoRoom)?,
-        };
-        let index = word_index(addr);
-        let mark = chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?;
-        if mark.load(Acquire) == 0 {
-            mark.store(1, SeqCst);
-        }
-        chunk.words.get(index).ok_or(NoRoom)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn map_chunk(&self, addr: u64) -> Option<&Chunk> {
-        let entry = self.directory_entry(addr)?;
-        let chunk = mapped::map::<Chunk>(1, Part::LiveTable);
-        if chunk.is_null() {
-            return None;
-        }
-        // SAFETY: fresh zeroed memory of this size, which is a valid chunk.
-        unsafe { (*chunk).base_addr = addr >> CHUNK_BITS << CHUNK_BITS };
-        // Linked before it can be used: a sweep finds every chunk that a word may be in.
-        let mut head = self.chunks.load(Relaxed);
-        loop {
-            // SAFETY: no other thread knows this chunk before it is in the list.
-            unsafe { (*chunk).next = head };
-            match self.chunks.compare_exchange_weak(head, chunk, SeqCst, Relaxed) {
-                Ok(_) => break,
-                Err(now) => head = now,
-            }
-        }
-        let chunk = match entry.compare_exchange(ptr::null_mut(), chunk, Release, Acquire) {
-            Ok(_) => chunk,
-            // Another thread was first. Ours stays linked, untouched: address space, not memory.
-            Err(first) => first,
-        };
-        // SAFETY: a chunk that was published stays mapped (I4).
-        unsafe { chunk.as_ref() }
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        let mut next = self.chunks.load(SeqCst);
-        core::iter::from_fn(move || {
-            // SAFETY: null, or a chunk that stays mapped and linked (I4).
-            let chunk = unsafe { next.as_ref() }?;
-            next = chunk.next;
-            Some(chunk)
-        })
-    }
-
-    /// Visits every word that may be a head, with its address.
-    fn for_each_used_word(&self, mut visit: impl FnMut(u64, &AtomicU64)) {
-        for chunk in self.chunks() {
-            let pages = chunk.words.chunks(PAGE_WORDS).zip(&chunk.is_page_used).enumerate();
-            for (page, (words, _)) in pages.filter(|(_, (_, mark))| mark.load(SeqCst) != 0) {
-                for (i, word) in words.iter().enumerate() {
-                    let index = page.wrapping_mul(PAGE_WORDS).wrapping_add(i) as u64;
-                    visit(chunk.base_addr.wrapping_add(index << GRANULE_BITS), word);
-                }
-            }
-        }
-    }
-
-    /// Completes the size of a head from its tail.
-    fn decode(&self, addr: u64, head: u64) -> Option<LiveTrace> {
-        let site = SiteId(head as u32 >> 2);
-        let low = head >> 32;
-        match head & KIND {
-            SMALL => Some(LiveTrace { size: low, site }),
-            LARGE => {
-                let tail = self.word(tail_addr(addr))?.load(SeqCst);
-                // No tail: the block was given back between the two loads.
-                (tail & KIND == TAIL).then_some(LiveTrace { size: tail >> 2 << 32 | low, site })
-            }
-            _ => None,
-        }
-    }
-
-    /// Decodes a head that was just replaced, and clears its tail.
-    fn retire(&self, addr: u64, head: u64) -> Option<LiveTrace> {
-        let trace = self.decode(addr, head);
-        if head & KIND == LARGE
-            && let Some(word) = self.word(tail_addr(addr))
-        {
-            // Unless another block starts there by now.
-            let tail = word.load(SeqCst);
-            if tail & KIND == TAIL {
-                let _ = word.compare_exchange(tail, 0, SeqCst, SeqCst);
-            }
-        }
-        trace
-    }
-
-    /// Checks the invariants by number for the words of some addresses, and returns one that does not
-    /// hold. For quiet tables.
-    #[cfg(test)]
-    fn violated_invariant(&self, addrs: core::ops::Range<u64>) -> Option<&'static str> {
-        for addr in addrs.step_by(GRANULE) {
-            let Some(chunk) = self.chunk(addr) else { continue };
-            let index = word_index(addr);
-            let word = chunk.words[index].load(SeqCst);
-            if word != 0 && chunk.is_page_used[index / PAGE_WORDS].load(Relaxed) == 0 {
-                return Some("I3");
-            }
-            let next = self.word(tail_addr(addr)).map_or(0, |word| word.load(SeqCst));
-            if (word & KIND == LARGE) != (next & KIND == TAIL) {
-                return Some("I2");
-            }
-        }
-        let n_chunks = self.chunks().count();
-        let entries = (0..DIRECTORY_LEN as u64).filter(|i| self.chunk(i << CHUNK_BITS).is_some());
-        // A chunk that lost the race for its place is in the list alone.
-        (entries.count() > n_chunks).then_some("I4")
-    }
-}
-
-const KIND: u64 = 3;
-const SMALL: u64 = 1;
-const LARGE: u64 = 2;
-const TAIL: u64 = 3;
-
-fn head(trace: LiveTrace) -> u64 {
-    let kind = if trace.size > u64::from(u32::MAX) { LARGE } else { SMALL };
-    trace.size << 32 | u64::from(trace.site.0) << 2 | kind
-}
-
-fn tail(trace: LiveTrace) -> Option<u64> {
-    let high = trace.size >> 32;
-    (high != 0).then_some(high << 2 | TAIL)
-}
-
-fn tail_addr(addr: u64) -> u64 {
-    addr.wrapping_add(GRANULE as u64)
-}
-
-#[inline(always)]
-fn word_index(addr: u64) -> usize {
-    (addr >> GRANULE_BITS) as usize & (CHUNK_WORDS - 1)
-}
-
-impl LiveTable for FlatShadow {
-    #[inline]
-    fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
-        if !block_addr.is_multiple_of(GRANULE as u64) {
-            return Err(NoRoom);
-        }
-        let word = self.word_for_insertion(block_addr)?;
-        let Some(tail) = tail(trace) else {
-            return Ok(self.retire(block_addr, word.swap(head(trace), SeqCst)));
-        };
-        // The tail is there before the head that calls for it.
-        let tail_word = self.word_for_insertion(tail_addr(block_addr))?;
-        let replaced = self.retire(block_addr, word.swap(0, SeqCst));
-        tail_word.store(tail, SeqCst);
-        word.swap(head(trace), SeqCst);
-        Ok(replaced)
-    }
-
-    #[inline]
-    fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        if !block_addr.is_multiple_of(GRANULE as u64) {
-            return None;
-        }
-        let chunk = self.chunk(block_addr)?;
-        let index = word_index(block_addr);
-        // Blocks without a trace are common: from before the start, or a tool's own. They leave the
-        // page of their word untouched, and the word unwritten.
-        // Relaxed: the thread that gives a block back has synchronised with the one that got it.
-        if chunk.is_page_used.get(index / PAGE_WORDS)?.load(Relaxed) == 0 {
-            return None;
-        }
-        let word = chunk.words.get(index)?;
-        let kind = word.load(Relaxed) & KIND;
-        if kind == 0 || kind == TAIL {
-            return None;
-        }
-        self.retire(block_addr, word.swap(0, SeqCst))
-    }
-
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        let Some(word) = self.word(block_addr) else { return false };
-        let is_taken = word.compare_exchange(head(trace), 0, SeqCst, SeqCst).is_ok();
-        if is_taken {
-            self.retire(block_addr, head(trace));
-        }
-        is_taken
-    }
-
-    fn get(&self, block_addr: u64) -> Option<LiveTrace> {
-        if !block_addr.is_multiple_of(GRANULE as u64) {
-            return None;
-        }
-        self.decode(block_addr, self.word(block_addr)?.load(SeqCst))
-    }
-
-    fn for_each(&self, visit: &mut dyn FnMut(u64, LiveTrace)) {
-        self.for_each_used_word(|addr, word| {
-            if let Some(trace) = self.decode(addr, word.load(SeqCst)) {
-                visit(addr, trace);
-            }
-        });
-    }
-
-    fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
-        self.for_each_used_word(|addr, word| {
-            let held = word.load(SeqCst);
-            // Unless it is taken out, or replaced, at this moment: then it is not this one any more.
-            if held & KIND != 0
-                && held & KIND != TAIL
-                && word.compare_exchange(held, 0, SeqCst, SeqCst).is_ok()
-                && let Some(trace) = self.retire(addr, held)
-            {
-                forgotten(trace);
-            }
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    extern crate std;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-    use std::{boxed::Box, vec::Vec};
-
-    fn shadow() -> &'static FlatShadow {
-        let shadow: &'static FlatShadow = Box::leak(Box::new(FlatShadow::new()));
-        assert!(shadow.prepare());
-        shadow
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Insert(u64, LiveTrace),
-        Take(u64),
-        TakeIf(u64, LiveTrace),
-        Clear,
-    }
-
-    fn ops() -> impl Strategy<Value = Op> {
-        // Blocks of up to 64 bytes apart, around the seam of two chunks.
-        let addr = (0..40u64).prop_map(|i| (3 << CHUNK_BITS) - 640 + i * 32);
-        let size = prop_oneof![0..100u64, Just(u64::from(u32::MAX)), 1u64 << 32..1u64 << 46];
-        let trace =
-            (size, 0..1u32 << 30).prop_map(|(size, site)| LiveTrace { size, site: SiteId(site) });
-        prop_oneof![
-            6 => (addr.clone(), trace.clone()).prop_map(|(addr, trace)| Op::Insert(addr, trace)),
-            3 => addr.clone().prop_map(Op::Take),
-            1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
-            1 => Just(Op::Clear),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
-        #[test]
-        fn the_shadow_holds_what_a_map_would(ops in prop::collection::vec(ops(), 1..200)) {
-            let shadow = shadow();
-            let mut oracle = BTreeMap::new();
-            for op in ops {
-                match op {
-                    Op::Insert(addr, trace) => {
-                        prop_assert_eq!(shadow.insert(addr, trace), Ok(oracle.insert(addr, trace)));
-                    }
-                    Op::Take(addr) => prop_assert_eq!(shadow.take(addr), oracle.remove(&addr)),
-                    Op::TakeIf(addr, trace) => {
-                        let held = oracle.get(&addr).copied().filter(|held| *held == trace);
-                        prop_assert_eq!(shadow.take_if(addr, trace), held.is_some());
-                        if held.is_some() {
-                            oracle.remove(&addr);
-                        }
-                    }
-                    Op::Clear => {
-                        let mut forgotten = Vec::new();
-                        shadow.clear(&mut |trace| forgotten.push(trace.size));
-                        let mut expected: Vec<_> = oracle.values().map(|trace| trace.size).collect();
-                        forgotten.sort_unstable();
-                        expected.sort_unstable();
-                        prop_assert_eq!(forgotten, expected);
-                        oracle.clear();
-                    }
-                }
-            }
-            let mut seen = BTreeMap::new();
-            shadow.for_each(&mut |addr, trace| assert!(seen.insert(addr, trace).is_none()));
-            prop_assert_eq!(&seen, &oracle);
-            for (addr, trace) in oracle {
-                prop_assert_eq!(shadow.get(addr), Some(trace));
-            }
-            let seam = 3u64 << CHUNK_BITS;
-            prop_assert_eq!(shadow.violated_invariant(seam - 8192..seam + 8192), None);
-        }
-    }
-
-    #[test]
-    fn addresses_that_have_no_word_are_refused_and_nothing_is_found_there() {
-        let shadow = shadow();
-        let trace = LiveTrace { size: 1, site: SiteId(1) };
-        for addr in [8, 0x1001, 1 << ADDRESS_BITS, u64::MAX - 15, u64::MAX] {
-            assert_eq!(shadow.insert(addr, trace), Err(NoRoom), "{addr:#x}");
-            assert_eq!(shadow.take(addr), None);
-            assert_eq!(shadow.get(addr), None);
-            assert!(!shadow.take_if(addr, trace));
-        }
-        assert_eq!(shadow.insert((1 << ADDRESS_BITS) - 16, trace), Ok(None));
-    }
-
-    #[test]
-    fn blocks_that_live_through_scans_are_seen_once_each_while_others_come_and_go() {
-        let shadow = shadow();
-        let trace = |size| LiveTrace { size, site: SiteId(7) };
-        for i in 0..1000u64 {
-            shadow.insert(i * 64, trace(i)).unwrap();
-        }
-        let is_done = core::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for t in 1..4u64 {
-                let is_done = &is_done;
-                scope.spawn(move || {
-                    while !is_done.load(Relaxed) {
-                        for i in 0..1000u64 {
-                            shadow.insert(i * 64 + t * 16, trace(1_000_000)).unwrap();
-                        }
-                        for i in 0..1000u64 {
-                            assert_eq!(shadow.take(i * 64 + t * 16), Some(trace(1_000_000)));
-                        }
-                    }
-                });
-            }
-            for _ in 0..200 {
-                let mut n_seen = [0; 1000];
-                shadow.for_each(&mut |addr, trace| {
-                    if addr.is_multiple_of(64) {
-                        assert_eq!(trace.size, addr / 64);
-                        n_seen[addr as usize / 64] += 1;
-                    } else {
-                        assert_eq!(trace.size, 1_000_000);
-                    }
-                });
-                assert_eq!(n_seen, [1; 1000]);
-            }
-            is_done.store(true, Relaxed);
-        });
-    }
 }

@@ -24,6 +24,7 @@ pub(crate) enum Part {
     Sites,
     LiveTable,
     Tracked,
+    Threads,
     Scratch,
 }
 

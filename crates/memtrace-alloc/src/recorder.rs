@@ -7,17 +7,20 @@
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
 
-use crate::control;
+use crate::control::{self, Mode};
+use crate::flat_shadow::FlatShadow;
+use crate::generation::Generations;
 use crate::hook_frames::{HookFrames, N_HOOK_FRAMES};
-use crate::live::{FlatShadow, LiveTable, LiveTrace};
+use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::platform;
 use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
 use crate::thread::{self, Probe, ThreadState};
+use crate::thread_table::{ThreadInfo, ThreadTable};
 use crate::totals::{Totals, TracedMemory};
-use crate::tracked::{self, Tracked, TrackedTable};
+use crate::tracked::{self, Tracked, TrackedTable, TrackedTrace};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memtrace_unwind::{End, StackBounds};
 
@@ -26,10 +29,13 @@ pub(crate) static RECORDER: Recorder = Recorder {
     live: FlatShadow::new(),
     sites: Sites::new(),
     tracked: LeafLock::new(TrackedTable::new()),
+    threads: ThreadTable::new(),
+    generations: Generations::new(),
     totals: Totals::new(),
     hook_frames: HookFrames::new(),
     n_blocks_without_record: AtomicU64::new(0),
     n_blocks_without_site: AtomicU64::new(0),
+    n_blocks_without_detail: AtomicU64::new(0),
     n_nested: AtomicU64::new(0),
 };
 
@@ -37,15 +43,18 @@ pub(crate) struct Recorder {
     pub(crate) live: FlatShadow,
     pub(crate) sites: Sites,
     pub(crate) tracked: Tracked,
+    threads: ThreadTable,
+    pub(crate) generations: Generations,
     pub(crate) totals: Totals,
     hook_frames: HookFrames,
     n_blocks_without_record: AtomicU64,
     n_blocks_without_site: AtomicU64,
+    n_blocks_without_detail: AtomicU64,
     n_nested: AtomicU64,
 }
 
 /// Stacks up to this many frames are captured on the thread's own stack.
-const N_FRAMES_ON_STACK: usize = 128;
+pub(crate) const N_FRAMES_ON_STACK: usize = 128;
 
 /// What was lost for want of memory or by nesting, since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +65,8 @@ pub struct Losses {
     pub n_blocks_without_record: u64,
     /// Blocks recorded without their stack: no room for a new one.
     pub n_blocks_without_site: u64,
+    /// Blocks recorded without their thread and generation, though these were asked for: no room.
+    pub n_blocks_without_detail: u64,
     /// Allocations made inside the recorder (by a signal handler), not recorded.
     pub n_nested: u64,
 }
@@ -66,10 +77,12 @@ pub struct Losses {
 pub struct TracerMemory {
     /// Distinct stacks and their index.
     pub sites: u64,
-    /// The table of live blocks.
+    /// The table of live blocks, with their details.
     pub live_table: u64,
     /// The table of memory that the program told of.
     pub tracked: u64,
+    /// The table of threads.
+    pub threads: u64,
     /// Unwind rules of the addresses seen so far.
     pub unwind_rules: u64,
     /// Buffers for deep captures.
@@ -86,6 +99,7 @@ impl TracerMemory {
         self.sites
             .saturating_add(self.live_table)
             .saturating_add(self.tracked)
+            .saturating_add(self.threads)
             .saturating_add(self.unwind_rules)
             .saturating_add(self.buffers)
     }
@@ -122,17 +136,33 @@ impl Recorder {
     /// Records a block that the wrapped allocator has handed out.
     #[inline(never)]
     pub(crate) fn allocated(&self, block: *mut u8, size: usize) {
-        if block.is_null() || !control::is_on_or_asked_for() {
-            self.probed();
-            return;
-        }
-        let recorded = thread::guarded(|state| {
-            let trace = LiveTrace { size: size as u64, site: self.site_of_caller(state) };
-            self.record(block.addr() as u64, trace, None);
-        });
+        let (block_addr, size) = (block.addr() as u64, size as u64);
+        let recorded = match control::mode() {
+            _ if block.is_null() => return self.probed(),
+            Mode::Off => return self.probed(),
+            Mode::Short => thread::guarded(|state| {
+                let trace = LiveTrace { size, site: self.site_of_caller(state) };
+                self.record(block_addr, trace, None);
+            }),
+            Mode::AtLength => self.record_at_length(block_addr, size, None),
+        };
         if recorded.is_none() {
             self.count_nested();
         }
+    }
+
+    /// Records a block with its details and a stack that may be deep; `None` inside a guarded section.
+    ///
+    /// A function of its own: the short way needs fewer registers and less stack.
+    #[inline(never)]
+    fn record_at_length(&self, block_addr: u64, size: u64, old: Option<LiveTrace>) -> Option<()> {
+        thread::guarded(|state| {
+            let trace = LiveTrace { size, site: self.deep_site_of_caller(state) };
+            if control::records().any() {
+                self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
+            }
+            self.record(block_addr, trace, old);
+        })
     }
 
     /// Learns from an allocation that was made to find out about the hook itself.
@@ -182,30 +212,45 @@ impl Recorder {
     /// Records a resized block, whose earlier record is `old`.
     #[inline(never)]
     pub(crate) fn resized(&self, block: *mut u8, size: usize, old: Option<LiveTrace>) {
-        let size = size as u64;
-        if !control::is_on_or_asked_for() {
-            if let Some(old) = old {
-                self.totals.remove(old.size);
+        let (block_addr, size) = (block.addr() as u64, size as u64);
+        let recorded = match control::mode() {
+            Mode::Off => {
+                if let Some(old) = old {
+                    self.totals.remove(old.size);
+                }
+                return self.probed();
             }
-            self.probed();
-            return;
-        }
-        let recorded = thread::guarded(|state| {
-            let trace = LiveTrace { size, site: self.site_of_caller(state) };
-            self.record(block.addr() as u64, trace, old);
-        });
+            Mode::Short => thread::guarded(|state| {
+                let trace = LiveTrace { size, site: self.site_of_caller(state) };
+                self.record(block_addr, trace, old);
+            }),
+            Mode::AtLength => self.record_at_length(block_addr, size, old),
+        };
         if recorded.is_none() {
             match old {
-                // The block was known and stays known; its stack is the only one there is.
-                Some(old) => self.record(block.addr() as u64, LiveTrace { size, ..old }, Some(old)),
+                Some(old) => self.resized_unguarded(block_addr, size, old),
                 None => self.count_nested(),
             }
         }
     }
 
+    /// Records a resized block inside a guarded section: it was known and stays known, born anew; its
+    /// stack is the only one there is.
+    #[cold]
+    fn resized_unguarded(&self, block_addr: u64, size: u64, old: LiveTrace) {
+        if control::records().any() {
+            let number = || thread::with_state(ThreadState::number).unwrap_or(0);
+            self.set_detail(block_addr, self.detail_now(number));
+        }
+        self.record(block_addr, LiveTrace { size, ..old }, Some(old));
+    }
+
     /// Gives a block that is recorded a new record; `false` if there is none at this address.
-    pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace) -> bool {
+    pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
         let Some(old) = self.live.take(block_addr) else { return false };
+        if control::records().any() {
+            self.set_detail(block_addr, detail);
+        }
         self.record(block_addr, trace, Some(old));
         true
     }
@@ -215,10 +260,57 @@ impl Recorder {
         self.live.take(block_addr)
     }
 
-    /// Returns the site of the caller of a function of this crate.
+    /// Returns the site of the caller of a function of this crate, and the detail of what it does now.
     #[inline(never)]
-    pub(crate) fn capture_site(&self) -> SiteId {
-        thread::guarded(|state| self.site_of_caller(state)).unwrap_or(SiteId::UNKNOWN)
+    pub(crate) fn capture(&self) -> (SiteId, Detail) {
+        thread::guarded(|state| {
+            (self.deep_site_of_caller(state), self.detail_now(|| self.number_of(state)))
+        })
+        .unwrap_or((SiteId::UNKNOWN, Detail::UNKNOWN))
+    }
+
+    /// Stores the detail of a block that is about to be recorded.
+    #[inline]
+    fn set_detail(&self, block_addr: u64, detail: Detail) {
+        if self.live.set_detail(block_addr, detail).is_err() {
+            self.n_blocks_without_detail.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Returns the detail of what happens now: the generation always, by which details of earlier
+    /// runs are told; the thread if it is wanted.
+    #[inline]
+    fn detail_now(&self, thread: impl FnOnce() -> u32) -> Detail {
+        let thread = if control::records().threads { thread() } else { 0 };
+        Detail { thread, birth: self.generations.current() }
+    }
+
+    /// Returns the number of a thread, giving it one the first time.
+    #[inline]
+    fn number_of(&self, state: &ThreadState) -> u32 {
+        match state.number() {
+            0 => state.set_number(self.threads.register()),
+            number => number,
+        }
+    }
+
+    /// What of a detail is to be told.
+    #[inline]
+    pub(crate) fn told(&self, detail: Detail) -> Detail {
+        let records = control::records();
+        if !self.generations.is_of_run(detail.birth) {
+            // Of a block of an earlier run at the same address.
+            return Detail::UNKNOWN;
+        }
+        let birth = if records.generations { detail.birth } else { 0 };
+        Detail { birth, ..detail }
+    }
+
+    /// Renews, in a forked child, what the system tells about its only thread.
+    pub(crate) fn renew_thread(&self) {
+        if let Some(number @ 1..) = thread::with_state(ThreadState::number) {
+            self.threads.renew(number);
+        }
     }
 
     /// Empties the tables of traces.
@@ -235,7 +327,7 @@ impl Recorder {
             n_blocks = n_blocks.saturating_add(1);
             bytes = bytes.saturating_add(trace.size);
         };
-        self.live.for_each(&mut |_, trace| count(trace));
+        self.live.for_each::<false>(|_, trace, _| count(trace));
         self.tracked.with_acquired(|table| table.for_each(&mut count));
         self.totals.set(n_blocks, bytes);
     }
@@ -266,21 +358,32 @@ impl Recorder {
         }
     }
 
-    /// Captures and interns the stack, without the frames of the hook.
+    /// Captures and interns the stack, of at most [`N_FRAMES_ON_STACK`] frames, without the frames of
+    /// the hook.
     #[inline(always)]
     fn site_of_caller(&self, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());
+        let mut buffer = [0; N_FRAMES_ON_STACK + N_HOOK_FRAMES];
+        let site = self.capture_into(&mut buffer, &state.stack(), limit);
+        site.unwrap_or_else(|| self.count_without_site())
+    }
+
+    /// Captures and interns the stack, however deep, without the frames of the hook.
+    #[inline(always)]
+    fn deep_site_of_caller(&self, state: &ThreadState) -> SiteId {
+        let limit = usize::from(control::limit());
+        if limit <= N_FRAMES_ON_STACK {
+            return self.site_of_caller(state);
+        }
         let stack = state.stack();
-        let site = if limit <= N_FRAMES_ON_STACK {
-            let mut buffer = [0; N_FRAMES_ON_STACK + N_HOOK_FRAMES];
-            self.capture_into(&mut buffer, &stack, limit)
-        } else {
-            scratch::with_buffer(|buffer| self.capture_into(buffer, &stack, limit)).flatten()
-        };
-        site.unwrap_or_else(|| {
-            self.n_blocks_without_site.fetch_add(1, Relaxed);
-            SiteId::UNKNOWN
-        })
+        let site = scratch::with_buffer(|buffer| self.capture_into(buffer, &stack, limit));
+        site.flatten().unwrap_or_else(|| self.count_without_site())
+    }
+
+    #[cold]
+    fn count_without_site(&self) -> SiteId {
+        self.n_blocks_without_site.fetch_add(1, Relaxed);
+        SiteId::UNKNOWN
     }
 
     #[inline(always)]
@@ -340,6 +443,7 @@ pub fn tracer_memory() -> TracerMemory {
         sites: resident_bytes_of(Part::Sites),
         live_table: resident_bytes_of(Part::LiveTable),
         tracked: resident_bytes_of(Part::Tracked),
+        threads: resident_bytes_of(Part::Threads),
         unwind_rules: mapped::resident_bytes(rules, rules_len),
         buffers: resident_bytes_of(Part::Scratch),
         n_sites: RECORDER.sites.n_sites(),
@@ -352,13 +456,19 @@ pub fn losses() -> Losses {
     Losses {
         n_blocks_without_record: RECORDER.n_blocks_without_record.load(Relaxed),
         n_blocks_without_site: RECORDER.n_blocks_without_site.load(Relaxed),
+        n_blocks_without_detail: RECORDER.n_blocks_without_detail.load(Relaxed),
         n_nested: RECORDER.n_nested.load(Relaxed),
     }
 }
 
-/// Returns the trace of the block or the tracked memory (domain 0) that starts at an address.
-pub fn trace_at(addr: u64) -> Option<LiveTrace> {
-    RECORDER.live.get(addr).or_else(|| RECORDER.tracked.lock().get(0, addr))
+/// Returns the record of the block or the tracked memory (domain 0) that starts at an address.
+pub fn trace_at(addr: u64) -> Option<LiveBlock> {
+    let block = || {
+        // Another block may take this one's place between the two.
+        let trace = RECORDER.live.get(addr)?;
+        Some(LiveBlock::new(addr, trace, RECORDER.told(RECORDER.live.detail(addr))))
+    };
+    block().or_else(|| RECORDER.tracked.lock().get(0, addr).map(TrackedTrace::as_block))
 }
 
 /// Returns the stack of a site; `None` for [`SiteId::UNKNOWN`].
@@ -366,18 +476,65 @@ pub fn site_frames(site: SiteId) -> Option<Site> {
     RECORDER.sites.get(site)
 }
 
-/// Visits every traced block, with its address, while the program runs on.
+/// Visits every traced block while the program runs on.
 ///
 /// A block that is live throughout is visited exactly once; one that is allocated or given back
 /// meanwhile may or may not be. Memory that the program told of is copied by
 /// [`crate::copy_tracked`].
 ///
-/// **Cost**: reads 8 bytes for each 16 bytes of heap: about 10 ms for 100 MiB.
-pub fn for_each_trace(visit: &mut dyn FnMut(u64, LiveTrace)) {
-    RECORDER.live.for_each(visit);
+/// **Cost**: reads 8 bytes for each 16 bytes of heap, and 8 more for each block if threads or
+/// generations are recorded: 4 ms for a million blocks of 64 bytes.
+pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
+    if control::records().any() {
+        RECORDER.live.for_each::<true>(|addr, trace, detail| {
+            visit(LiveBlock::new(addr, trace, RECORDER.told(detail)));
+        });
+    } else {
+        RECORDER.live.for_each::<false>(|addr, trace, detail| {
+            visit(LiveBlock::new(addr, trace, detail));
+        });
+    }
 }
 
-/// Returns how many blocks there are, about: to reserve memory for [`for_each_trace`].
+/// Returns how many blocks there are, about: to reserve memory for [`for_each_block`].
 pub fn n_traces() -> u64 {
     RECORDER.totals.n_blocks().saturating_add(RECORDER.tracked.lock().len() as u64)
+}
+
+/// Ends the current generation and returns its number: called just before a snapshot is copied.
+///
+/// Every block that was recorded before this call was born in the generation that ends, or in an
+/// earlier one; every one whose recording begins after it, in a later one. A block that another thread
+/// is recording at this very moment may be of the generation that ends and yet be missing from the
+/// snapshot.
+///
+/// Numbers are counted up as long as the process lives, over stops, starts, clears and forks; the first
+/// of a run of tracing is greater than the last of the run before. 0 is none.
+///
+/// **Cost**: one addition.
+pub fn advance_generation() -> u32 {
+    RECORDER.generations.advance()
+}
+
+/// Returns the number of the current generation; 0 before the first [`crate::start`].
+pub fn generation() -> u32 {
+    RECORDER.generations.current()
+}
+
+/// Returns the identity of this run of tracing, from one start to the next; 0 before the first.
+///
+/// Random: no other run of this process or any other has it, a forked child's included, whose
+/// generations go different ways from its parent's.
+pub fn run_id() -> u64 {
+    RECORDER.generations.run_id()
+}
+
+/// Returns what is known of the thread that has a number; `None` if there is none.
+pub fn thread_info(number: u32) -> Option<ThreadInfo> {
+    RECORDER.threads.get(number)
+}
+
+/// Returns the highest number that a thread has: numbers go from 1 to this one.
+pub fn n_threads() -> u32 {
+    RECORDER.threads.n_threads()
 }

@@ -11,8 +11,7 @@
 //! - **I2** An index is at most three quarters full, so that every probe ends at an empty slot. A
 //!   fuller one is replaced by one twice as large; the old one stays readable, and a stack missing
 //!   from it is looked up again under the lock.
-//! - **I3** Records lie in segments that double in size and never move; the frames of a record never
-//!   change.
+//! - **I3** Records lie in segments and never move; the frames of a record never change.
 //! - **I4** Number 0 is the site of a trace without a known stack.
 //!
 //! # Orderings
@@ -21,7 +20,7 @@
 //! | --- | --- | --- | --- |
 //! | `index` | `grow` (Release) | `find` (Acquire) | the new index's header and slots |
 //! | a slot | `insert` (Release) | `find` (Acquire) | the record and its frames |
-//! | `segments[k]`, `n_records` | `insert` (Release) | `get` (Acquire) | the segment; the records below |
+//! | `n_records` | `insert` (Release) | `get` (Acquire) | the records below |
 //!
 //! # Cost
 //!
@@ -31,6 +30,7 @@
 
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
+use crate::segments::Segments;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -63,7 +63,7 @@ pub struct Site {
 /// Numbers fit 30 bits of a live table's word.
 const MAX_SITES: u32 = (1 << 30) - 1;
 const FIRST_INDEX_LEN: usize = 1 << 12;
-const FIRST_SEGMENT_BITS: u32 = 10;
+const FIRST_SEGMENT_LEN: usize = 1 << 10;
 const N_SEGMENTS: usize = 21;
 /// Frames of a chunk; more than the longest stack has.
 const CHUNK_FRAMES: usize = 1 << 17;
@@ -96,7 +96,7 @@ unsafe impl Send for Writer {}
 
 pub(crate) struct Sites {
     index: AtomicPtr<Index>,
-    segments: [AtomicPtr<Record>; N_SEGMENTS],
+    records: Segments<Record, FIRST_SEGMENT_LEN, N_SEGMENTS>,
     n_records: AtomicU32,
     writer: LeafLock<Writer>,
 }
@@ -105,7 +105,7 @@ impl Sites {
     pub(crate) const fn new() -> Self {
         Self {
             index: AtomicPtr::new(ptr::null_mut()),
-            segments: [const { AtomicPtr::new(ptr::null_mut()) }; N_SEGMENTS],
+            records: Segments::new(Part::Sites),
             n_records: AtomicU32::new(0),
             writer: LeafLock::new(Writer { n_records: 0, chunk: ptr::null_mut(), chunk_free: 0 }),
         }
@@ -182,7 +182,7 @@ impl Sites {
         if !self.has_room(number) && !self.grow() {
             return None;
         }
-        let place = self.record_place(number)?;
+        let place = self.records.place_or_map(number)?;
         let frames = writer.copy_frames(call_addrs)?;
         let n_frames = u32::try_from(call_addrs.len()).ok()?;
         // SAFETY: the place of a number not yet published is mapped and not read by anyone.
@@ -226,25 +226,9 @@ impl Sites {
         if id.0 == 0 || id.0 > self.n_records.load(Acquire) {
             return None;
         }
-        let (k, offset) = segment_of(id.0)?;
-        // Within the segment: `offset` is below its length.
-        let record = self.segments.get(k)?.load(Acquire).wrapping_add(offset);
+        let place = self.records.place(id.0)?;
         // SAFETY: a number up to `n_records` was written before that was stored (I3).
-        Some(unsafe { &*record })
-    }
-
-    /// Returns where the record of a new number goes, mapping its segment if need be. Called under
-    /// the lock.
-    fn record_place(&self, number: u32) -> Option<*mut Record> {
-        let (k, offset) = segment_of(number)?;
-        let segment = self.segments.get(k)?;
-        let mut base = segment.load(Relaxed);
-        if base.is_null() {
-            base = mapped::map::<Record>(1usize << FIRST_SEGMENT_BITS << k, Part::Sites);
-            segment.store(base, Release);
-        }
-        // SAFETY: `offset` is below the length of segment `k`.
-        (!base.is_null()).then(|| unsafe { base.add(offset) })
+        Some(unsafe { place.as_ref() })
     }
 }
 
@@ -292,13 +276,6 @@ fn probe(slots: &[AtomicU64], hash: u64) -> impl Iterator<Item = &AtomicU64> {
     let start = hash as usize & slots.len().wrapping_sub(1);
     let (before, after) = slots.split_at_checked(start).unwrap_or((&[], slots));
     after.iter().chain(before)
-}
-
-/// The segment and the place in it of a number: segment `k` holds 2^(10 + k) records.
-fn segment_of(number: u32) -> Option<(usize, usize)> {
-    let shifted = number.checked_add(1 << FIRST_SEGMENT_BITS)?;
-    let k = shifted.ilog2().checked_sub(FIRST_SEGMENT_BITS)?;
-    Some((k as usize, (shifted ^ 1 << (k.wrapping_add(FIRST_SEGMENT_BITS))) as usize))
 }
 
 /// Multiplies and folds each frame into the hash (the mixing step of wyhash).
@@ -385,18 +362,5 @@ mod tests {
         assert_eq!(sites.get(SiteId::UNKNOWN), None);
         assert_eq!(sites.get(SiteId(1)), None);
         assert_eq!(sites.get(SiteId(MAX_SITES)), None);
-    }
-
-    #[test]
-    fn segments_hold_each_number_once() {
-        let mut next = [1usize; N_SEGMENTS];
-        next[1..].fill(0);
-        for number in 1..100_000 {
-            let (k, offset) = segment_of(number).unwrap();
-            assert_eq!(offset, next[k], "{number}");
-            assert!(offset < 1 << (FIRST_SEGMENT_BITS as usize + k));
-            next[k] += 1;
-        }
-        assert!(segment_of(MAX_SITES).unwrap().0 < N_SEGMENTS);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct ThreadState {
     n_locks: AtomicU32,
     /// A [`Probe`].
     probe: AtomicU8,
+    /// The number of the thread in the table of threads; 0 before it has one.
+    number: AtomicU32,
     stack: Cell<StackBounds>,
 }
 
@@ -33,6 +35,7 @@ thread_local! {
             is_recording: AtomicBool::new(false),
             n_locks: AtomicU32::new(0),
             probe: AtomicU8::new(Probe::None as u8),
+            number: AtomicU32::new(0),
             stack: Cell::new(StackBounds::UNKNOWN),
         }
     };
@@ -66,6 +69,17 @@ impl ThreadState {
         self.find_stack()
     }
 
+    /// Returns the number of the thread; 0 before it has one.
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Relaxed)
+    }
+
+    /// Sets the number of the thread, and returns it.
+    pub(crate) fn set_number(&self, number: u32) -> u32 {
+        self.number.store(number, Relaxed);
+        number
+    }
+
     #[cold]
     #[inline(never)]
     fn find_stack(&self) -> StackBounds {
@@ -90,6 +104,11 @@ pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
         Some(result)
     });
     guarded.ok().flatten()
+}
+
+/// Looks at the state of the thread; `None` if it has lost it.
+pub(crate) fn with_state<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
+    STATE.try_with(f).ok()
 }
 
 /// Whether the thread is inside the recorder: what it allocates is lost, not left out on purpose.

@@ -17,7 +17,7 @@
 #![expect(unsafe_code, reason = "a table in mapped memory")]
 
 use crate::control;
-use crate::live::LiveTrace;
+use crate::live::{Detail, LiveBlock, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
 use crate::recorder::RECORDER;
@@ -37,6 +37,10 @@ pub struct TrackedTrace {
     pub size: u64,
     /// The stack of the call to [`track`].
     pub site: SiteId,
+    /// The number of the thread that made this call; 0 if threads are not recorded.
+    pub thread: u32,
+    /// The generation in which it was made; 0 if generations are not recorded.
+    pub birth: u32,
 }
 
 /// Why memory could not be tracked.
@@ -77,8 +81,8 @@ pub fn track(domain: u32, addr: u64, size: u64) -> Result<(), TrackError> {
     if !control::is_on() {
         return Err(TrackError::NotTracing);
     }
-    let site = RECORDER.capture_site();
-    if domain == 0 && RECORDER.replace_block(addr, LiveTrace { size, site }) {
+    let (site, detail) = RECORDER.capture();
+    if domain == 0 && RECORDER.replace_block(addr, LiveTrace { size, site }, detail) {
         return Ok(());
     }
     let mut table = RECORDER.tracked.lock();
@@ -86,7 +90,8 @@ pub fn track(domain: u32, addr: u64, size: u64) -> Result<(), TrackError> {
     if !control::is_on() {
         return Err(TrackError::NotTracing);
     }
-    let trace = TrackedTrace { domain, addr, size, site };
+    let Detail { thread, birth } = RECORDER.told(detail);
+    let trace = TrackedTrace { domain, addr, size, site, thread, birth };
     match table.insert(trace).ok_or(TrackError::NoRoom)? {
         Some(old) => RECORDER.totals.replace(old.size, size),
         None => RECORDER.totals.add(size),
@@ -126,7 +131,12 @@ pub fn copy_tracked(out: &mut [TrackedTrace]) -> usize {
 
 impl TrackedTrace {
     /// A value to fill buffers with.
-    pub const EMPTY: Self = Self { domain: 0, addr: 0, size: 0, site: SiteId::UNKNOWN };
+    pub const EMPTY: Self =
+        Self { domain: 0, addr: 0, size: 0, site: SiteId::UNKNOWN, thread: 0, birth: 0 };
+
+    pub(crate) fn as_block(self) -> LiveBlock {
+        LiveBlock::new(self.addr, self.live(), Detail { thread: self.thread, birth: self.birth })
+    }
 
     fn live(self) -> LiveTrace {
         LiveTrace { size: self.size, site: self.site }
@@ -198,9 +208,9 @@ impl TrackedTable {
     }
 
     /// Returns what is tracked at an address.
-    pub(crate) fn get(&self, domain: u32, addr: u64) -> Option<LiveTrace> {
+    pub(crate) fn get(&self, domain: u32, addr: u64) -> Option<TrackedTrace> {
         let slot = self.slots().get(self.find(domain, addr)?)?;
-        slot.is_used.then(|| slot.trace.live())
+        slot.is_used.then_some(slot.trace)
     }
 
     /// Forgets everything and tells of each trace it forgot.
@@ -292,7 +302,8 @@ mod tests {
             let mut table = TrackedTable::new();
             let mut oracle = BTreeMap::new();
             for (is_insert, domain, addr, size) in ops {
-                let trace = TrackedTrace { domain, addr, size, site: SiteId(1) };
+                let trace =
+                    TrackedTrace { domain, addr, size, site: SiteId(1), ..TrackedTrace::EMPTY };
                 if is_insert {
                     let replaced = oracle.insert((domain, addr), trace.live());
                     prop_assert_eq!(table.insert(trace), Some(replaced));
@@ -300,7 +311,8 @@ mod tests {
                     prop_assert_eq!(table.remove(domain, addr), oracle.remove(&(domain, addr)));
                 }
                 prop_assert_eq!(table.len(), oracle.len());
-                prop_assert_eq!(table.get(domain, addr), oracle.get(&(domain, addr)).copied());
+                let got = table.get(domain, addr).map(TrackedTrace::live);
+                prop_assert_eq!(got, oracle.get(&(domain, addr)).copied());
             }
             let all: BTreeMap<_, _> =
                 table.iter().map(|trace| ((trace.domain, trace.addr), trace.live())).collect();

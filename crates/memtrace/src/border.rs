@@ -9,7 +9,7 @@
 
 use crate::names::{Names, unknown_frame};
 use hashbrown::HashMap;
-use memtrace_alloc::{LiveTrace, SiteId, TrackedTrace, untraced};
+use memtrace_alloc::{LiveBlock, SiteId, TrackedTrace, untraced};
 use memtrace_core::{
     Frame, FrameId, Snapshot, SnapshotBuilder, StackId, Traceback, set_analysis_section,
 };
@@ -136,11 +136,11 @@ fn total_nframe(n_frames: usize, end: End) -> Option<u16> {
     (end == End::Outermost).then(|| u16::try_from(n_frames).unwrap_or(u16::MAX))
 }
 
-fn copy_live() -> Vec<LiveTrace> {
+fn copy_live() -> Vec<LiveBlock> {
     // Room for what is there and for what comes meanwhile, so that the scan seldom waits for memory.
     let n_expected = usize::try_from(memtrace_alloc::n_traces()).unwrap_or(0);
     let mut live = Vec::with_capacity(n_expected + n_expected / 8 + 1024);
-    memtrace_alloc::for_each_trace(&mut |_, trace| live.push(trace));
+    memtrace_alloc::for_each_block(|block| live.push(block));
     live
 }
 
@@ -256,10 +256,10 @@ impl Stacks {
     }
 
     /// Adds traces whose sites are all known.
-    fn add_traces(&mut self, domain: u32, live: &[LiveTrace], names: &mut Names) {
+    fn add_traces(&mut self, domain: u32, live: &[LiveBlock], names: &mut Names) {
         let unknown = self.learn(SiteId::UNKNOWN, names);
         let Self { builder, by_site, .. } = self;
-        let known = |trace: &LiveTrace| {
+        let known = |trace: &LiveBlock| {
             let stack = by_site.get(trace.site.get() as usize).copied().flatten();
             (trace.size, stack.unwrap_or(unknown))
         };
