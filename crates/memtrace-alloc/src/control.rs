@@ -163,6 +163,16 @@ pub(crate) fn records() -> Records {
     Records { threads: switches & THREADS != 0, generations: switches & GENERATIONS != 0 }
 }
 
+/// Whether threads of blocks are recorded now, or were when tracing was last on.
+pub fn records_threads() -> bool {
+    records().threads
+}
+
+/// Whether generations of blocks are recorded now, or were when tracing was last on.
+pub fn records_generations() -> bool {
+    records().generations
+}
+
 /// Starts tracing if the environment asks for it, the first time this is called.
 ///
 /// Returns whether tracing is on.

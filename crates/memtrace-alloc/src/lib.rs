@@ -69,7 +69,10 @@ mod thread_table;
 mod totals;
 mod tracked;
 
-pub use control::{StartError, Started, clear_traces, reset_peak, start, start_with, stop};
+pub use control::{
+    StartError, Started, clear_traces, records_generations, records_threads, reset_peak, start,
+    start_with, stop,
+};
 pub use hook::Alloc;
 pub use live::LiveBlock;
 pub use mapped::resident_bytes;

@@ -8,10 +8,12 @@
 //! for the next snapshot, is in no snapshot.
 
 use crate::names::{Names, unknown_frame};
+use crate::thread_names::ThreadNames;
 use hashbrown::HashMap;
-use memtrace_alloc::{LiveBlock, SiteId, TrackedTrace, untraced};
+use memtrace_alloc::{SiteId, TrackedTrace, untraced};
 use memtrace_core::{
-    Frame, FrameId, Snapshot, SnapshotBuilder, StackId, Traceback, set_analysis_section,
+    Frame, FrameId, Generation, Snapshot, SnapshotBuilder, StackId, Thread, ThreadId, Traceback,
+    set_analysis_section,
 };
 use memtrace_unwind::End;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -69,23 +71,23 @@ fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
         if !memtrace_alloc::is_tracing() {
             return Err(SnapshotError::NotTracing);
         }
-        let live = copy_live();
+        // Blocks that are allocated from here on belong to the next generation, though this snapshot
+        // may hold some of them.
+        let generation = memtrace_alloc::advance_generation();
+        let live = LiveBlocks::copy();
         let tracked = copy_tracked();
         let mut guard = known();
-        let Known { names, named, raw } = refreshed(&mut guard);
+        let Known { names, named, raw, thread_names } = refreshed(&mut guard);
         let stacks = match naming {
             Naming::Now => named,
             Naming::Later => raw,
         };
-        for trace in &live {
-            stacks.learn(trace.site, names);
-        }
-        stacks.add_traces(HEAP_DOMAIN, &live, names);
-        for trace in tracked {
-            let stack = stacks.learn(trace.site, names);
-            stacks.builder.trace(trace.domain, trace.size, stack);
-        }
+        stacks.add_blocks(&live, &tracked, names, thread_names);
         stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        let run = memtrace_alloc::run_id();
+        let has_births = memtrace_alloc::records_generations();
+        let generation = has_births.then_some(Generation { run, number: generation });
+        stacks.builder.set_generation(generation);
         Ok(stacks.builder.snapshot())
     })
 }
@@ -136,12 +138,51 @@ fn total_nframe(n_frames: usize, end: End) -> Option<u16> {
     (end == End::Outermost).then(|| u16::try_from(n_frames).unwrap_or(u16::MAX))
 }
 
-fn copy_live() -> Vec<LiveBlock> {
-    // Room for what is there and for what comes meanwhile, so that the scan seldom waits for memory.
-    let n_expected = usize::try_from(memtrace_alloc::n_traces()).unwrap_or(0);
-    let mut live = Vec::with_capacity(n_expected + n_expected / 8 + 1024);
-    memtrace_alloc::for_each_block(|block| live.push(block));
-    live
+/// All live blocks of the global allocator, as they were copied: 8 bytes each, 16 with details.
+struct LiveBlocks {
+    /// Size and site; [`LARGE`] stands for a size in `large`.
+    blocks: Vec<(u32, SiteId)>,
+    /// Index into `blocks` and size, ascending.
+    large: Vec<(usize, u64)>,
+    /// Thread and birth of each block; empty if neither is recorded.
+    details: Vec<(u32, u32)>,
+}
+
+/// A size of 4 GiB or more.
+const LARGE: u32 = u32::MAX;
+
+impl LiveBlocks {
+    fn copy() -> Self {
+        // Room for what is there and for what comes meanwhile, so that the scan seldom waits for
+        // memory.
+        let n_expected = usize::try_from(memtrace_alloc::n_traces()).unwrap_or(0);
+        let n_expected = n_expected + n_expected / 8 + 1024;
+        let has_details =
+            memtrace_alloc::records_threads() || memtrace_alloc::records_generations();
+        let mut blocks = Vec::with_capacity(n_expected);
+        let mut details = Vec::with_capacity(if has_details { n_expected } else { 0 });
+        let mut large = Vec::new();
+        memtrace_alloc::for_each_block(|block| {
+            let size = u32::try_from(block.size).unwrap_or(LARGE);
+            if size == LARGE {
+                large.push((blocks.len(), block.size));
+            }
+            if has_details {
+                details.push((block.thread, block.birth));
+            }
+            blocks.push((size, block.site));
+        });
+        Self { blocks, large, details }
+    }
+
+    /// Size and site of each block.
+    fn iter(&self) -> impl ExactSizeIterator<Item = (u64, SiteId)> {
+        let mut large = self.large.iter();
+        self.blocks.iter().map(move |&(size, site)| match size {
+            LARGE => (large.next().map_or(0, |large| large.1), site),
+            _ => (u64::from(size), site),
+        })
+    }
 }
 
 fn copy_tracked() -> Vec<TrackedTrace> {
@@ -176,6 +217,7 @@ struct Known {
     names: Names,
     named: Stacks,
     raw: Stacks,
+    thread_names: ThreadNames,
 }
 
 impl Known {
@@ -184,6 +226,7 @@ impl Known {
             names: Names::new(),
             named: Stacks::new(Naming::Now),
             raw: Stacks::new(Naming::Later),
+            thread_names: ThreadNames::default(),
         }
     }
 }
@@ -255,14 +298,56 @@ impl Stacks {
         })
     }
 
-    /// Adds traces whose sites are all known.
-    fn add_traces(&mut self, domain: u32, live: &[LiveBlock], names: &mut Names) {
+    /// Adds a trace for each block.
+    fn add_blocks(
+        &mut self,
+        live: &LiveBlocks,
+        tracked: &[TrackedTrace],
+        names: &mut Names,
+        thread_names: &mut ThreadNames,
+    ) {
         let unknown = self.learn(SiteId::UNKNOWN, names);
-        let Self { builder, by_site, .. } = self;
-        let known = |trace: &LiveBlock| {
-            let stack = by_site.get(trace.site.get() as usize).copied().flatten();
-            (trace.size, stack.unwrap_or(unknown))
-        };
-        builder.traces(domain, live.iter().map(known));
+        for (_, site) in &live.blocks {
+            self.learn(*site, names);
+        }
+        let by_site = &self.by_site;
+        let known =
+            |site: SiteId| by_site.get(site.get() as usize).copied().flatten().unwrap_or(unknown);
+        let builder = &mut self.builder;
+        thread_names.refresh();
+        let mut threads = HashMap::new();
+        if live.details.is_empty() {
+            builder.traces(HEAP_DOMAIN, live.iter().map(|(size, site)| (size, known(site))));
+        } else {
+            for ((size, site), &(thread, birth)) in live.iter().zip(&live.details) {
+                let thread = thread_id(builder, &mut threads, thread_names, thread);
+                builder.trace_of(HEAP_DOMAIN, size, known(site), thread, birth_of(birth));
+            }
+        }
+        for trace in tracked {
+            let stack = self.learn(trace.site, names);
+            let builder = &mut self.builder;
+            let thread = thread_id(builder, &mut threads, thread_names, trace.thread);
+            builder.trace_of(trace.domain, trace.size, stack, thread, birth_of(trace.birth));
+        }
     }
+}
+
+/// The recorder's 0 is an unknown birth.
+fn birth_of(birth: u32) -> Option<u32> {
+    (birth != 0).then_some(birth)
+}
+
+/// The builder's thread for the recorder's number, of which 0 is an unknown one.
+fn thread_id(
+    builder: &mut SnapshotBuilder,
+    threads: &mut HashMap<u32, Option<ThreadId>>,
+    thread_names: &mut ThreadNames,
+    number: u32,
+) -> Option<ThreadId> {
+    *threads.entry(number).or_insert_with(|| {
+        let info = memtrace_alloc::thread_info(number)?;
+        let name = thread_names.name_of(&info);
+        Some(builder.thread(Thread::new(number, info.os_id, name)))
+    })
 }

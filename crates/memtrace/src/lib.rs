@@ -87,16 +87,15 @@
 #![forbid(unsafe_code)]
 
 mod border;
-mod config;
 mod names;
+mod thread_names;
 
 pub use border::{SnapshotError, take_raw_snapshot, take_snapshot, traceback_of};
-pub use config::{Config, start_with};
 
 pub use memtrace_alloc::{
-    Alloc, Losses, StartError, Started, TracedMemory, TracerMemory, TrackError, clear_traces,
-    is_tracing, reset_peak, start, stop, traceback_limit, traced_memory, tracer_memory, track,
-    untraced, untrack,
+    Alloc, Losses, Options as Config, StartError, Started, TracedMemory, TracerMemory, TrackError,
+    clear_traces, is_tracing, reset_peak, start, start_with, stop, traceback_limit, traced_memory,
+    tracer_memory, track, untraced, untrack,
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
