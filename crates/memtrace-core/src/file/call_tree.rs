@@ -234,15 +234,13 @@ impl CallTree {
         frames.push(n_frames as u32);
         for first in (1..=n_nodes).step_by(BLOCK) {
             let range = first..(n_nodes + 1).min(first + BLOCK);
-            let start = cursor.offset();
-            predicted.start_block(cursor, column, range.len(), "frames of calls")?;
+            let Some(last_frame) = n_frames.checked_sub(1) else {
+                return Err(cursor.malformed("there are calls, but no frames".to_owned()));
+            };
+            let n_block = range.len();
+            predicted.start_block(cursor, column, n_block, last_frame as u64, "frames of calls")?;
             for &parent in &parents[range] {
-                let frame = predicted.next_value(frames[parent as usize] as usize);
-                if frame >= n_frames as u64 {
-                    let reason = format!("a call is of frame {frame}, but there are {n_frames}");
-                    return Err(cursor.malformed_at(start, reason));
-                }
-                frames.push(frame as u32);
+                frames.push(predicted.next_value(frames[parent as usize] as usize) as u32);
             }
         }
         Ok(Self { frames, parents, stacks, n_entries: n_entries as usize })
@@ -385,7 +383,7 @@ mod tests {
                 section([2, 2, 2], [&[0, 0], &[2, 1], &[0, 0]], 0),
                 "stack 1 adds 1 calls below call 0, when there are 2 of 2",
             ),
-            (section([1, 2, 2], [&[3], &[2], &[0]], 0), "one of calls added to is 3, not 0 to 2"),
+            (section([1, 2, 2], [&[3], &[2], &[0]], 0), "the greatest of calls added to is 3, not 0 to 2"),
             (section([1, 2, 1], [&[0], &[2], &[0]], 0), "have more than 1 frames"),
             (
                 section([1, 2, 3], [&[0], &[2], &[0]], 0),
@@ -397,9 +395,9 @@ mod tests {
             ),
             (
                 section([1, 1, 1], [&[0], &[1], &[65_539]], 0),
-                "one of depths of stacks is 65539, not 0 to 65538",
+                "the greatest of depths of stacks is 65539, not 0 to 65538",
             ),
-            (section([1, 2, 2], [&[0], &[2], &[0]], 5), "a call is of frame 5, but there are 5"),
+            (section([1, 2, 2], [&[0], &[2], &[0]], 5), "the greatest of frames of calls is 5, not 0 to 4"),
         ] {
             let error = read(&bytes).unwrap_err();
             assert!(error.ends_with(reason), "{error}");

@@ -177,19 +177,18 @@ pub(super) struct ColumnReader {
 }
 
 impl ColumnReader {
-    /// Reads as many values as `values` takes.
+    /// Reads as many values as `values` takes, none above `max`.
     pub(super) fn read(
         &mut self,
         cursor: &mut Cursor<'_>,
         values: &mut [u64],
+        max: u64,
         what: &str,
     ) -> Result<(), FileError> {
-        values.chunks_mut(BLOCK).try_for_each(|block| self.read_block(cursor, block, what))
+        values.chunks_mut(BLOCK).try_for_each(|block| self.read_block(cursor, block, max, what))
     }
 
-    /// Reads a column of values that are at most `max`, of which some are still in the file.
-    ///
-    /// The caller has [charged](Cursor::charge) for them.
+    /// Reads a column of values up to `max`. The caller has [charged](Cursor::charge) for them.
     pub(super) fn read_u32s(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -201,42 +200,49 @@ impl ColumnReader {
         let mut block = [0; BLOCK];
         while narrow.len() < n_values {
             let n_block = (n_values - narrow.len()).min(BLOCK);
-            let start = cursor.offset();
-            self.read_block(cursor, &mut block[..n_block], what)?;
-            if let Some(value) = block[..n_block].iter().find(|&&value| value > max.into()) {
-                let reason = format!("one of {what} is {value}, not 0 to {max}");
-                return Err(cursor.malformed_at(start, reason));
-            }
+            self.read_block(cursor, &mut block[..n_block], max.into(), what)?;
             narrow.extend(block[..n_block].iter().map(|&value| value as u32));
         }
         Ok(narrow)
     }
 
-    /// Reads one block, of as many values as `values` takes.
+    /// Reads one block, of as many values as `values` takes, none above `max`.
     pub(super) fn read_block(
         &mut self,
         cursor: &mut Cursor<'_>,
         values: &mut [u64],
+        max: u64,
         what: &str,
     ) -> Result<(), FileError> {
         if values.is_empty() {
             return Ok(());
         }
         let start = cursor.offset();
+        // A writer states the greatest value exactly, so that it can be judged before the others.
+        let too_great = |cursor: &Cursor<'_>, value: u64| {
+            cursor.malformed_at(start, format!("the greatest of {what} is {value}, not 0 to {max}"))
+        };
         match cursor.byte(what)? {
             RANGE => {
                 let least = cursor.number(what)?;
                 let range = cursor.number_up_to(u64::MAX - least, what)?;
+                if least + range > max {
+                    return Err(too_great(cursor, least + range));
+                }
                 cursor.packed(range, values, what)?;
                 values.iter_mut().for_each(|value| *value += least);
             }
             DICTIONARY => {
                 let n_distinct = cursor.number_up_to(values.len() as u64, what)?;
-                if n_distinct == 0 {
-                    let reason = format!("the dictionary of {what} is empty");
-                    return Err(cursor.malformed_at(start, reason));
-                }
                 self.read_dictionary(cursor, n_distinct, what)?;
+                match self.dictionary.last() {
+                    Some(&greatest) if greatest <= max => {}
+                    Some(&greatest) => return Err(too_great(cursor, greatest)),
+                    None => {
+                        let reason = format!("the dictionary of {what} is empty");
+                        return Err(cursor.malformed_at(start, reason));
+                    }
+                }
                 cursor.packed(n_distinct - 1, values, what)?;
                 values.iter_mut().for_each(|value| *value = self.dictionary[*value as usize]);
             }
@@ -286,7 +292,7 @@ mod tests {
     fn read(bytes: &[u8], n_values: usize) -> Result<Vec<u64>, String> {
         let mut cursor = Cursor::new(Section::Meta, 0, bytes);
         let mut values = vec![0; n_values];
-        let read = ColumnReader::default().read(&mut cursor, &mut values, "values");
+        let read = ColumnReader::default().read(&mut cursor, &mut values, u64::MAX, "values");
         read.and_then(|()| cursor.finish()).map(|()| values).map_err(|error| error.to_string())
     }
 
@@ -337,7 +343,7 @@ mod tests {
         };
         assert_eq!(read(9).unwrap(), [3, 5, 9]);
         let error = read(8).unwrap_err().to_string();
-        assert!(error.ends_with("one of ids is 9, not 0 to 8"), "{error}");
+        assert!(error.ends_with("the greatest of ids is 9, not 0 to 8"), "{error}");
     }
 
     fn column() -> impl Strategy<Value = Vec<u64>> {

@@ -120,21 +120,6 @@ impl<'a> Cursor<'a> {
             .map_err(|_| self.malformed_at(start, format!("one of {what} is not 0 to {max}")))
     }
 
-    /// Refuses values, just read, of which one is not below `bound`.
-    pub(super) fn check_below(
-        &self,
-        values: &[u64],
-        bound: u64,
-        what: &str,
-    ) -> Result<(), FileError> {
-        // The maximum first: that is a loop without a branch.
-        let max = values.iter().fold(0, |max, &value| max.max(value));
-        if max < bound || values.is_empty() {
-            return Ok(());
-        }
-        Err(self.malformed(format!("one of {what} is {max}, not below {bound}")))
-    }
-
     /// The error that something is wrong here.
     pub(super) fn malformed(&self, reason: String) -> FileError {
         self.malformed_at(self.offset(), reason)
@@ -216,8 +201,6 @@ mod tests {
             cursor.charge(MAX_EXPANSION)
         };
         assert_eq!(reason(&[1, 2], &twice), (101, expected.to_owned()));
-        let below = |cursor: &mut Cursor<'_>| cursor.check_below(&[3, 7, 5], 7, "ids");
-        assert_eq!(reason(&[1], &below), (101, "one of ids is 7, not below 7".to_owned()));
     }
 
     #[test]

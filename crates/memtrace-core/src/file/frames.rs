@@ -82,20 +82,19 @@ pub(super) fn read(
         let start = cursor.offset();
         let [functions, filenames, directory_codes, lines, modules, addrs, kinds] =
             columns.each_mut().map(|values| &mut values[..n_block]);
-        column.read_block(cursor, functions, "functions")?;
-        cursor.check_below(functions, n_texts as u64 + 1, "functions")?;
-        files.read_block(cursor, column, functions, filenames, "files")?;
-        cursor.check_below(filenames, n_texts as u64, "files")?;
-        directories.read_block(cursor, column, filenames, directory_codes, "directories")?;
-        cursor.check_below(directory_codes, n_texts as u64 + 1, "directories")?;
-        column.read_block(cursor, lines, "lines")?;
-        cursor.check_below(lines, 1 << 32, "lines")?;
-        column.read_block(cursor, modules, "modules")?;
-        cursor.check_below(modules, n_modules as u64 + 1, "modules")?;
-        column.read_block(cursor, addrs, "addresses")?;
-        column.read_block(cursor, kinds, "kinds of frames")?;
-        let n_reasons = MissingSource::ALL.len() as u64;
-        cursor.check_below(kinds, MISSING * (1 + n_reasons), "kinds of frames")?;
+        let last_text = n_texts.checked_sub(1).ok_or_else(|| {
+            cursor.malformed("there are frames, but no texts for their files".to_owned())
+        })?;
+        let (last_text, n_texts) = (last_text as u64, n_texts as u64);
+        column.read_block(cursor, functions, n_texts, "functions")?;
+        files.read_block(cursor, column, (functions, filenames), last_text, "files")?;
+        let pairs = (&*filenames, &mut *directory_codes);
+        directories.read_block(cursor, column, pairs, n_texts, "directories")?;
+        column.read_block(cursor, lines, u32::MAX.into(), "lines")?;
+        column.read_block(cursor, modules, n_modules as u64, "modules")?;
+        column.read_block(cursor, addrs, u64::MAX, "addresses")?;
+        let max_kind = MISSING * (1 + MissingSource::ALL.len() as u64) - 1;
+        column.read_block(cursor, kinds, max_kind, "kinds of frames")?;
 
         for i in 0..n_block {
             let record = FrameRecord {

@@ -37,7 +37,7 @@ pub(super) fn read(
     let paths = Texts::read(cursor, column, 1)?;
     cursor.charge((paths.len() as u64).saturating_mul(MODULE_OVERHEAD))?;
     let mut lens = vec![0; paths.len()];
-    column.read(cursor, &mut lens, "lengths of build ids")?;
+    column.read(cursor, &mut lens, u64::MAX, "lengths of build ids")?;
     for (id, (path, len)) in paths.iter().zip(lens).enumerate() {
         let mut module = Module::new(path);
         if let Some(len) = len.checked_sub(1) {

@@ -11,7 +11,7 @@
 //! | 2, mixed | a bit for each value, lowest first, 1 if it is as guessed; the others, as a block of a column |
 //!
 //! **I1.** What came last in a context is kept up in every form, so that both sides always guess
-//! alike. At the start it is 0.
+//! alike. At the start it is 0; all values read into a context are up to the same largest one.
 //!
 //! **I2.** A context is known before its value is asked for, from values that were read before.
 //!
@@ -96,13 +96,14 @@ impl PredictionReader {
         }
     }
 
-    /// Starts a block of `n_values`, at most [`BLOCK`]; [`next_value`](Self::next_value) yields
-    /// them.
+    /// Starts a block of `n_values`, at most [`BLOCK`], none above `max`, which is the same for all
+    /// blocks; [`next_value`](Self::next_value) yields them.
     pub(super) fn start_block(
         &mut self,
         cursor: &mut Cursor<'_>,
         column: &mut ColumnReader,
         n_values: usize,
+        max: u64,
         what: &str,
     ) -> Result<(), FileError> {
         (self.n_read, self.n_misses_read) = (0, 0);
@@ -136,29 +137,35 @@ impl PredictionReader {
                 return Err(cursor.malformed_at(cursor.offset() - 1, reason));
             }
         };
-        column.read_block(cursor, &mut self.misses[..n_misses], what)
+        column.read_block(cursor, &mut self.misses[..n_misses], max, what)
     }
 
-    /// Reads a block, all of whose contexts are known.
+    /// Reads a block, all of whose contexts are known; otherwise like
+    /// [`start_block`](Self::start_block).
     pub(super) fn read_block(
         &mut self,
         cursor: &mut Cursor<'_>,
         column: &mut ColumnReader,
-        contexts: &[u64],
-        values: &mut [u64],
+        (contexts, values): (&[u64], &mut [u64]),
+        max: u64,
         what: &str,
     ) -> Result<(), FileError> {
-        self.start_block(cursor, column, values.len(), what)?;
+        self.start_block(cursor, column, values.len(), max, what)?;
         let mut misses = &self.misses[..];
         let words = values.chunks_mut(64).zip(contexts.chunks(64)).zip(&self.hits);
         for ((values, contexts), &hits) in words {
-            for (i, (value, &context)) in values.iter_mut().zip(contexts).enumerate() {
+            let pairs = values.iter_mut().zip(contexts);
+            if hits == u64::MAX {
+                pairs.for_each(|(value, &context)| *value = self.last[context as usize]);
+                continue;
+            }
+            for (i, (value, &context)) in pairs.enumerate() {
                 let is_hit = hits >> i & 1 == 1;
                 let last = &mut self.last[context as usize];
-                let miss = misses.first().copied().unwrap_or_default();
-                *last = if is_hit { *last } else { miss };
+                *last = if is_hit { *last } else { misses[0] };
                 *value = *last;
-                misses = &misses[usize::from(!is_hit).min(misses.len())..];
+                // There is a miss left for each bit that is 0, and the unused place at the end.
+                misses = &misses[usize::from(!is_hit)..];
             }
         }
         Ok(())
@@ -205,7 +212,7 @@ mod tests {
         let mut values = Vec::new();
         for block in contexts.chunks(BLOCK) {
             reader
-                .start_block(&mut cursor, &mut column, block.len(), "values")
+                .start_block(&mut cursor, &mut column, block.len(), u64::MAX, "values")
                 .map_err(|error| error.to_string())?;
             values.extend(block.iter().map(|&context| reader.next_value(context)));
         }

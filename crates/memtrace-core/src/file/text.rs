@@ -95,7 +95,7 @@ impl Texts {
             let range = start..n_texts.min(start + BLOCK);
             let names = ["distances", "shared bytes", "lengths of rests"];
             for (values, what) in columns.iter_mut().zip(names) {
-                column.read_block(cursor, &mut values[range.clone()], what)?;
+                column.read_block(cursor, &mut values[range.clone()], u64::MAX, what)?;
             }
         }
         let [distances, shared, rests] = columns;

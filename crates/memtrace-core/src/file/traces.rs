@@ -115,7 +115,8 @@ pub(super) fn read(
             (Uniform::Each(Vec::with_capacity(n_likely)), Some(PredictionReader::new(n_stacks)))
         }
     });
-    let bounds = [1 << 32, n_threads as u64 + 1, 1 << 32];
+    let max_codes = [u32::MAX.into(), n_threads as u64, u32::MAX.into()];
+    let max_size = if shape.has_wide_sizes { u64::MAX } else { u32::MAX.into() };
     let mut sizes_by_stack = PredictionReader::new(n_stacks);
     let (mut stack_block, mut value_block) = ([0; BLOCK], [0; BLOCK]);
 
@@ -125,28 +126,27 @@ pub(super) fn read(
         let mut n_left_of_chunk = n_left.min(CHUNK as u64) as usize;
         cursor.charge(n_left_of_chunk as u64 * shape.n_bytes_each())?;
         n_left -= n_left_of_chunk as u64;
+        let Some(last_stack) = (n_stacks as u64).checked_sub(1) else {
+            return Err(cursor.malformed("there are traces, but no stacks".to_owned()));
+        };
         while n_left_of_chunk > 0 {
             let n_block = n_left_of_chunk.min(BLOCK);
             n_left_of_chunk -= n_block;
             let (block, values) = (&mut stack_block[..n_block], &mut value_block[..n_block]);
-            column.read_block(&mut cursor, block, "stacks")?;
-            cursor.check_below(block, n_stacks as u64, "stacks")?;
+            column.read_block(&mut cursor, block, last_stack, "stacks")?;
             stacks.extend(block.iter().map(|&stack| StackId(stack as u32)));
 
-            sizes_by_stack.read_block(&mut cursor, column, block, values, "sizes")?;
+            let pairs = (&*block, &mut *values);
+            sizes_by_stack.read_block(&mut cursor, column, pairs, max_size, "sizes")?;
             match &mut sizes {
                 Sizes::Wide(sizes) => sizes.extend_from_slice(values),
-                Sizes::Narrow(sizes) => {
-                    cursor.check_below(values, 1 << 32, "sizes")?;
-                    sizes.extend(values.iter().map(|&size| size as u32));
-                }
+                Sizes::Narrow(sizes) => sizes.extend(values.iter().map(|&size| size as u32)),
             }
-            for ((values_of, reader), (Optional { what, shift }, bound)) in
-                optional.iter_mut().zip(OPTIONAL.iter().zip(bounds))
+            for ((values_of, reader), (Optional { what, shift }, max)) in
+                optional.iter_mut().zip(OPTIONAL.iter().zip(max_codes))
             {
                 let (Uniform::Each(each), Some(reader)) = (values_of, reader) else { continue };
-                reader.read_block(&mut cursor, column, block, values, what)?;
-                cursor.check_below(values, bound, what)?;
+                reader.read_block(&mut cursor, column, (block, values), max, what)?;
                 each.extend(values.iter().map(|&value| (value as u32).wrapping_sub(*shift)));
             }
         }
