@@ -14,7 +14,7 @@
 //! | 4 | tag: `meta`, `text`, `modu`, `fram`, `stak`, `thrd`, `trac`, `end ` |
 //! | 8 | length of the contents in bytes |
 //! | … | the contents, filled up with zeros where they stand for more than 64 times as many bytes of memory |
-//! | 4 | CRC-32 (IEEE) of everything in the file before it |
+//! | 4 | CRC-32 (IEEE) of everything in the file before it, but not of other checksums |
 //!
 //! What is in a section stands at the head of its module: `meta`, `text`, `modules`, `frames`,
 //! `call_tree`, `threads`, `traces`. All of them consist of columns of whole numbers (`column`,

@@ -1,7 +1,8 @@
 //! The outer form of the file: a header, and sections that are checked one by one.
 //!
-//! Checksums run on from section to section, so that one which is missing, repeated or out of
-//! place does not fit, however whole it is.
+//! A checksum is that of all sections so far, so that one which is missing, repeated or out of
+//! place does not fit, however whole it is. It leaves out the checksums before it: a CRC that runs
+//! over data and their CRC is always the same, and forgets what the data were.
 
 use std::io::{self, Write};
 
@@ -95,9 +96,8 @@ impl<W: Write> SectionWriter<W> {
         self.bytes.resize(SECTION_HEADER_LEN + contents_len, 0);
         self.bytes[4..SECTION_HEADER_LEN].copy_from_slice(&(contents_len as u64).to_le_bytes());
         self.checksum.update(&self.bytes);
-        let checksum = self.checksum.clone().finalize().to_le_bytes();
-        self.bytes.extend(checksum);
-        self.checksum.update(&checksum);
+        let checksum = self.checksum.clone().finalize();
+        self.bytes.extend(checksum.to_le_bytes());
         self.out.write_all(&self.bytes)
     }
 
@@ -203,7 +203,6 @@ impl<'a> Sections<'a> {
                 computed,
             });
         }
-        self.checksum.update(&stored);
         self.next = checksum_start + CHECKSUM_LEN;
         Ok(Cursor::new(section, contents_start as u64, contents))
     }
