@@ -14,7 +14,7 @@ use crate::{Attribution, Frame, Generation, Module, Snapshot, Thread, Traceback}
 
 /// A frame known to one [`SnapshotBuilder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FrameId(u32);
+pub struct FrameId(pub(crate) u32);
 
 /// A stack known to one [`SnapshotBuilder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,8 +209,14 @@ impl SnapshotBuilder {
         self.attribution = attribution;
     }
 
-    pub(crate) fn reserve_traces(&mut self, n_traces: usize) {
-        self.traces.reserve(n_traces);
+    /// Sets all traces at once. Their ids are this builder's.
+    pub(crate) fn set_traces(&mut self, traces: TraceColumns) {
+        self.traces = traces;
+    }
+
+    /// Makes room for exactly so many more stacks, with so many frames in all.
+    pub(crate) fn reserve_stacks(&mut self, n_stacks: usize, n_frames: usize) {
+        Arc::make_mut(&mut self.table).reserve_stacks(n_stacks, n_frames);
     }
 
     fn check(&self, stack: StackId) {

@@ -160,6 +160,17 @@ impl Default for TraceColumns {
 }
 
 impl TraceColumns {
+    /// Makes traces of columns of the same length.
+    pub(crate) fn new(
+        sizes: Sizes,
+        stacks: Vec<StackId>,
+        domains: Uniform,
+        threads: Uniform,
+        births: Uniform,
+    ) -> Self {
+        Self { sizes, stacks, domains, threads, births, sums: OnceLock::new() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.stacks.len()
     }

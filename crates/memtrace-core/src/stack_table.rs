@@ -185,6 +185,13 @@ impl StackTable {
         last_id(self.records.len())
     }
 
+    /// Makes room for exactly so many more stacks, with so many frames in all.
+    pub(crate) fn reserve_stacks(&mut self, n_stacks: usize, n_frames: usize) {
+        self.stack_frames.reserve_exact(n_frames);
+        self.stack_ends.reserve_exact(n_stacks);
+        self.depths.reserve_exact(n_stacks);
+    }
+
     /// Appends a stack that is not in the table.
     pub(crate) fn push_stack(
         &mut self,

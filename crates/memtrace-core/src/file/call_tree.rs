@@ -1,0 +1,445 @@
+//! Stacks as paths in the tree of calls.
+//!
+//! Stacks of one program mostly start with the same frames: seen from the outermost one they are
+//! a tree, in which a node is a frame called from its parent's. A stack is then the node of its
+//! newest frame. In the order of the stacks, each adds a chain of nodes below one that is there
+//! already, and only these have to be written; and what a frame calls is often what it called the
+//! last time, so that most of them take a [bit](super::prediction).
+//!
+//! The section: the numbers of stacks, nodes, and frames in all stacks together. Then for all
+//! stacks a column each of: the node to which it adds, 0 for the root, which has no frame; the
+//! nodes that it adds; its depth (0: as many frames as it has; 1: unstated; 2: deeper than
+//! recorded; 3 and more: that many less 3). Then the frames of the nodes, predicted by the
+//! parent's frame.
+//!
+//! **Cost.** Writing looks at each frame of each stack: 3 ns where a node has one child, a look
+//! into a hash table where it has several. Reading walks each stack up to the root: 1 ns a frame.
+
+
+use hashbrown::HashMap;
+
+use super::FileError;
+use super::column::{BLOCK, ColumnReader, ColumnWriter};
+use super::cursor::{Cursor, put_number};
+use super::prediction::{PredictionReader, PredictionWriter};
+use crate::FrameId;
+use crate::traceback::Depth;
+
+/// What a stack takes in memory beside its frames, while it is read and after.
+const STACK_OVERHEAD: u64 = 64;
+/// The same for a node.
+const NODE_OVERHEAD: u64 = 12;
+/// What a frame in a stack takes.
+const ENTRY_OVERHEAD: u64 = 4;
+
+const ROOT: u32 = 0;
+
+/// What stacks take in memory, as [`Cursor::charge`] counts.
+fn expansion(n_stacks: u64, n_nodes: u64, n_entries: u64) -> u64 {
+    let stacks = n_stacks.saturating_mul(STACK_OVERHEAD);
+    let nodes = n_nodes.saturating_mul(NODE_OVERHEAD);
+    stacks.saturating_add(nodes).saturating_add(n_entries.saturating_mul(ENTRY_OVERHEAD))
+}
+
+/// Appends the section for stacks of frame ids, newest first, below `n_frames`; returns what it
+/// takes in memory.
+pub(super) fn write<'a>(
+    stacks: impl ExactSizeIterator<Item = (&'a [u32], Depth)>,
+    n_frames: usize,
+    column: &mut ColumnWriter,
+    out: &mut Vec<u8>,
+) -> u64 {
+    let n_stacks = stacks.len();
+    let mut tree = Tree::new();
+    let mut columns = [(); 3].map(|()| Vec::with_capacity(n_stacks));
+    let mut n_entries = 0;
+    for (newest_first, depth) in stacks {
+        let (attached_to, n_added) = tree.add(newest_first);
+        columns[0].push(attached_to.into());
+        columns[1].push(n_added as u64);
+        columns[2].push(depth_code(depth, newest_first.len()));
+        n_entries += newest_first.len() as u64;
+    }
+    let n_nodes = tree.frames.len() - 1;
+    put_number(n_stacks as u64, out);
+    put_number(n_nodes as u64, out);
+    put_number(n_entries, out);
+    columns.iter().for_each(|values| column.write(values, out));
+
+    // The root's children have a context of their own.
+    let mut predicted = PredictionWriter::new(n_frames + 1);
+    let mut frames = Vec::with_capacity(BLOCK);
+    tree.frames[ROOT as usize] = n_frames as u32;
+    for first in (1..=n_nodes).step_by(BLOCK) {
+        let range = first..(n_nodes + 1).min(first + BLOCK);
+        frames.clear();
+        frames.extend(tree.frames[range.clone()].iter().map(|&frame| u64::from(frame)));
+        let parents = tree.parents[range].iter();
+        let contexts = parents.map(|&parent| tree.frames[parent as usize] as usize);
+        predicted.write_block(column, contexts, &frames, out);
+    }
+    expansion(n_stacks as u64, n_nodes as u64, n_entries)
+}
+
+/// The nodes by number, in the order in which they were added; the first is the root.
+struct Tree {
+    frames: Vec<u32>,
+    parents: Vec<u32>,
+    /// The child that was added first, or the root for none.
+    first_children: Vec<u32>,
+    /// All other children, by parent and frame.
+    more_children: HashMap<(u32, u32), u32>,
+}
+
+impl Tree {
+    fn new() -> Self {
+        Self {
+            frames: vec![0],
+            parents: vec![ROOT],
+            first_children: vec![ROOT],
+            more_children: HashMap::new(),
+        }
+    }
+
+    /// Adds the nodes that a stack needs. Returns below which node, and how many.
+    fn add(&mut self, newest_first: &[u32]) -> (u32, usize) {
+        let mut node = ROOT;
+        let mut outermost_first = newest_first.iter().rev();
+        let mut n_left = newest_first.len();
+        for &frame in &mut outermost_first {
+            let child = self.child(node, frame);
+            if child == ROOT {
+                let added = self.push(node, frame);
+                if self.first_children[node as usize] == ROOT {
+                    self.first_children[node as usize] = added;
+                } else {
+                    self.more_children.insert((node, frame), added);
+                }
+                let mut last = added;
+                for &frame in outermost_first {
+                    let next = self.push(last, frame);
+                    self.first_children[last as usize] = next;
+                    last = next;
+                }
+                return (node, n_left);
+            }
+            node = child;
+            n_left -= 1;
+        }
+        (node, 0)
+    }
+
+    fn child(&self, node: u32, frame: u32) -> u32 {
+        let first = self.first_children[node as usize];
+        if first == ROOT || self.frames[first as usize] == frame {
+            return first;
+        }
+        self.more_children.get(&(node, frame)).copied().unwrap_or(ROOT)
+    }
+
+    fn push(&mut self, parent: u32, frame: u32) -> u32 {
+        let node = u32::try_from(self.frames.len()).expect("fewer than 2^32 distinct calls");
+        self.frames.push(frame);
+        self.parents.push(parent);
+        self.first_children.push(ROOT);
+        node
+    }
+}
+
+fn depth_code(depth: Depth, n_frames: usize) -> u64 {
+    match depth {
+        Depth::Total(total) if usize::from(total) == n_frames => 0,
+        Depth::Unstated => 1,
+        Depth::Deeper => 2,
+        Depth::Total(total) => 3 + u64::from(total),
+    }
+}
+
+/// Stacks as they were read.
+pub(super) struct CallTree {
+    frames: Vec<u32>,
+    parents: Vec<u32>,
+    /// The node of each stack's newest frame, and its depth.
+    stacks: Vec<(u32, Depth)>,
+    n_entries: usize,
+}
+
+impl CallTree {
+    /// Reads the section; all frames are below `n_frames`.
+    pub(super) fn read(
+        cursor: &mut Cursor<'_>,
+        column: &mut ColumnReader,
+        n_frames: usize,
+    ) -> Result<Self, FileError> {
+        let n_stacks = cursor.number_up_to(u32::MAX.into(), "number of stacks")?;
+        let n_nodes = cursor.number_up_to((u32::MAX - 1).into(), "number of calls")?;
+        let n_entries = cursor.number("number of frames in all stacks")?;
+        cursor.charge(expansion(n_stacks, n_nodes, n_entries))?;
+        let (n_stacks, n_nodes) = (n_stacks as usize, n_nodes as usize);
+
+        let last_node = n_nodes as u32;
+        let attached = column.read_u32s(cursor, n_stacks, last_node, "calls added to")?;
+        let n_added = column.read_u32s(cursor, n_stacks, last_node, "numbers of added calls")?;
+        let max_code = 3 + u32::from(u16::MAX);
+        let codes = column.read_u32s(cursor, n_stacks, max_code, "depths of stacks")?;
+
+        let mut parents = Vec::with_capacity(n_nodes + 1);
+        let mut stacks = Vec::with_capacity(n_stacks);
+        let mut n_frames_of = vec![0_u32; n_nodes + 1];
+        let mut n_entries_left = n_entries;
+        parents.push(ROOT);
+        for ((&attached_to, &n_added), &code) in attached.iter().zip(&n_added).zip(&codes) {
+            let id = stacks.len();
+            let n_known = parents.len();
+            if attached_to as usize >= n_known || n_added as usize > n_nodes + 1 - n_known {
+                return Err(cursor.malformed(format!(
+                    "stack {id} adds {n_added} calls below call {attached_to}, when there are {} \
+                     of {n_nodes}",
+                    n_known - 1
+                )));
+            }
+            let mut node = attached_to;
+            for _ in 0..n_added {
+                let added = parents.len() as u32;
+                parents.push(node);
+                n_frames_of[added as usize] = n_frames_of[node as usize] + 1;
+                node = added;
+            }
+            let n_frames = n_frames_of[node as usize];
+            let Some(n_left) = n_entries_left.checked_sub(n_frames.into()) else {
+                return Err(cursor.malformed(format!(
+                    "stacks up to number {id} have more than {n_entries} frames"
+                )));
+            };
+            n_entries_left = n_left;
+            let Some(depth) = depth_of_code(code, n_frames) else {
+                return Err(cursor.malformed(format!(
+                    "stack {id} has {n_frames} frames; a depth known to be as many is at most \
+                     65535"
+                )));
+            };
+            stacks.push((node, depth));
+        }
+        if parents.len() != n_nodes + 1 || n_entries_left != 0 {
+            return Err(cursor.malformed(format!(
+                "all stacks have {} calls and {} frames, not {n_nodes} and {n_entries}",
+                parents.len() - 1,
+                n_entries - n_entries_left
+            )));
+        }
+        drop(n_frames_of);
+
+        let mut predicted = PredictionReader::new(n_frames + 1);
+        let mut frames = Vec::with_capacity(n_nodes + 1);
+        frames.push(n_frames as u32);
+        for first in (1..=n_nodes).step_by(BLOCK) {
+            let range = first..(n_nodes + 1).min(first + BLOCK);
+            let Some(last_frame) = n_frames.checked_sub(1) else {
+                return Err(cursor.malformed("there are calls, but no frames".to_owned()));
+            };
+            let n_block = range.len();
+            predicted.start_block(cursor, column, n_block, last_frame as u64, "frames of calls")?;
+            for &parent in &parents[range] {
+                frames.push(predicted.next_value(frames[parent as usize] as usize) as u32);
+            }
+        }
+        Ok(Self { frames, parents, stacks, n_entries: n_entries as usize })
+    }
+
+    pub(super) fn n_stacks(&self) -> usize {
+        self.stacks.len()
+    }
+
+    /// The number of frames in all stacks together.
+    pub(super) fn n_entries(&self) -> usize {
+        self.n_entries
+    }
+
+    /// Collects the frames of a stack, newest first, and returns its depth.
+    pub(super) fn stack(&self, id: usize, newest_first: &mut Vec<FrameId>) -> Depth {
+        let (mut node, depth) = self.stacks[id];
+        newest_first.clear();
+        while node != ROOT {
+            newest_first.push(FrameId(self.frames[node as usize]));
+            node = self.parents[node as usize];
+        }
+        depth
+    }
+}
+
+fn depth_of_code(code: u32, n_frames: u32) -> Option<Depth> {
+    match code {
+        0 => u16::try_from(n_frames).ok().map(Depth::Total),
+        1 => Some(Depth::Unstated),
+        2 => Some(Depth::Deeper),
+        _ => u16::try_from(code - 3).ok().map(Depth::Total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Section;
+    use super::super::cursor::MAX_EXPANSION;
+    use super::*;
+
+    const N_FRAMES: usize = 5;
+
+    type Stack = (Vec<u32>, Depth);
+
+    fn written(stacks: &[Stack]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let all = stacks.iter().map(|(frames, depth)| (&frames[..], *depth));
+        let expansion = write(all, N_FRAMES, &mut ColumnWriter::default(), &mut bytes);
+        let min_len = expansion.div_ceil(MAX_EXPANSION) as usize;
+        bytes.resize(bytes.len().max(min_len), 0);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Stack>, String> {
+        let mut cursor = Cursor::new(Section::Stacks, 0, bytes);
+        let tree = CallTree::read(&mut cursor, &mut ColumnReader::default(), N_FRAMES);
+        let tree = tree.and_then(|tree| cursor.finish().map(|()| tree));
+        let stacks = |tree: CallTree| {
+            let stack = |id| {
+                let mut frames = Vec::new();
+                let depth = tree.stack(id, &mut frames);
+                (frames.iter().map(|frame| frame.0).collect(), depth)
+            };
+            let stacks: Vec<Stack> = (0..tree.n_stacks()).map(stack).collect();
+            let n_entries: usize = stacks.iter().map(|(frames, _)| frames.len()).sum();
+            assert_eq!(n_entries, tree.n_entries());
+            stacks
+        };
+        tree.map(stacks).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_stacks_share_is_written_once() {
+        let mut tree = Tree::new();
+        assert_eq!(tree.add(&[2, 1, 0]), (ROOT, 3));
+        assert_eq!(tree.add(&[3, 1, 0]), (2, 1));
+        assert_eq!(tree.add(&[4, 3, 1, 0]), (4, 1));
+        assert_eq!(tree.add(&[3, 1, 0]), (4, 0));
+        assert_eq!(tree.add(&[2, 1, 0]), (3, 0));
+        assert_eq!(tree.add(&[]), (ROOT, 0));
+        assert_eq!(tree.add(&[4]), (ROOT, 1));
+        assert_eq!(tree.frames.len(), 1 + 3 + 1 + 1 + 1);
+    }
+
+    #[test]
+    fn a_recursion_is_filled_up_so_that_it_may_stand_for_its_frames() {
+        let stacks: Vec<Stack> =
+            (0..1000).map(|n| (vec![1; 1000 + n], Depth::Deeper)).collect();
+        let bytes = written(&stacks);
+        assert!(bytes.len() < 100_000, "{} bytes", bytes.len());
+        assert_eq!(read(&bytes), Ok(stacks));
+        // Without the zeros it would be too much from too little.
+        let len = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+        let error = read(&bytes[..len]).unwrap_err();
+        assert!(error.contains("64 times as many are allowed"), "{error}");
+    }
+
+    #[test]
+    fn every_depth_is_kept() {
+        let depths = [
+            Depth::Unstated,
+            Depth::Deeper,
+            Depth::Total(0),
+            Depth::Total(2),
+            Depth::Total(3),
+            Depth::Total(u16::MAX),
+        ];
+        let stacks: Vec<Stack> = depths.iter().map(|&depth| (vec![1, 0], depth)).collect();
+        assert_eq!(read(&written(&stacks)), Ok(stacks));
+    }
+
+    /// A section of a stack with these numbers, and as many calls of frame 0 as it says.
+    fn section(counts: [u64; 3], columns: [&[u64]; 3], frame: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        counts.iter().for_each(|&count| put_number(count, &mut bytes));
+        columns.iter().for_each(|values| ColumnWriter::default().write(values, &mut bytes));
+        let frames = vec![frame; counts[1] as usize];
+        let mut predicted = PredictionWriter::new(N_FRAMES + 1);
+        // All below each other.
+        let contexts = (0..frames.len()).map(|i| if i == 0 { N_FRAMES } else { frame as usize });
+        predicted.write_block(&mut ColumnWriter::default(), contexts, &frames, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_no_stacks_have_written_is_refused() {
+        assert_eq!(
+            read(&section([1, 2, 2], [&[0], &[2], &[0]], 4)),
+            Ok(vec![(vec![4, 4], Depth::Total(2))])
+        );
+        for (bytes, reason) in [
+            (
+                section([1, 2, 2], [&[1], &[2], &[0]], 0),
+                "stack 0 adds 2 calls below call 1, when there are 0 of 2",
+            ),
+            (
+                section([2, 2, 2], [&[0, 0], &[2, 1], &[0, 0]], 0),
+                "stack 1 adds 1 calls below call 0, when there are 2 of 2",
+            ),
+            (section([1, 2, 2], [&[3], &[2], &[0]], 0), "the greatest of calls added to is 3, not 0 to 2"),
+            (section([1, 2, 1], [&[0], &[2], &[0]], 0), "have more than 1 frames"),
+            (
+                section([1, 2, 3], [&[0], &[2], &[0]], 0),
+                "all stacks have 2 calls and 2 frames, not 2 and 3",
+            ),
+            (
+                section([1, 2, 1], [&[0], &[1], &[0]], 0),
+                "all stacks have 1 calls and 1 frames, not 2 and 1",
+            ),
+            (
+                section([1, 1, 1], [&[0], &[1], &[65_539]], 0),
+                "the greatest of depths of stacks is 65539, not 0 to 65538",
+            ),
+            (section([1, 2, 2], [&[0], &[2], &[0]], 5), "the greatest of frames of calls is 5, not 0 to 4"),
+        ] {
+            let error = read(&bytes).unwrap_err();
+            assert!(error.ends_with(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stack_that_is_repeated_without_end_is_refused() {
+        let bytes = section([4000, 2000, 8_000_000], [&[0], &[2000], &[1]], 0);
+        let error = read(&bytes).unwrap_err();
+        assert!(error.contains("64 times as many are allowed"), "{error}");
+    }
+
+    fn stacks() -> impl Strategy<Value = Vec<Stack>> {
+        let depth = prop_oneof![
+            Just(Depth::Unstated),
+            Just(Depth::Deeper),
+            (0..9_u16).prop_map(Depth::Total)
+        ];
+        let frames = prop::collection::vec(0..N_FRAMES as u32, 0..9);
+        prop::collection::vec((frames, depth), 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn stacks_come_back(stacks in stacks(), n_times in 1..90_usize) {
+            let stacks: Vec<Stack> = (0..n_times).flat_map(|_| stacks.clone()).collect();
+            prop_assert_eq!(read(&written(&stacks)), Ok(stacks));
+        }
+
+        #[test]
+        fn damage_is_refused_or_read_as_other_stacks(
+            stacks in stacks(),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut bytes = written(&stacks);
+            *at.get_mut(&mut bytes) = byte;
+            if let Ok(read) = read(&bytes) {
+                let n_entries: usize = read.iter().map(|(frames, _)| frames.len()).sum();
+                prop_assert!(4 * n_entries <= 64 * bytes.len());
+            }
+        }
+    }
+}
