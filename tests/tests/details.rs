@@ -279,7 +279,8 @@ fn scans_among_threads_at_work_find_every_block_with_its_own_details() {
     const N: usize = 4;
     let is_done = AtomicBool::new(false);
     let numbers = Mutex::new(HashMap::new());
-    let slots: [Mutex<Vec<Block>>; N] = Default::default();
+    // With room for all: a vector that grew would be a block of a size in question, of any thread.
+    let slots = [(); N].map(|()| Mutex::new(Vec::with_capacity(1000)));
     let is_of = |size: u64| (5000..9000).contains(&size).then(|| (size - 5000) as usize % N);
     let work = |t: usize| {
         let mut rng = Rng::new(t as u64 + 1);

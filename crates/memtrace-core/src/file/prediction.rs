@@ -129,8 +129,7 @@ impl PredictionReader {
                     return Err(cursor.malformed_at(cursor.offset() - 1, reason));
                 }
                 let n_hits: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
-                let n_misses = n_values - n_hits as usize;
-                n_misses
+                n_values - n_hits as usize
             }
             other => {
                 let reason = format!("the form of guessed {what} is {other}, not 0 to 2");
