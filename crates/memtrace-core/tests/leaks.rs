@@ -233,6 +233,8 @@ fn every_verdict_is_given_to_what_it_is_meant_for() {
         (Verdict::Plateau, &[0, 80, 100]),
         (Verdict::Plateau, &[0, 30, 60, 90, 90, 90, 90]),
         (Verdict::Plateau, &[0, 500, 750, 875, 937, 968, 984]),
+        (Verdict::Plateau, &[63, 86, 95, 98]),
+        (Verdict::Plateau, &[0, 50, 100, 100, 100, 100, 100, 100]),
         // Loaded once, early or late.
         (Verdict::Jump, &[0, 70, 70, 70]),
         (Verdict::Jump, &[10, 10, 10, 90, 90, 90]),
@@ -240,6 +242,7 @@ fn every_verdict_is_given_to_what_it_is_meant_for() {
         // Collected now and then.
         (Verdict::Fluctuating, &[10, 20, 30, 10, 20, 30, 10, 20]),
         (Verdict::Fluctuating, &[5, 0, 5]),
+        (Verdict::Fluctuating, &[90, 20, 70, 30]),
         // As large as ever, or nearly.
         (Verdict::Steady, &[7, 7, 7]),
         (Verdict::Steady, &[100, 104, 97, 103, 99]),
@@ -448,6 +451,11 @@ fn suppressed_stacks_leave_before_anything_is_grouped() {
     assert_eq!(used, [(0, 0), (3003, 2), (0, 0)]);
     assert!(own.to_string().ends_with("suppressed: 3003 B in 2 blocks by ^app::cache::\n"));
     assert_eq!(run("leak:libz.so$").suppressed[0].count, 1);
+    // A stack counts for the first rule of the list, whichever frame that matches.
+    for list in ["leak:app::alloc\nleak:app::main", "leak:app::main\nleak:app::alloc"] {
+        let counts = run(list).suppressed.iter().map(|used| used.count).collect::<Vec<_>>();
+        assert_eq!(counts, if list.starts_with("leak:app::alloc") { [3, 1] } else { [4, 0] });
+    }
     assert!(run("leak:^/bin/app$").verdicts.is_empty());
 }
 
