@@ -12,6 +12,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::section::analysis;
 use crate::statistic::signed_diff;
 use crate::trend::{NullDistribution, Trend};
 use crate::{
@@ -94,6 +95,10 @@ impl LeakSearch {
         &self,
         snapshots: &[S],
     ) -> Result<LeakFindings, LeakSearchError> {
+        analysis(|| self.found(snapshots))
+    }
+
+    fn found<S: Borrow<Snapshot>>(&self, snapshots: &[S]) -> Result<LeakFindings, LeakSearchError> {
         let [_, _, .., newest] = snapshots else {
             return Err(LeakSearchError::TooFewSnapshots { n_snapshots: snapshots.len() });
         };

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::section::analysis;
 use crate::{Frame, Snapshot, Traceback, format_size};
 
 /// Rules for stacks that are to be left out of a search for leaks.
@@ -194,6 +195,10 @@ impl Suppressions {
         if self.is_empty() {
             return (snapshot.clone(), Vec::new());
         }
+        analysis(|| self.filtered(snapshot))
+    }
+
+    fn filtered(&self, snapshot: &Snapshot) -> (Snapshot, Vec<SuppressionUse>) {
         let table = snapshot.table();
         let by_frame: Vec<Option<usize>> =
             (0..table.n_frames() as u32).map(|id| self.first_match([table.frame(id)])).collect();
