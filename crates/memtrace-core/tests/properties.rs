@@ -1,21 +1,32 @@
 //! Laws that hold for every snapshot, and naive oracles.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use memtrace_core::{
-    AnyFilter, Attribution, DomainFilter, Filter, Frame, KeyType, MissingSource, Pattern, Snapshot,
-    SnapshotBuilder, Trace, Traceback,
+    AnyFilter, Attribution, DomainFilter, Filter, Frame, Generation, KeyType, MissingSource,
+    Module, Pattern, Snapshot, SnapshotBuilder, StackId, StatisticDiff, Thread, Trace, Traceback,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-const KEY_TYPES: [KeyType; 5] = [
+/// Those by which each trace is in one group.
+const SUMMING: [KeyType; 7] = [
     KeyType::Filename,
     KeyType::Lineno,
     KeyType::Traceback,
-    KeyType::CumulativeFilename,
-    KeyType::CumulativeLineno,
+    KeyType::Function,
+    KeyType::Module,
+    KeyType::Thread,
+    KeyType::Domain,
+];
+
+/// Each inclusive key type with the cumulative one, where there is one.
+const INCLUSIVE: [(KeyType, Option<KeyType>); 3] = [
+    (KeyType::InclusiveFilename, Some(KeyType::CumulativeFilename)),
+    (KeyType::InclusiveLineno, Some(KeyType::CumulativeLineno)),
+    (KeyType::InclusiveFunction, None),
 ];
 
 /// Few names, so that groups have several members; some hidden by default.
@@ -24,11 +35,14 @@ fn frame() -> impl Strategy<Value = Frame> {
         prop::sample::select(vec!["a.rs", "b.rs", "/rustc/1/v.rs", "<a::f>", "<[T]>::x"]);
     let function = prop::sample::select(vec![None, Some("a::f"), Some("alloc::g")]);
     let missing = prop::sample::select(vec![None, None, Some(MissingSource::NoDebugInfo)]);
+    // The last two have one name.
+    let module = prop::sample::select(vec![None, Some("/bin/a"), Some("/lib/b.so"), Some("/b.so")]);
     let directory = option::of(Just("/src"));
-    (filename, 0..3_u32, function, directory, missing, any::<bool>()).prop_map(
-        |(filename, lineno, function, directory, missing, is_inlined)| {
+    (filename, 0..3_u32, function, module, directory, missing, any::<bool>()).prop_map(
+        |(filename, lineno, function, module, directory, missing, is_inlined)| {
             let mut frame = Frame::new(filename, lineno).with_inlined(is_inlined);
             frame.function = function.map(Into::into);
+            frame.module = module.map(|path| Arc::new(Module::new(path)));
             frame.directory = directory.map(Into::into);
             frame.missing = missing;
             frame
@@ -60,9 +74,24 @@ fn attribution() -> impl Strategy<Value = Attribution> {
     ])
 }
 
+/// The threads that a trace may be of; the last two have one name.
+const THREADS: [(u32, &str); 3] = [(1, "main"), (2, "worker"), (3, "worker")];
+
+/// Traces with the thread and the generation of each, as far as they are known.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
-    (vec(trace(), 0..40), attribution()).prop_map(|(traces, attribution)| {
-        Snapshot::from_traces(traces, 4).with_attribution(attribution)
+    let row = (trace(), option::of(0..THREADS.len()), option::of(1..5_u32));
+    (vec(row, 0..40), attribution(), any::<bool>()).prop_map(|(rows, attribution, is_plain)| {
+        let mut builder = SnapshotBuilder::new(4);
+        let threads = THREADS.map(|(number, name)| builder.thread(Thread::new(number, 7, name)));
+        for (trace, thread, birth) in rows {
+            let stack = stack_of(&mut builder, &trace.traceback);
+            // Columns that nobody needs are left out, which is a path of its own.
+            let thread = thread.filter(|_| !is_plain).map(|index| threads[index]);
+            let birth = birth.filter(|_| !is_plain);
+            builder.trace_of(trace.domain, trace.size, stack, thread, birth);
+        }
+        builder.set_generation(Some(Generation { run: 1, number: 4 }));
+        builder.finish().with_attribution(attribution)
     })
 }
 
@@ -131,27 +160,12 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 /// Key to (size, count), by the plain definition.
 fn naive_groups(snapshot: &Snapshot, key_type: KeyType) -> BTreeMap<Traceback, (u64, u64)> {
     let mut groups = BTreeMap::new();
-    for trace in snapshot.traces() {
-        let mut frames: Vec<Frame> = trace.traceback.iter().cloned().collect();
-        let blamed = snapshot.attribution().attributed(&trace.traceback);
-        // Which of several equal frames is meant is told by its address; of one that occurs more than
-        // once, the newest is.
-        let is_blamed = |f: &Frame| blamed.is_some_and(|b| std::ptr::eq(f, b));
-        let n_shown = trace.traceback.iter().rposition(is_blamed);
-        frames.truncate(n_shown.map_or(0, |i| i + 1));
-        let file = |frame: &Frame| Frame::new(frame.filename.clone(), 0);
-        let newest = frames.last().cloned();
-        let keys: Vec<Traceback> = match key_type {
-            KeyType::Traceback => vec![Traceback::new(frames)],
-            KeyType::Lineno | KeyType::Filename if frames.is_empty() => vec![Traceback::new([])],
-            KeyType::Lineno => newest.into_iter().map(|f| Traceback::new([f])).collect(),
-            KeyType::Filename => newest.iter().map(|f| Traceback::new([file(f)])).collect(),
-            KeyType::CumulativeLineno => frames.into_iter().map(|f| Traceback::new([f])).collect(),
-            KeyType::CumulativeFilename => {
-                frames.iter().map(|f| Traceback::new([file(f)])).collect()
-            }
-            _ => unreachable!("{key_type}"),
-        };
+    for (index, trace) in snapshot.traces().enumerate() {
+        let mut keys = naive_keys(snapshot, key_type, index, &trace);
+        if is_inclusive(key_type) {
+            keys.sort();
+            keys.dedup();
+        }
         for key in keys {
             let (size, count) = groups.entry(key).or_insert((0, 0));
             *size += trace.size;
@@ -161,19 +175,74 @@ fn naive_groups(snapshot: &Snapshot, key_type: KeyType) -> BTreeMap<Traceback, (
     groups
 }
 
+fn is_inclusive(key_type: KeyType) -> bool {
+    INCLUSIVE.iter().any(|(inclusive, _)| *inclusive == key_type)
+}
+
+/// The groups that a trace counts for, as often as it would without a rule against that.
+fn naive_keys(
+    snapshot: &Snapshot,
+    key_type: KeyType,
+    index: usize,
+    trace: &Trace,
+) -> Vec<Traceback> {
+    let mut frames: Vec<Frame> = trace.traceback.iter().cloned().collect();
+    let blamed = snapshot.attribution().attributed(&trace.traceback);
+    // Which of several equal frames is meant is told by its address; of one that occurs more than
+    // once, the newest is.
+    let is_blamed = |f: &Frame| blamed.is_some_and(|b| std::ptr::eq(f, b));
+    let n_shown = trace.traceback.iter().rposition(is_blamed);
+    frames.truncate(n_shown.map_or(0, |i| i + 1));
+    let label = |text: String| Traceback::new([Frame::new(text, 0)]);
+    let key_of = |frame: &Frame| match key_type {
+        KeyType::Filename | KeyType::CumulativeFilename | KeyType::InclusiveFilename => {
+            label(frame.filename.to_string())
+        }
+        KeyType::Function | KeyType::InclusiveFunction => match &frame.function {
+            Some(path) => label(format!("<{path}>")),
+            None => label(frame.filename.to_string()),
+        },
+        KeyType::Module => match &frame.module {
+            Some(module) => label(format!("<{}>", module.name())),
+            None => label("<unknown module>".to_owned()),
+        },
+        _ => Traceback::new([frame.clone()]),
+    };
+    match key_type {
+        KeyType::Traceback => vec![Traceback::new(frames)],
+        KeyType::Domain => vec![label(format!("<domain {}>", trace.domain))],
+        KeyType::Thread => match snapshot.thread_of(index) {
+            Some(thread) => vec![label(format!("<{thread}>"))],
+            None => vec![label("<unknown thread>".to_owned())],
+        },
+        _ if is_inclusive(key_type) || key_type.is_cumulative() => {
+            frames.iter().map(key_of).collect()
+        }
+        _ => vec![frames.last().map_or_else(|| Traceback::new([]), key_of)],
+    }
+}
+
 fn everything(snapshot: &Snapshot) -> String {
     let traces: Vec<_> = snapshot.traces().collect();
     format!("{} {:?} {traces:?}", snapshot.traceback_limit(), snapshot.attribution())
 }
 
+fn stack_of(builder: &mut SnapshotBuilder, traceback: &Traceback) -> StackId {
+    let frames: Vec<_> = traceback.iter().rev().map(|frame| builder.frame(frame.clone())).collect();
+    builder.stack(&frames, traceback.total_nframe())
+}
+
 /// The same traces, with tables shared by all snapshots of the builder.
 fn through(builder: &mut SnapshotBuilder, snapshot: &Snapshot) -> Snapshot {
-    for trace in snapshot.traces() {
-        let frames: Vec<_> =
-            trace.traceback.iter().rev().map(|frame| builder.frame(frame.clone())).collect();
-        let stack = builder.stack(&frames, trace.traceback.total_nframe());
-        builder.trace(trace.domain, trace.size, stack);
+    let threads: Vec<_> =
+        snapshot.threads().iter().map(|thread| (thread, builder.thread(thread.clone()))).collect();
+    for (index, trace) in snapshot.traces().enumerate() {
+        let stack = stack_of(builder, &trace.traceback);
+        let own = snapshot.thread_of(index);
+        let thread = threads.iter().find(|(thread, _)| Some(*thread) == own).map(|(_, id)| *id);
+        builder.trace_of(trace.domain, trace.size, stack, thread, snapshot.birth_of(index));
     }
+    builder.set_generation(snapshot.generation());
     builder.snapshot().with_attribution(snapshot.attribution().clone())
 }
 
@@ -200,7 +269,7 @@ proptest! {
 
     #[test]
     fn groups_are_those_of_the_plain_definition(snapshot in snapshot()) {
-        for key_type in KEY_TYPES {
+        for key_type in KeyType::ALL {
             let mut expected: Vec<_> = naive_groups(&snapshot, key_type)
                 .into_iter()
                 .map(|(traceback, (size, count))| (size, count, traceback))
@@ -218,7 +287,7 @@ proptest! {
     #[test]
     fn differences_are_those_of_the_plain_definition(new in snapshot(), old in snapshot()) {
         let old = old.with_attribution(new.attribution().clone());
-        for key_type in KEY_TYPES {
+        for key_type in KeyType::ALL {
             let (now, before) = (naive_groups(&new, key_type), naive_groups(&old, key_type));
             let keys: BTreeMap<_, _> = now.iter().chain(&before).collect();
             let mut expected: Vec<_> = keys
@@ -246,7 +315,7 @@ proptest! {
 
     #[test]
     fn nothing_differs_from_itself(snapshot in snapshot()) {
-        for key_type in KEY_TYPES {
+        for key_type in KeyType::ALL {
             let diffs = snapshot.compare_to(&snapshot, key_type);
             prop_assert_eq!(diffs.len(), snapshot.statistics(key_type).len());
             prop_assert!(diffs.iter().all(|d| d.size_diff == 0 && d.count_diff == 0));
@@ -256,7 +325,7 @@ proptest! {
     #[test]
     fn swapping_the_sides_flips_the_signs(a in snapshot(), b in snapshot()) {
         let b = b.with_attribution(a.attribution().clone());
-        for key_type in KEY_TYPES {
+        for key_type in KeyType::ALL {
             let signs = |new: &Snapshot, old: &Snapshot, sign: i64| -> BTreeMap<_, _> {
                 let diffs = new.compare_to(old, key_type).into_iter();
                 diffs.map(|d| (d.traceback, (sign * d.size_diff, sign * d.count_diff))).collect()
@@ -267,12 +336,83 @@ proptest! {
 
     #[test]
     fn groups_sum_to_the_totals(snapshot in snapshot()) {
-        for key_type in KEY_TYPES.into_iter().filter(|key_type| !key_type.is_cumulative()) {
+        for key_type in SUMMING {
             let statistics = snapshot.statistics(key_type);
             prop_assert_eq!(statistics.iter().map(|s| s.size).sum::<u64>(), snapshot.total_size());
             let count = statistics.iter().map(|s| s.count).sum::<u64>();
             prop_assert_eq!(count, snapshot.n_traces() as u64);
         }
+    }
+
+    #[test]
+    fn inclusive_groups_exceed_neither_the_totals_nor_the_cumulative_ones(snapshot in snapshot()) {
+        for (inclusive, cumulative) in INCLUSIVE {
+            let cumulative: BTreeMap<Traceback, _> = cumulative
+                .into_iter()
+                .flat_map(|key_type| snapshot.statistics(key_type))
+                .map(|s| (s.traceback, (s.size, s.count)))
+                .collect();
+            for group in snapshot.statistics(inclusive) {
+                prop_assert!(group.size <= snapshot.total_size());
+                prop_assert!(group.count <= snapshot.n_traces() as u64);
+                if let Some(&(size, count)) = cumulative.get(&group.traceback) {
+                    prop_assert!(group.size <= size && group.count <= count);
+                } else {
+                    prop_assert!(cumulative.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_groups_are_the_beginning_of_all_of_them(
+        new in snapshot(), old in snapshot(), n in 0..30_usize,
+    ) {
+        for key_type in KeyType::ALL {
+            let all = new.statistics(key_type);
+            prop_assert_eq!(&new.top(key_type, n), &all[..n.min(all.len())]);
+            let all = new.compare_to(&old, key_type);
+            prop_assert_eq!(&new.top_diff(&old, key_type, n), &all[..n.min(all.len())]);
+        }
+    }
+
+    #[test]
+    fn every_difference_is_in_the_one_set_where_it_belongs(new in snapshot(), old in snapshot()) {
+        for key_type in KeyType::ALL {
+            let sets = new.diff_sets(&old, key_type);
+            let has_old = |d: &StatisticDiff| d.count as i64 != d.count_diff;
+            let is_changed = |d: &StatisticDiff| d.count > 0 && has_old(d);
+            prop_assert!(sets.new.iter().all(|d| d.count > 0 && !has_old(d)));
+            prop_assert!(sets.gone.iter().all(|d| d.count == 0 && has_old(d)));
+            prop_assert!(sets.grown.iter().all(|d| is_changed(d) && d.size_diff > 0));
+            prop_assert!(sets.shrunk.iter().all(|d| is_changed(d) && d.size_diff < 0));
+            prop_assert!(sets.unchanged.iter().all(|d| is_changed(d) && d.size_diff == 0));
+            let mut all = new.compare_to(&old, key_type);
+            let mut in_sets = [sets.new, sets.gone, sets.grown, sets.shrunk, sets.unchanged].concat();
+            // Tracebacks are unique among the groups.
+            all.sort_by(|a, b| a.traceback.cmp(&b.traceback));
+            in_sets.sort_by(|a, b| a.traceback.cmp(&b.traceback));
+            prop_assert_eq!(in_sets, all);
+        }
+    }
+
+    #[test]
+    fn what_is_there_since_a_generation_was_born_after_it(snapshot in snapshot(), number in 1..4_u32) {
+        let mut older = SnapshotBuilder::new(1);
+        older.set_generation(Some(Generation { run: 1, number }));
+        let since = snapshot.since(&older.finish()).unwrap();
+        let born = |index: &usize| snapshot.birth_of(*index).is_some_and(|birth| birth > number);
+        let traces: Vec<_> = snapshot.traces().collect();
+        let expected: Vec<_> = (0..traces.len())
+            .filter(born)
+            .map(|i| (traces[i].clone(), snapshot.thread_of(i), snapshot.birth_of(i)))
+            .collect();
+        let found: Vec<_> = since
+            .traces()
+            .enumerate()
+            .map(|(i, trace)| (trace, since.thread_of(i), since.birth_of(i)))
+            .collect();
+        prop_assert_eq!(found, expected);
     }
 
     #[test]
@@ -311,7 +451,7 @@ proptest! {
         snapshot.write_to(&mut bytes).unwrap();
         let loaded = Snapshot::read_from(&bytes[..]).unwrap();
         prop_assert_eq!(everything(&loaded), everything(&snapshot));
-        for key_type in KEY_TYPES {
+        for key_type in KeyType::ALL {
             prop_assert_eq!(loaded.statistics(key_type), snapshot.statistics(key_type));
         }
     }
