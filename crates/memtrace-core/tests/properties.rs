@@ -223,8 +223,14 @@ fn naive_keys(
 }
 
 fn everything(snapshot: &Snapshot) -> String {
-    let traces: Vec<_> = snapshot.traces().collect();
-    format!("{} {:?} {traces:?}", snapshot.traceback_limit(), snapshot.attribution())
+    let traces: Vec<_> = snapshot
+        .traces()
+        .enumerate()
+        .map(|(i, trace)| (trace, snapshot.thread_of(i), snapshot.birth_of(i)))
+        .collect();
+    let (limit, generation) = (snapshot.traceback_limit(), snapshot.generation());
+    let (rule, threads) = (snapshot.attribution(), snapshot.threads());
+    format!("{limit} {generation:?} {rule:?} {threads:?} {traces:?}")
 }
 
 fn stack_of(builder: &mut SnapshotBuilder, traceback: &Traceback) -> StackId {
