@@ -86,7 +86,8 @@ impl LeakSearch {
     /// The attribution of the newest snapshot is applied to all.
     ///
     /// **Cost.** Like [`Snapshot::statistics`] for each snapshot; then, for n snapshots, time
-    /// proportional to n² for each group, and to n³ once. Meant for up to some hundred snapshots.
+    /// proportional to n² for each group, and to n³ once. Meant for up to some hundred snapshots:
+    /// ten of a million traces each took 50 ms by line, three hundred of a thousand traces 1.5 s.
     ///
     /// **Errors.** If there are fewer than three snapshots; if they are of different runs of the
     /// tracer or not in order, as far as they can tell; if times were given which are not one for

@@ -173,9 +173,9 @@ fn chance_text(chance: f64) -> String {
 /// | day and night | 13 | 0 | 0 | 0 |
 ///
 /// Three snapshots that only grow are called a leak, although what merely fluctuates grows in both
-/// steps in one case of six; [`LeakVerdict::p_value`] is 0.17 then. Take five or more. Take the first
-/// after the program has warmed up, and let more time lie between two than a request, a batch, or
-/// whatever the program does over and over.
+/// steps in one case of six; [`LeakVerdict::p_value`] is 0.17 then. Take five or more. Take the
+/// first after the program has warmed up, and let more time lie between two than a request, a
+/// batch, or whatever the program does over and over.
 ///
 /// No rule tells a leak from a cache that still fills at an even rate, or from a service with ever
 /// more users, except by waiting. And one leak is often missed: that of a single buffer which
@@ -200,8 +200,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The table of the module's documentation, line by line. `sizes` are those of the trend, `duration` the
-    /// distance of the first position to the last.
+    /// The table of the type's documentation, line by line. `sizes` are those of the trend, and
+    /// `duration` is the distance of the first position to the last.
     pub(crate) fn of(
         trend: &Trend,
         sizes: &[u64],
