@@ -4,6 +4,7 @@
 
 mod bench;
 mod cargo;
+mod fuzz;
 mod golden;
 
 use clap::{Parser, Subcommand};
@@ -21,12 +22,14 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Golden(golden::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().verb {
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Golden(args) => golden::run(&args),
     };
     match done {

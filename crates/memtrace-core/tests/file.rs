@@ -358,7 +358,9 @@ fn every_flipped_bit_is_an_error() {
             FileError::NotASnapshot { .. } => at < 8,
             FileError::UnsupportedVersion { supported: 2, .. } => (8..12).contains(&at),
             FileError::Malformed { section: "header", offset: 12, .. } => (12..16).contains(&at),
-            FileError::Malformed { offset, .. } => within(0..4) && tags.contains(&(offset as usize)),
+            FileError::Malformed { offset, .. } => {
+                within(0..4) && tags.contains(&(offset as usize))
+            }
             FileError::Truncated { .. } => within(4..12),
             FileError::Checksum { offset, .. } => at >= HEADER_LEN && offset as usize + 4 > at,
             _ => false,

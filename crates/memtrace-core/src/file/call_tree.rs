@@ -15,7 +15,6 @@
 //! **Cost.** Writing looks at each frame of each stack: 3 ns where a node has one child, a look
 //! into a hash table where it has several. Reading walks each stack up to the root: 1 ns a frame.
 
-
 use hashbrown::HashMap;
 
 use super::FileError;
@@ -330,8 +329,7 @@ mod tests {
 
     #[test]
     fn a_recursion_is_filled_up_so_that_it_may_stand_for_its_frames() {
-        let stacks: Vec<Stack> =
-            (0..1000).map(|n| (vec![1; 1000 + n], Depth::Deeper)).collect();
+        let stacks: Vec<Stack> = (0..1000).map(|n| (vec![1; 1000 + n], Depth::Deeper)).collect();
         let bytes = written(&stacks);
         assert!(bytes.len() < 100_000, "{} bytes", bytes.len());
         assert_eq!(read(&bytes), Ok(stacks));
@@ -383,7 +381,10 @@ mod tests {
                 section([2, 2, 2], [&[0, 0], &[2, 1], &[0, 0]], 0),
                 "stack 1 adds 1 calls below call 0, when there are 2 of 2",
             ),
-            (section([1, 2, 2], [&[3], &[2], &[0]], 0), "the greatest of calls added to is 3, not 0 to 2"),
+            (
+                section([1, 2, 2], [&[3], &[2], &[0]], 0),
+                "the greatest of calls added to is 3, not 0 to 2",
+            ),
             (section([1, 2, 1], [&[0], &[2], &[0]], 0), "have more than 1 frames"),
             (
                 section([1, 2, 3], [&[0], &[2], &[0]], 0),
@@ -397,7 +398,10 @@ mod tests {
                 section([1, 1, 1], [&[0], &[1], &[65_539]], 0),
                 "the greatest of depths of stacks is 65539, not 0 to 65538",
             ),
-            (section([1, 2, 2], [&[0], &[2], &[0]], 5), "the greatest of frames of calls is 5, not 0 to 4"),
+            (
+                section([1, 2, 2], [&[0], &[2], &[0]], 5),
+                "the greatest of frames of calls is 5, not 0 to 4",
+            ),
         ] {
             let error = read(&bytes).unwrap_err();
             assert!(error.ends_with(reason), "{error}");

@@ -355,9 +355,8 @@ mod tests {
             (0..64_u32).prop_map(|bit| 1 << bit)
         ];
         let few = prop::collection::vec(value.clone(), 1..6);
-        let of_few = few.prop_flat_map(|few| {
-            prop::collection::vec(prop::sample::select(few), 0..300)
-        });
+        let of_few =
+            few.prop_flat_map(|few| prop::collection::vec(prop::sample::select(few), 0..300));
         prop_oneof![prop::collection::vec(value, 0..300), of_few]
     }
 

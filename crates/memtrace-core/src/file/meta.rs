@@ -92,10 +92,7 @@ pub(super) fn write(
 }
 
 /// Reads the section.
-pub(super) fn read(
-    cursor: &mut Cursor<'_>,
-    column: &mut ColumnReader,
-) -> Result<Meta, FileError> {
+pub(super) fn read(cursor: &mut Cursor<'_>, column: &mut ColumnReader) -> Result<Meta, FileError> {
     let traceback_limit = cursor.number_up_to(u16::MAX.into(), "traceback limit")? as u16;
     let generation = match cursor.flag("generation")? {
         false => None,

@@ -15,11 +15,7 @@ use crate::{Module, SnapshotBuilder};
 const MODULE_OVERHEAD: u64 = 128;
 
 /// Appends the section and returns what it takes in memory.
-pub(super) fn write(
-    modules: &[Arc<Module>],
-    column: &mut ColumnWriter,
-    out: &mut Vec<u8>,
-) -> u64 {
+pub(super) fn write(modules: &[Arc<Module>], column: &mut ColumnWriter, out: &mut Vec<u8>) -> u64 {
     let n_bytes = text::write(modules.iter().map(|module| &*module.path), column, out);
     let build_ids = || modules.iter().map(|module| module.build_id.as_deref());
     let lens: Vec<u64> = build_ids().map(|id| id.map_or(0, |id| id.len() as u64 + 1)).collect();

@@ -74,9 +74,9 @@ impl Packing {
             (_, 1) => pack_words(values.iter().copied(), self.width, out),
             (_, group) => {
                 let base = self.max + 1;
-                let words = values.chunks(group).map(|digits| {
-                    digits.iter().rev().fold(0, |word, &digit| word * base + digit)
-                });
+                let words = values
+                    .chunks(group)
+                    .map(|digits| digits.iter().rev().fold(0, |word, &digit| word * base + digit));
                 pack_words(words, self.width, out);
             }
         }

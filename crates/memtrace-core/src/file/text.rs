@@ -109,9 +109,9 @@ impl Texts {
                 Ok(0) => 0..0,
                 Ok(distance) if distance <= id => text_range(&ends, id - distance),
                 _ => {
-                    return Err(cursor.malformed(format!(
-                        "text {id} is like the one {distance} before it"
-                    )));
+                    return Err(
+                        cursor.malformed(format!("text {id} is like the one {distance} before it"))
+                    );
                 }
             };
             if n_shared > similar.len() as u64 {
@@ -218,8 +218,14 @@ mod tests {
             (section([&[0], &[0], &[u64::MAX]], 2, b"abc"), "goes beyond the 2 bytes of all"),
             (section([&[0], &[0], &[1]], 2, b"a"), "all texts have 1 bytes, not 2"),
             (section([&[0], &[0], &[1]], 1, b"\xff"), "the texts are not UTF-8"),
-            (section([&[0; 2], &[0; 2], &[1; 2]], 2, "ä".as_bytes()), "text 0 ends within a character"),
-            (section([&[0], &[0], &[9]], 9, b"abc"), "9 bytes of texts were expected, but the section has 3 more"),
+            (
+                section([&[0; 2], &[0; 2], &[1; 2]], 2, "ä".as_bytes()),
+                "text 0 ends within a character",
+            ),
+            (
+                section([&[0], &[0], &[9]], 9, b"abc"),
+                "9 bytes of texts were expected, but the section has 3 more",
+            ),
         ] {
             let error = read(&bytes).unwrap_err();
             assert!(error.ends_with(reason), "{error}");

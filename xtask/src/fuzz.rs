@@ -1,0 +1,176 @@
+//! `cargo xtask fuzz`: looks for inputs that a loader does not bear.
+//!
+//! The targets in `fuzz` are built with the marks that libFuzzer follows (coverage, and what is
+//! compared with what), which the stable compiler can make; a C++ compiler is needed for libFuzzer
+//! itself. What is found is kept from run to run under the target directory. An input that panics,
+//! takes longer than [`TIMEOUT_S`] or brings the process above [`MEMORY_LIMIT_MIB`] ends the run
+//! with an error and is left in a file.
+
+mod seeds;
+
+use crate::cargo::{Programs, Workspace};
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What an input may take, in seconds.
+const TIMEOUT_S: u32 = 10;
+/// What the process may take in all, in MiB.
+const MEMORY_LIMIT_MIB: u32 = 256;
+/// The longest input, in bytes.
+const MAX_LEN: u32 = 1 << 16;
+
+/// Marks every edge of the target's code, and every comparison.
+const INSTRUMENTATION: [&str; 7] = [
+    "--cfg=fuzzing",
+    "-Ccodegen-units=1",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+];
+
+/// Feeds a target with inputs made to reach all of its code.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What is fed.
+    target: Target,
+    /// Inputs to try.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    inputs: u64,
+    /// What the inputs depend on, beside those kept from earlier runs [default: another each time].
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Target {
+    /// `Snapshot::read_from`.
+    Loader,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loader => "loader",
+        }
+    }
+}
+
+/// Builds and runs a target.
+pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    // These would take the place of the flags that cargo is given here.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        if env::var_os(variable).is_some() {
+            return Err(
+                format!("unset {variable}: targets are built with flags of their own").into()
+            );
+        }
+    }
+    let name = args.target.name();
+    let dir = Workspace::read()?.target_dir.join("fuzz");
+    let programs = Programs::build(&build_args(&dir, &host()?)).map_err(|error| {
+        format!("{error}; a C++ compiler (such as `apt install g++`) is needed, too")
+    })?;
+    let (corpus, artifacts) = (dir.join(name).join("corpus"), dir.join(name).join("artifacts"));
+    prepare(&corpus, &artifacts)?;
+    let status = Command::new(programs.path(name)?)
+        .args(fuzzer_args(args, &corpus, &artifacts))
+        .status()
+        .map_err(|error| format!("the target could not be run: {error}"))?;
+    if !status.success() {
+        let artifacts = artifacts.display();
+        return Err(format!("{name} failed: {status}; the input is in {artifacts}").into());
+    }
+    Ok(())
+}
+
+fn build_args(dir: &Path, host: &str) -> Vec<OsString> {
+    let flags: Vec<String> = INSTRUMENTATION.iter().map(|flag| format!("{flag:?}")).collect();
+    let mut args: Vec<OsString> = ["--manifest-path=fuzz/Cargo.toml", "--locked", "--target", host]
+        .map(OsString::from)
+        .into();
+    args.push(format!("--config=build.rustflags=[{}]", flags.join(",")).into());
+    args.push("--target-dir".into());
+    args.push(dir.join("build").into());
+    args
+}
+
+/// The platform of this machine. Named as a target, it keeps the flags from build scripts.
+fn host() -> Result<String, Box<dyn Error>> {
+    let output = Command::new("rustc").arg("-vV").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.ok_or("`rustc -vV` names no host")?.to_owned())
+}
+
+/// Makes the folders, with a few valid inputs to begin with.
+fn prepare(corpus: &Path, artifacts: &Path) -> Result<(), Box<dyn Error>> {
+    let failed = |path: &Path, error: &dyn Error| -> Box<dyn Error> {
+        format!("{} could not be written: {error}", path.display()).into()
+    };
+    for dir in [corpus, artifacts] {
+        fs::create_dir_all(dir).map_err(|error| failed(dir, &error))?;
+    }
+    for (name, snapshot) in seeds::all() {
+        let path: PathBuf = corpus.join(format!("seed-{name}"));
+        snapshot.dump(&path).map_err(|error| failed(&path, &error))?;
+    }
+    Ok(())
+}
+
+fn fuzzer_args(args: &Args, corpus: &Path, artifacts: &Path) -> Vec<OsString> {
+    let mut artifact_prefix = OsString::from("-artifact_prefix=");
+    // With the separator at the end: libFuzzer appends the name of the file.
+    artifact_prefix.push(artifacts.join(""));
+    vec![
+        corpus.into(),
+        artifact_prefix,
+        format!("-runs={}", args.inputs).into(),
+        format!("-seed={}", args.seed.unwrap_or(0)).into(),
+        format!("-max_len={MAX_LEN}").into(),
+        format!("-timeout={TIMEOUT_S}").into(),
+        format!("-rss_limit_mb={MEMORY_LIMIT_MIB}").into(),
+        "-print_final_stats=1".into(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_and_the_number_of_inputs_reach_the_fuzzer() {
+        let args = Args { target: Target::Loader, inputs: 77, seed: None };
+        let args = fuzzer_args(&args, Path::new("c"), Path::new("a"));
+        assert_eq!(args[..2], ["c", "-artifact_prefix=a/"]);
+        for expected in ["-runs=77", "-seed=0", "-timeout=10", "-rss_limit_mb=256"] {
+            assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");
+        }
+    }
+
+    #[test]
+    fn cargo_is_given_the_flags_as_one_list() {
+        let args = build_args(Path::new("t"), "x86_64-unknown-linux-gnu");
+        let config = args.iter().find_map(|arg| arg.to_str()?.strip_prefix("--config=")).unwrap();
+        assert!(config.starts_with("build.rustflags=[\"--cfg=fuzzing\",\"-C"), "{config}");
+    }
+
+    #[test]
+    fn seeds_are_small_and_can_be_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(&dir.path().join("corpus"), &dir.path().join("artifacts")).unwrap();
+        let mut n_seeds = 0;
+        for entry in fs::read_dir(dir.path().join("corpus")).unwrap() {
+            let path = entry.unwrap().path();
+            memtrace_core::Snapshot::load(&path).unwrap();
+            assert!(fs::metadata(&path).unwrap().len() < 8192, "{}", path.display());
+            n_seeds += 1;
+        }
+        assert!(n_seeds >= 5);
+    }
+}
