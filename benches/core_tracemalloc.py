@@ -4,9 +4,9 @@ DIR holds shape.json (modules, call sites, calls between) and plan.bin (the bloc
 in src/analysis/plan.rs). Modules are made of source text, each function on a line of its own, so that
 traces have as many files, lines and stacks as those of the Rust program. Every block is a `bytes`.
 
-Prints the figures as a line of JSON. The collector of cycles is off, as in `timeit`: with it, CPython is
-slower. While it traces, CPython takes many minutes for cumulative statistics, so that these are timed
-with tracing stopped only, as all the others are, too.
+Prints the figures as a line of JSON: with tracing stopped for the analysis; the same without the
+collector of cycles, which looks at a million tuples now and then; and with tracing left on. In the last
+case CPython takes many minutes for cumulative statistics, so that these are left out.
 """
 
 import array
@@ -69,54 +69,67 @@ class Heap:
 
     def __init__(self, directory, call):
         numbers = array.array("I")
+        planned = array.array("H")
         with open(os.path.join(directory, "plan.bin"), "rb") as file:
             numbers.frombytes(file.read(12))
-            planned = array.array("H")
             planned.frombytes(file.read())
         n_kept, n_old, n_new = numbers
-        sites, sizes = planned[0::2], planned[1::2]
-        bounds = {"old": (n_kept, n_kept + n_old), "new": (n_kept + n_old, n_kept + n_old + n_new)}
-        self.n_blocks = n_kept + n_old
-        self.call, self.sites, self.sizes = call, sites, sizes
-        self.n_kept, self.bounds = n_kept, bounds
+        self.n_blocks, self.n_kept = n_kept + n_old, n_kept
+        self.call, self.sites, self.sizes = call, planned[0::2], planned[1::2]
+        # At first the blocks that move lie among those that are kept; later there are no others.
+        between = n_kept // n_old
+        old = array.array("I")
+        for i in range(n_old):
+            old.append(n_kept + i)
+            old.extend(range(i * between, (i + 1) * between))
+        old.extend(range(n_old * between, n_kept))
+        self.orders = {"old": old, "new": range(n_kept + n_old, n_kept + n_old + n_new)}
+        self.firsts = {"old": n_kept, "new": n_kept + n_old}
         self.kept = [None] * n_kept
         self.moving = [None] * n_old
 
-    def build(self):
-        """Makes the blocks of the old state: those that move lie among those that are kept."""
-        n_moving = len(self.moving)
-        order = array.array("I")
-        between = self.n_kept // n_moving
-        for i in range(n_moving):
-            order.append(self.n_kept + i)
-            order.extend(range(i * between, (i + 1) * between))
-        order.extend(range(n_moving * between, self.n_kept))
-        tracemalloc.start(25)
-        for index in order:
-            block = self.call(self.sites[index], self.sizes[index])
-            if index < self.n_kept:
-                self.kept[index] = block
-            else:
-                self.moving[index - self.n_kept] = block
-
-    def enter_new_state(self):
+    def enter(self, state):
+        """Gives back the blocks that move, and allocates those of the state."""
+        # Every third, three times: not in the order in which they were allocated.
         for third in range(3):
             for i in range(third, len(self.moving), 3):
                 self.moving[i] = None
-        begin, end = self.bounds["new"]
-        for i in range(begin, end):
-            self.moving[i - begin] = self.call(self.sites[i], self.sizes[i])
+        first, call, sites, sizes = self.firsts[state], self.call, self.sites, self.sizes
+        for i in self.orders[state]:
+            block = call(sites[i], sizes[i])
+            if i < self.n_kept:
+                self.kept[i] = block
+            else:
+                self.moving[i - first] = block
 
     def planned_bytes(self, state):
-        begin, end = self.bounds[state]
-        size = sum(self.sizes[: self.n_kept]) + sum(self.sizes[begin:end])
+        first = self.firsts[state]
+        size = sum(self.sizes[: self.n_kept]) + sum(self.sizes[first : first + len(self.moving)])
         return size + BYTES_HEADER * self.n_blocks
 
 
+waited_ms = 0.0
+
+
+def waited_ns():
+    """For how long this thread has waited for a CPU; 0 if the kernel does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
 def timed(operation):
+    """Returns the result and the time in milliseconds, less what was spent waiting for a CPU."""
+    global waited_ms
+    before = waited_ns()
     start = time.perf_counter()
     result = operation()
-    return result, (time.perf_counter() - start) * 1000
+    passed = (time.perf_counter() - start) * 1000
+    waited = (waited_ns() - before) / 1e6
+    waited_ms += waited
+    return result, passed - waited
 
 
 def resident_bytes():
@@ -156,49 +169,65 @@ def measure(old, new, file, heap, n_rounds):
     return millis
 
 
+def snapshot_times(n_rounds):
+    first = []
+    for _ in range(max(n_rounds, 3)):
+        snapshot, ms = timed(tracemalloc.take_snapshot)
+        first.append(ms)
+        del snapshot
+    return {"first": first, "again": []}
+
+
 def main():
     directory, n_rounds, n_tracing_rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     with open(os.path.join(directory, "shape.json")) as file:
         shape = json.load(file)
     heap = Heap(directory, root_call(shape))
-    gc.disable()
-    heap.build()
-
-    before = resident_bytes()
-    old, cold_ms = timed(tracemalloc.take_snapshot)
-    snapshot_bytes = resident_bytes() - before
-    heap.enter_new_state()
-    snapshot_ms = []
-    for _ in range(max(n_rounds, 3)):
-        new = None
-        new, ms = timed(tracemalloc.take_snapshot)
-        snapshot_ms.append(ms)
-
+    tracemalloc.start(25)
+    snapshots, cold_ms, snapshot_bytes = [], None, None
+    # One line for both, so that each call site has one stack.
+    for state in ["old", "new"]:
+        heap.enter(state)
+        before = resident_bytes()
+        snapshot, ms = timed(tracemalloc.take_snapshot)
+        cold_ms = cold_ms or ms
+        snapshot_bytes = snapshot_bytes or resident_bytes() - before
+        snapshots.append(snapshot)
+    old, new = snapshots
     saved = os.path.join(directory, "tracemalloc.pickle")
     new.dump(saved)
     file_bytes = os.path.getsize(saved)
+
+    millis_of_snapshots = snapshot_times(n_rounds)
     millis_tracing = measure(old, new, saved, heap, n_tracing_rounds)
+    gc.disable()
+    uncollected_millis_of_snapshots = snapshot_times(n_rounds)
     tracemalloc.stop()
+    millis_uncollected = measure(old, new, saved, heap, n_rounds)
+    gc.enable()
     millis = measure(old, new, saved, heap, n_rounds)
+    millis["take_snapshot"] = millis_of_snapshots
+    millis_uncollected["take_snapshot"] = uncollected_millis_of_snapshots
     os.remove(saved)
-    millis["take_snapshot"] = {"first": snapshot_ms, "again": []}
+
     stacks = new.statistics("traceback")
-    print(
-        json.dumps(
-            {
-                "program": "CPython " + sys.version.split()[0],
-                "n_traces": len(new.traces),
-                "n_stacks": len(stacks),
-                "n_frames_per_stack": sum(len(group.traceback) for group in stacks) / len(stacks),
-                "millis": millis,
-                "millis_tracing": millis_tracing,
-                "cold_snapshot_ms": cold_ms,
-                "stated_bytes": None,
-                "resident_bytes": snapshot_bytes,
-                "file_bytes": file_bytes,
-            }
-        )
-    )
+    n_frames_per_stack = sum(len(group.traceback) for group in stacks) / len(stacks)
+    figures = {
+        "program": "CPython " + sys.version.split()[0],
+        "n_traces": len(new.traces),
+        "n_stacks": len(stacks),
+        "n_frames_per_stack": n_frames_per_stack,
+        "n_calls_per_stack": n_frames_per_stack,
+        "millis": millis,
+        "millis_tracing": millis_tracing,
+        "millis_uncollected": millis_uncollected,
+        "cold_snapshot_ms": cold_ms,
+        "waited_ms": waited_ms,
+        "stated_bytes": None,
+        "resident_bytes": snapshot_bytes,
+        "file_bytes": file_bytes,
+    }
+    print(json.dumps(figures))
 
 
 main()

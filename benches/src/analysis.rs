@@ -10,4 +10,4 @@ mod plan;
 pub mod shape;
 
 pub use figures::{Beside, BesideFigures, Figures, Millis};
-pub use plan::{Plan, Planned, State, Sum};
+pub use plan::{N_SITES, Plan, Planned, State, Sum};

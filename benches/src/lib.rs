@@ -18,6 +18,7 @@ pub mod flat;
 mod measurement;
 mod request;
 pub mod resident;
+pub mod stopwatch;
 mod workload;
 
 pub use measurement::{Count, LineError, Measurement, TracerFigures};

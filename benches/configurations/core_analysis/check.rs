@@ -1,10 +1,9 @@
 //! Whether the results of the analysis are those that the plan foretells.
 
-use crate::heap::Heap;
 use crate::sites::{module_of, site_at};
-use memtrace::{KeyType, Snapshot, Traceback};
-use memtrace_benches::analysis::shape::{N_MODULES, N_SITES, N_SITES_PER_MODULE, n_calls};
-use memtrace_benches::analysis::{State, Sum};
+use memtrace::{KeyType, Snapshot, Statistic, StatisticDiff, Traceback};
+use memtrace_benches::analysis::shape::{N_SITES_PER_MODULE, n_calls};
+use memtrace_benches::analysis::{N_SITES, Plan, State, Sum};
 
 /// Live blocks of the program itself, at most: buffers, threads, what was measured.
 const N_OWN_BLOCKS: usize = 2000;
@@ -12,21 +11,72 @@ const N_OWN_BLOCKS: usize = 2000;
 /// What is expected of both states.
 pub(crate) struct Expected {
     n_blocks: usize,
+    /// For each site, what lives of it in the old and in the new state.
     old: Vec<Sum>,
     new: Vec<Sum>,
 }
 
-/// A group of a result.
+/// A group of a result; without a difference where only one snapshot was asked.
 pub(crate) struct Group<'a> {
-    pub(crate) traceback: &'a Traceback,
-    pub(crate) size: u64,
-    pub(crate) count: u64,
-    pub(crate) diff: Option<(i64, i64)>,
+    traceback: &'a Traceback,
+    found: Found,
+}
+
+/// What there is, and by how much that is more than before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    size: i128,
+    count: i128,
+    size_diff: i128,
+    count_diff: i128,
+}
+
+impl<'a> Group<'a> {
+    pub(crate) fn of(group: &'a Statistic) -> Self {
+        let found =
+            Found { size: group.size.into(), count: group.count.into(), ..Found::default() };
+        Self { traceback: &group.traceback, found }
+    }
+
+    pub(crate) fn of_diff(group: &'a StatisticDiff) -> Self {
+        let found = Found {
+            size: group.size.into(),
+            count: group.count.into(),
+            size_diff: group.size_diff.into(),
+            count_diff: group.count_diff.into(),
+        };
+        Self { traceback: &group.traceback, found }
+    }
+}
+
+impl Found {
+    fn new(new: Sum, old: Option<Sum>) -> Self {
+        let [size, count] = [new.size, new.count].map(i128::from);
+        let old = old.unwrap_or(new);
+        let [size_diff, count_diff] = [size - i128::from(old.size), count - i128::from(old.count)];
+        Self { size, count, size_diff, count_diff }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.size += other.size;
+        self.count += other.count;
+        self.size_diff += other.size_diff;
+        self.count_diff += other.count_diff;
+    }
+
+    fn times(self, n: i128) -> Self {
+        let Self { size, count, size_diff, count_diff } = self;
+        Self {
+            size: size * n,
+            count: count * n,
+            size_diff: size_diff * n,
+            count_diff: count_diff * n,
+        }
+    }
 }
 
 impl Expected {
-    pub(crate) fn new(heap: &Heap) -> Self {
-        let plan = heap.plan();
+    pub(crate) fn new(plan: &Plan) -> Self {
         let (old, new) = (plan.sums(State::Old), plan.sums(State::New));
         Self { n_blocks: plan.n_blocks(), old, new }
     }
@@ -40,8 +90,8 @@ impl Expected {
         Ok(())
     }
 
-    /// Checks the groups of a key: all that are call sites or modules against the plan, and the sums
-    /// against the snapshots.
+    /// Checks the groups of a key: call sites and modules against the plan, and all together against
+    /// the snapshots.
     pub(crate) fn check_groups<'a>(
         &self,
         key_type: KeyType,
@@ -49,85 +99,98 @@ impl Expected {
         new: &Snapshot,
         old: Option<&Snapshot>,
     ) -> Result<(), String> {
-        let mut total = Sum::default();
-        let mut total_diff = (0, 0);
-        let mut found = vec![(Sum::default(), (0, 0)); N_SITES];
-        let by_file = matches!(key_type, KeyType::Filename | KeyType::CumulativeFilename);
+        let mut total = Found::default();
+        let mut found = vec![Found::default(); N_SITES];
         for group in groups {
-            total.size += group.size;
-            total.count += group.count;
-            let diff = group.diff.unwrap_or_default();
-            total_diff.0 += diff.0;
-            total_diff.1 += diff.1;
-            let Some(newest) = group.traceback.newest() else { continue };
-            let place = if by_file {
-                module_of(&newest.filename)
-            } else {
-                newest_site(group.traceback)
-            };
-            if let Some(place) = place {
-                found[place].0.size += group.size;
-                found[place].0.count += group.count;
-                found[place].1.0 += diff.0;
-                found[place].1.1 += diff.1;
+            total.add(group.found);
+            if let Some(place) = place(key_type, group.traceback) {
+                found[place].add(group.found);
             }
         }
-        if !key_type.is_cumulative() {
-            if (total.size, total.count) != (new.total_size(), new.n_traces() as u64) {
-                return Err(format!("groups by {key_type} do not add up to the snapshot: {total:?}"));
-            }
-            if let Some(old) = old {
-                let expected = (
-                    new.total_size() as i64 - old.total_size() as i64,
-                    new.n_traces() as i64 - old.n_traces() as i64,
-                );
-                if total_diff != expected {
-                    return Err(format!("differences by {key_type} add up to {total_diff:?}"));
-                }
+        if is_a_partition(key_type) {
+            let sum = |of: &Snapshot| Sum { size: of.total_size(), count: of.n_traces() as u64 };
+            let expected = Found::new(sum(new), old.map(sum));
+            if total != expected {
+                return Err(format!("by {key_type} all is {total:?}, not {expected:?}"));
             }
         }
-        let (mut new_sums, mut old_sums) = (self.new.clone(), self.old.clone());
-        if by_file {
-            let n_times = |module| {
-                let is_each = key_type == KeyType::CumulativeFilename;
-                if is_each { n_calls(module) as u64 + 1 } else { 1 }
-            };
-            new_sums = by_module(&new_sums, n_times);
-            old_sums = by_module(&old_sums, n_times);
-        }
-        for (i, ((found, diff), (new, old_sum))) in
-            found.into_iter().zip(new_sums.into_iter().zip(old_sums)).enumerate()
-        {
-            let expected_diff = match old {
-                Some(_) => (
-                    new.size as i64 - old_sum.size as i64,
-                    new.count as i64 - old_sum.count as i64,
-                ),
-                None => (0, 0),
-            };
-            if found != new || diff != expected_diff {
-                return Err(format!(
-                    "{key_type}: number {i} has {found:?} {diff:?}, not {new:?} {expected_diff:?}"
-                ));
+        let Some(expected) = self.places(key_type, old.is_some()) else { return Ok(()) };
+        for (place, (found, expected)) in found.into_iter().zip(expected).enumerate() {
+            if found != expected {
+                return Err(format!("by {key_type}, {place} is {found:?}, not {expected:?}"));
             }
         }
         Ok(())
     }
-}
 
-/// The site of the newest frame that is one: frames of Rust's own library may be newer.
-fn newest_site(traceback: &Traceback) -> Option<usize> {
-    let mut newest_first = traceback.iter().rev();
-    newest_first.find_map(|frame| site_at(&frame.filename, frame.lineno))
-}
-
-fn by_module(sums: &[Sum], n_times: impl Fn(usize) -> u64) -> Vec<Sum> {
-    let mut modules = vec![Sum::default(); N_SITES];
-    for (module, sums) in sums.chunks(N_SITES_PER_MODULE).enumerate().take(N_MODULES) {
-        for sum in sums {
-            modules[module].size += sum.size * n_times(module);
-            modules[module].count += sum.count * n_times(module);
+    /// What is expected of each site, or of each module in the place of its number, for keys that have
+    /// either.
+    fn places(&self, key_type: KeyType, is_diff: bool) -> Option<Vec<Found>> {
+        let sites = self.new.iter().zip(&self.old);
+        let sites: Vec<Found> =
+            sites.map(|(&new, &old)| Found::new(new, is_diff.then_some(old))).collect();
+        let n_times = |module| match key_type {
+            // Once for each call in the module, and for the site.
+            KeyType::CumulativeFilename => n_calls(module) as i128 + 1,
+            _ => 1,
+        };
+        match kind(key_type) {
+            Kind::Site => Some(sites),
+            Kind::Module => {
+                let mut modules = vec![Found::default(); N_SITES];
+                for (site, found) in sites.into_iter().enumerate() {
+                    let module = site / N_SITES_PER_MODULE;
+                    modules[module].add(found.times(n_times(module)));
+                }
+                Some(modules)
+            }
+            Kind::Other => None,
         }
     }
-    modules
+}
+
+/// What the groups of a key are, among others.
+enum Kind {
+    Site,
+    Module,
+    Other,
+}
+
+fn kind(key_type: KeyType) -> Kind {
+    match key_type {
+        KeyType::Lineno
+        | KeyType::Traceback
+        | KeyType::CumulativeLineno
+        | KeyType::InclusiveLineno => Kind::Site,
+        KeyType::Filename | KeyType::CumulativeFilename | KeyType::InclusiveFilename => {
+            Kind::Module
+        }
+        _ => Kind::Other,
+    }
+}
+
+/// The number of the site or module that a group is.
+fn place(key_type: KeyType, traceback: &Traceback) -> Option<usize> {
+    match kind(key_type) {
+        // Frames of Rust's own library may be newer.
+        Kind::Site => {
+            traceback.iter().rev().find_map(|frame| site_at(&frame.filename, frame.lineno))
+        }
+        Kind::Module => module_of(&traceback.newest()?.filename),
+        Kind::Other => None,
+    }
+}
+
+/// Whether each trace counts in one group.
+fn is_a_partition(key_type: KeyType) -> bool {
+    matches!(
+        key_type,
+        KeyType::Filename
+            | KeyType::Lineno
+            | KeyType::Traceback
+            | KeyType::Function
+            | KeyType::Module
+            | KeyType::Thread
+            | KeyType::Domain
+    )
 }

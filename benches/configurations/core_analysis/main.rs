@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["operations", n_blocks, n_rounds, file] => {
-            let figures = operations::measure(number(n_blocks)?, number(n_rounds)?, Path::new(file))?;
+            let figures =
+                operations::measure(number(n_blocks)?, number(n_rounds)?, Path::new(file))?;
             println!("{}", figures.to_line());
         }
         ["beside", n_blocks, n_rounds] => {

@@ -24,12 +24,20 @@ pub struct Figures {
     pub n_stacks: u64,
     /// Frames of a stack, on average over the stacks.
     pub n_frames_per_stack: f64,
+    /// Those that were not inlined.
+    pub n_calls_per_stack: f64,
     /// Times by operation.
     pub millis: BTreeMap<String, Millis>,
     /// The same while allocations were being traced, where that was not already so.
+    #[serde(default)]
     pub millis_tracing: BTreeMap<String, Millis>,
+    /// The same without CPython's collector of cycles, where there is one.
+    #[serde(default)]
+    pub millis_uncollected: BTreeMap<String, Millis>,
     /// Time of the very first snapshot, in milliseconds.
     pub cold_snapshot_ms: f64,
+    /// Time for which the program waited for a CPU, in milliseconds; no other time has it in it.
+    pub waited_ms: f64,
     /// Bytes of a snapshot in memory, as it says; absent if it does not.
     pub stated_bytes: Option<u64>,
     /// Resident bytes of a snapshot, as the kernel counts them.
@@ -56,9 +64,12 @@ pub struct Beside {
     pub n_threads: usize,
     /// What the other thread did.
     pub other: String,
-    /// Pairs of allocation and release, of all threads, for each second.
+    /// Pairs of allocation and release, of all threads, for each second that passed.
     pub pairs_per_second: Vec<f64>,
-    /// The longest time that a pair took, in milliseconds.
+    /// The same for each second in which the thread did not wait for a CPU, summed over the threads.
+    pub pairs_per_own_second: Vec<f64>,
+    /// The longest time from the end of a pair to the end of the next, less waiting for a CPU, in
+    /// milliseconds.
     pub longest_gap_ms: Vec<f64>,
     /// How long the other thread took for what it did, on average, in milliseconds.
     pub other_ms: Vec<f64>,
