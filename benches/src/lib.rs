@@ -9,14 +9,16 @@
 //! The library depends on none of memtrace's crates, so every configuration times the same code.
 //!
 //! [`flat`] is the other question, whether the tracer's own memory stays flat under load that comes
-//! and goes.
+//! and goes. [`analysis`] is a third one, how fast snapshots of a large heap are analysed.
 
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod flat;
 mod measurement;
 mod request;
-mod resident;
+pub mod resident;
+pub mod stopwatch;
 mod workload;
 
 pub use measurement::{Count, LineError, Measurement, TracerFigures};

@@ -76,11 +76,14 @@ impl Count {
     }
 }
 
-fn to_line(value: &impl Serialize) -> String {
+pub(crate) fn to_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("numbers in fields can be written as JSON")
 }
 
-fn from_output<T: DeserializeOwned>(output: &str, expected: &'static str) -> Result<T, LineError> {
+pub(crate) fn from_output<T: DeserializeOwned>(
+    output: &str,
+    expected: &'static str,
+) -> Result<T, LineError> {
     let mut lines = output.lines();
     lines
         .find_map(|line| serde_json::from_str(line).ok())

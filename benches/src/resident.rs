@@ -8,15 +8,27 @@ use std::io;
 /// Not `getrusage`: its figure begins with that of the process that forked this one.
 ///
 /// **Errors**: if `/proc/self/status` cannot be read or does not tell.
-pub(crate) fn peak_resident_bytes() -> io::Result<u64> {
+pub fn peak_resident_bytes() -> io::Result<u64> {
+    read("VmHWM")
+}
+
+/// Returns how many bytes this process has resident.
+///
+/// **Errors**: if `/proc/self/status` cannot be read or does not tell.
+pub fn resident_bytes() -> io::Result<u64> {
+    read("VmRSS")
+}
+
+fn read(name: &str) -> io::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
-    peak_of(&status).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "/proc/self/status has no VmHWM in kB")
+    bytes_of(&status, name).ok_or_else(|| {
+        let message = format!("/proc/self/status has no {name} in kB");
+        io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }
 
-fn peak_of(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn bytes_of(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -26,9 +38,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peak_is_read_from_the_line_of_its_name() {
-        assert_eq!(peak_of("VmPeak:\t  9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
-        assert_eq!(peak_of("VmPeak:\t  9 kB\n"), None);
+    fn a_figure_is_read_from_the_line_of_its_name() {
+        let status = "VmPeak:\t  9 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(bytes_of(status, "VmHWM"), Some(2 << 20));
+        assert_eq!(bytes_of(status, "VmRSS"), Some(1024));
+        assert_eq!(bytes_of("VmPeak:\t  9 kB\n", "VmHWM"), None);
     }
 
     #[test]

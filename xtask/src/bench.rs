@@ -10,6 +10,7 @@
 //! take no longer. Its checksum must be that of the untraced one, or the benchmark fails.
 
 mod configuration;
+mod core;
 mod figure;
 mod flat_memory;
 mod report;
@@ -53,6 +54,8 @@ enum Verb {
         #[arg(long, value_name = "N", default_value_t = 10_000_000)]
         allocations: u64,
     },
+    /// Times snapshots of a large heap and what is asked of them, beside CPython's tracemalloc.
+    Core(core::Args),
 }
 
 /// No workload's name contains what was asked for.
@@ -67,8 +70,10 @@ struct NoWorkload {
 
 /// Carries out the verb.
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    if let Some(Verb::Memory { allocations }) = args.verb {
-        return flat_memory::run(allocations);
+    match &args.verb {
+        Some(Verb::Memory { allocations }) => return flat_memory::run(*allocations),
+        Some(Verb::Core(args)) => return core::run(args),
+        None => {}
     }
     let workloads = workloads(args.filter.as_deref())?;
     let n_rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 });

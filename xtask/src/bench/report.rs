@@ -128,13 +128,13 @@ fn bytes_per_block(results: &Results) -> String {
     table.to_markdown()
 }
 
-fn cpu_model() -> String {
+pub(super) fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or_else(|| String::from("unknown CPU"), |(_, name)| name.trim().to_owned())
 }
 
-fn rustc_version() -> String {
+pub(super) fn rustc_version() -> String {
     let output = Command::new("rustc").arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| String::from("unknown rustc"))

@@ -1,0 +1,161 @@
+//! Building and running the two programs, and what they need.
+
+use crate::cargo::{self, CargoError, Workspace};
+use memtrace_benches::LineError;
+use memtrace_benches::analysis::{BesideFigures, Figures, Plan, shape};
+use serde_json::json;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+const PYTHON: &str = "python3";
+
+/// Why a program's figures are not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error("{program} could not be run")]
+    NotRun { program: String, source: io::Error },
+    #[error("{program} failed: {status}")]
+    Failed { program: String, status: ExitStatus },
+    #[error("{program} did not say what it measured")]
+    NothingSaid { program: String, source: LineError },
+}
+
+/// The programs, built.
+pub(super) struct Programs {
+    ours: PathBuf,
+    /// Where plans and saved snapshots are written.
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Builds memtrace's program.
+    pub(super) fn build(workspace: &Workspace) -> Result<Self, Box<dyn Error>> {
+        let built: Result<_, CargoError> = cargo::Programs::build(&[
+            "--package=memtrace-benches".into(),
+            "--features=generated-sites".into(),
+            "--example=core_analysis".into(),
+        ]);
+        let ours = built?.path("core_analysis")?.to_owned();
+        let dir = workspace.target_dir.join("bench").join("core");
+        fs::create_dir_all(&dir)
+            .map_err(|error| format!("{} could not be made: {error}", dir.display()))?;
+        Ok(Self { ours, dir })
+    }
+
+    /// Times memtrace's operations.
+    pub(super) fn operations(&self, n_blocks: usize, n_rounds: u16) -> Result<Figures, RunError> {
+        let [n_blocks, n_rounds] = [n_blocks.to_string(), n_rounds.to_string()];
+        let saved = self.dir.join("saved.memtrace");
+        let args = ["operations".as_ref(), n_blocks.as_ref(), n_rounds.as_ref(), saved.as_os_str()];
+        self.run_ours(args, Figures::from_output)
+    }
+
+    /// Watches threads that allocate while snapshots are taken.
+    pub(super) fn beside(&self, n_blocks: usize, n_rounds: u16) -> Result<BesideFigures, RunError> {
+        let [n_blocks, n_rounds] = [n_blocks.to_string(), n_rounds.to_string()];
+        self.run_ours(["beside", &n_blocks, &n_rounds], BesideFigures::from_output)
+    }
+
+    /// Times CPython's operations; `None` if there is no CPython.
+    pub(super) fn cpython(
+        &self,
+        n_blocks: usize,
+        n_rounds: u16,
+        is_tracing_timed: bool,
+    ) -> Result<Option<Figures>, Box<dyn Error>> {
+        if !has_python() {
+            eprintln!("{PYTHON} could not be run: there will be nothing to compare with");
+            return Ok(None);
+        }
+        self.write_plan(n_blocks).map_err(|error| {
+            format!("the plan could not be written to {}: {error}", self.dir.display())
+        })?;
+        let script = Workspace::root().join("benches/core_tracemalloc.py");
+        let [n_rounds, n_tracing_rounds] =
+            [n_rounds.to_string(), u8::from(is_tracing_timed).to_string()];
+        let mut command = Command::new(PYTHON);
+        command.arg(script).arg(&self.dir).args([&n_rounds, &n_tracing_rounds]);
+        Ok(Some(run(&mut command, Figures::from_output)?))
+    }
+
+    fn run_ours<T>(
+        &self,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        read: impl FnOnce(&str) -> Result<T, LineError>,
+    ) -> Result<T, RunError> {
+        // Nothing but the program says whether to trace.
+        run(Command::new(&self.ours).args(args).env_remove("MEMTRACE"), read)
+    }
+
+    fn write_plan(&self, n_blocks: usize) -> io::Result<()> {
+        fs::write(self.dir.join("shape.json"), shape_document())?;
+        let mut file = BufWriter::new(File::create(self.dir.join("plan.bin"))?);
+        Plan::new(n_blocks).write_to(&mut file)?;
+        file.flush()
+    }
+}
+
+/// The shape of the calls, for the program in Python.
+fn shape_document() -> String {
+    let n_calls: Vec<usize> = (0..shape::N_MODULES).map(shape::n_calls).collect();
+    json!({
+        "n_calls": n_calls,
+        "n_sites_per_module": shape::N_SITES_PER_MODULE,
+        "n_modules_per_part": shape::N_MODULES_PER_PART,
+        "n_modules_per_area": shape::N_MODULES_PER_AREA,
+        "n_outer_calls": shape::N_OUTER_CALLS,
+    })
+    .to_string()
+}
+
+fn has_python() -> bool {
+    let found = Command::new(PYTHON).arg("-c").arg("import tracemalloc").status();
+    found.is_ok_and(|status| status.success())
+}
+
+/// Runs a command and reads what it wrote on its standard output.
+fn run<T>(
+    command: &mut Command,
+    read: impl FnOnce(&str) -> Result<T, LineError>,
+) -> Result<T, RunError> {
+    let program = Path::new(command.get_program()).display().to_string();
+    match command.stderr(Stdio::inherit()).output() {
+        Ok(output) if output.status.success() => read(&String::from_utf8_lossy(&output.stdout))
+            .map_err(|source| RunError::NothingSaid { program, source }),
+        Ok(output) => Err(RunError::Failed { program, status: output.status }),
+        Err(source) => Err(RunError::NotRun { program, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_says_all_that_the_script_asks_for() {
+        let script = include_str!("../../../../benches/core_tracemalloc.py");
+        let document = shape_document();
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let asked = script.split("shape[\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let mut n_asked = 0;
+        for name in asked {
+            assert!(!document[name].is_null(), "{name}");
+            n_asked += 1;
+        }
+        assert!(n_asked >= 5);
+        assert_eq!(
+            document["n_calls"].as_array().unwrap().len() * 100,
+            memtrace_benches::analysis::N_SITES
+        );
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_is_named() {
+        let error = run(&mut Command::new("true"), Figures::from_output).unwrap_err();
+        assert_eq!(error.to_string(), "true did not say what it measured");
+    }
+}
