@@ -298,7 +298,7 @@ fn a_large_file_is_loaded_in_the_memory_that_was_said() {
     let equal_blocks = {
         let mut builder = SnapshotBuilder::new(1);
         let stack = builder.stack(&[], None);
-        builder.traces(0, (0..1_000_000).map(|_| (64, stack)));
+        builder.trace_columns(0, vec![64; 1_000_000], vec![stack; 1_000_000]);
         builder.finish()
     };
     let recursion = {

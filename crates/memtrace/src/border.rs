@@ -82,7 +82,7 @@ fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
             Naming::Now => named,
             Naming::Later => raw,
         };
-        stacks.add_blocks(&live, &tracked, names, thread_names);
+        stacks.add_blocks(live, &tracked, names, thread_names);
         stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
         let run = memtrace_alloc::run_id();
         let has_births = memtrace_alloc::records_generations();
@@ -140,9 +140,10 @@ fn total_nframe(n_frames: usize, end: End) -> Option<u16> {
 
 /// All live blocks of the global allocator, as they were copied: 8 bytes each, 16 with details.
 struct LiveBlocks {
-    /// Size and site; [`LARGE`] stands for a size in `large`.
-    blocks: Vec<(u32, SiteId)>,
-    /// Index into `blocks` and size, ascending.
+    /// [`LARGE`] stands for a size in `large`.
+    sizes: Vec<u32>,
+    sites: Vec<SiteId>,
+    /// Index and size, ascending.
     large: Vec<(usize, u64)>,
     /// Thread and birth of each block; empty if neither is recorded.
     details: Vec<(u32, u32)>,
@@ -159,30 +160,32 @@ impl LiveBlocks {
         let n_expected = n_expected + n_expected / 8 + 1024;
         let has_details =
             memtrace_alloc::records_threads() || memtrace_alloc::records_generations();
-        let mut blocks = Vec::with_capacity(n_expected);
+        let mut sizes = Vec::with_capacity(n_expected);
+        let mut sites = Vec::with_capacity(n_expected);
         let mut details = Vec::with_capacity(if has_details { n_expected } else { 0 });
         let mut large = Vec::new();
         memtrace_alloc::for_each_block(|block| {
             let size = u32::try_from(block.size).unwrap_or(LARGE);
             if size == LARGE {
-                large.push((blocks.len(), block.size));
+                large.push((sizes.len(), block.size));
             }
             if has_details {
                 details.push((block.thread, block.birth));
             }
-            blocks.push((size, block.site));
+            sizes.push(size);
+            sites.push(block.site);
         });
-        Self { blocks, large, details }
+        Self { sizes, sites, large, details }
     }
+}
 
-    /// Size and site of each block.
-    fn iter(&self) -> impl ExactSizeIterator<Item = (u64, SiteId)> {
-        let mut large = self.large.iter();
-        self.blocks.iter().map(move |&(size, site)| match size {
-            LARGE => (large.next().map_or(0, |large| large.1), site),
-            _ => (u64::from(size), site),
-        })
-    }
+/// The sizes that a copy was made of.
+fn sizes<'a>(copied: &'a [u32], large: &'a [(usize, u64)]) -> impl Iterator<Item = u64> + 'a {
+    let mut large = large.iter();
+    copied.iter().map(move |&size| match size {
+        LARGE => large.next().map_or(u64::from(LARGE), |large| large.1),
+        _ => u64::from(size),
+    })
 }
 
 fn copy_tracked() -> Vec<TrackedTrace> {
@@ -301,27 +304,25 @@ impl Stacks {
     /// Adds a trace for each block.
     fn add_blocks(
         &mut self,
-        live: &LiveBlocks,
+        live: LiveBlocks,
         tracked: &[TrackedTrace],
         names: &mut Names,
         thread_names: &mut ThreadNames,
     ) {
-        let unknown = self.learn(SiteId::UNKNOWN, names);
-        for (_, site) in &live.blocks {
-            self.learn(*site, names);
-        }
-        let by_site = &self.by_site;
-        let known =
-            |site: SiteId| by_site.get(site.get() as usize).copied().flatten().unwrap_or(unknown);
+        let LiveBlocks { sizes: copied, sites, large, details } = live;
+        // In the memory of the sites.
+        let stacks: Vec<StackId> = sites.into_iter().map(|site| self.learn(site, names)).collect();
         let builder = &mut self.builder;
         thread_names.refresh();
         let mut threads = HashMap::new();
-        if live.details.is_empty() {
-            builder.traces(HEAP_DOMAIN, live.iter().map(|(size, site)| (size, known(site))));
+        if large.is_empty() && details.is_empty() {
+            builder.trace_columns(HEAP_DOMAIN, copied, stacks);
         } else {
-            for ((size, site), &(thread, birth)) in live.iter().zip(&live.details) {
+            let mut details = details.into_iter();
+            for (size, stack) in sizes(&copied, &large).zip(stacks) {
+                let (thread, birth) = details.next().unwrap_or_default();
                 let thread = thread_id(builder, &mut threads, thread_names, thread);
-                builder.trace_of(HEAP_DOMAIN, size, known(site), thread, birth_of(birth));
+                builder.trace_of(HEAP_DOMAIN, size, stack, thread, birth_of(birth));
             }
         }
         for trace in tracked {
