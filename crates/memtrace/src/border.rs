@@ -7,19 +7,17 @@
 //! traces handed to the builder. All of it runs untraced: what is allocated here, and what is kept
 //! for the next snapshot, is in no snapshot.
 
+use crate::copied::{CopiedTraces, HEAP_DOMAIN};
 use crate::names::{Names, unknown_frame};
 use crate::thread_names::ThreadNames;
 use hashbrown::HashMap;
-use memtrace_alloc::{SiteId, TrackedTrace, untraced};
+use memtrace_alloc::{SiteId, untraced};
 use memtrace_core::{
     Frame, FrameId, Generation, Snapshot, SnapshotBuilder, StackId, Thread, ThreadId, Traceback,
     set_analysis_section,
 };
 use memtrace_unwind::End;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// The domain of blocks of the global allocator.
-const HEAP_DOMAIN: u32 = 0;
+use std::sync::{Mutex, MutexGuard};
 
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
@@ -74,16 +72,9 @@ fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
         // Blocks that are allocated from here on belong to the next generation, though this snapshot
         // may hold some of them.
         let generation = memtrace_alloc::advance_generation();
-        let live = LiveBlocks::copy();
-        let tracked = copy_tracked();
+        let copied = CopiedTraces::of_now();
         let mut guard = known();
-        let Known { names, named, raw, thread_names } = refreshed(&mut guard);
-        let stacks = match naming {
-            Naming::Now => named,
-            Naming::Later => raw,
-        };
-        stacks.add_blocks(live, &tracked, names, thread_names);
-        stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        let stacks = refreshed(&mut guard).with_traces(copied, naming);
         let run = memtrace_alloc::run_id();
         let has_births = memtrace_alloc::records_generations();
         let generation = has_births.then_some(Generation { run, number: generation });
@@ -138,71 +129,15 @@ fn total_nframe(n_frames: usize, end: End) -> Option<u16> {
     (end == End::Outermost).then(|| u16::try_from(n_frames).unwrap_or(u16::MAX))
 }
 
-/// All live blocks of the global allocator, as they were copied: 8 bytes each, 16 with details.
-struct LiveBlocks {
-    /// [`LARGE`] stands for a size in `large`.
-    sizes: Vec<u32>,
-    sites: Vec<SiteId>,
-    /// Index and size, ascending.
-    large: Vec<(usize, u64)>,
-    /// Thread and birth of each block; empty if neither is recorded.
-    details: Vec<(u32, u32)>,
-}
-
-/// A size of 4 GiB or more.
-const LARGE: u32 = u32::MAX;
-
-impl LiveBlocks {
-    fn copy() -> Self {
-        // Room for what is there and for what comes meanwhile, so that the scan seldom waits for
-        // memory.
-        let n_expected = usize::try_from(memtrace_alloc::n_traces()).unwrap_or(0);
-        let n_expected = n_expected + n_expected / 8 + 1024;
-        let has_details =
-            memtrace_alloc::records_threads() || memtrace_alloc::records_generations();
-        let mut sizes = Vec::with_capacity(n_expected);
-        let mut sites = Vec::with_capacity(n_expected);
-        let mut details = Vec::with_capacity(if has_details { n_expected } else { 0 });
-        let mut large = Vec::new();
-        memtrace_alloc::for_each_block(|block| {
-            let size = u32::try_from(block.size).unwrap_or(LARGE);
-            if size == LARGE {
-                large.push((sizes.len(), block.size));
-            }
-            if has_details {
-                details.push((block.thread, block.birth));
-            }
-            sizes.push(size);
-            sites.push(block.site);
-        });
-        Self { sizes, sites, large, details }
-    }
-}
-
-/// The sizes that a copy was made of.
-fn sizes<'a>(copied: &'a [u32], large: &'a [(usize, u64)]) -> impl Iterator<Item = u64> + 'a {
-    let mut large = large.iter();
-    copied.iter().map(move |&size| match size {
-        LARGE => large.next().map_or(u64::from(LARGE), |large| large.1),
-        _ => u64::from(size),
-    })
-}
-
-fn copy_tracked() -> Vec<TrackedTrace> {
-    let mut tracked = Vec::new();
-    loop {
-        let n = memtrace_alloc::copy_tracked(&mut tracked);
-        if n <= tracked.len() {
-            tracked.truncate(n);
-            return tracked;
-        }
-        tracked.resize(n + n / 8 + 16, TrackedTrace::EMPTY);
-    }
-}
-
-/// What the process knows of its sites. A panic while it was used leaves it as it was: a cache.
+/// What the process knows of its sites.
 fn known() -> MutexGuard<'static, Option<Known>> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    KNOWN.lock().unwrap_or_else(|poisoned| {
+        // A panic may have left a snapshot half made. All of this can be found out again.
+        let mut guard = poisoned.into_inner();
+        *guard = None;
+        KNOWN.clear_poison();
+        guard
+    })
 }
 
 fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Known>>) -> &'a mut Known {
@@ -231,6 +166,17 @@ impl Known {
             raw: Stacks::new(Naming::Later),
             thread_names: ThreadNames::default(),
         }
+    }
+
+    /// Adds traces to the next snapshot of a kind, and returns the stacks that it is made with.
+    fn with_traces(&mut self, copied: CopiedTraces, naming: Naming) -> &mut Stacks {
+        let stacks = match naming {
+            Naming::Now => &mut self.named,
+            Naming::Later => &mut self.raw,
+        };
+        stacks.add_traces(copied, &mut self.names, &mut self.thread_names);
+        stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        stacks
     }
 }
 
@@ -301,35 +247,29 @@ impl Stacks {
         })
     }
 
-    /// Adds a trace for each block.
-    fn add_blocks(
+    /// Adds a trace for each that was copied.
+    fn add_traces(
         &mut self,
-        live: LiveBlocks,
-        tracked: &[TrackedTrace],
+        copied: CopiedTraces,
         names: &mut Names,
         thread_names: &mut ThreadNames,
     ) {
-        let LiveBlocks { sizes: copied, sites, large, details } = live;
-        // In the memory of the sites.
-        let stacks: Vec<StackId> = sites.into_iter().map(|site| self.learn(site, names)).collect();
-        let builder = &mut self.builder;
         thread_names.refresh();
-        let mut threads = HashMap::new();
-        if large.is_empty() && details.is_empty() {
-            builder.trace_columns(HEAP_DOMAIN, copied, stacks);
+        let (blocks, others) = if copied.is_plain() {
+            let CopiedTraces { sizes, sites, others, .. } = copied;
+            // In the memory of the sites.
+            let stacks = sites.into_iter().map(|site| self.learn(site, names)).collect();
+            self.builder.trace_columns(HEAP_DOMAIN, sizes, stacks);
+            (None, others)
         } else {
-            let mut details = details.into_iter();
-            for (size, stack) in sizes(&copied, &large).zip(stacks) {
-                let (thread, birth) = details.next().unwrap_or_default();
-                let thread = thread_id(builder, &mut threads, thread_names, thread);
-                builder.trace_of(HEAP_DOMAIN, size, stack, thread, birth_of(birth));
-            }
-        }
-        for trace in tracked {
+            (Some(copied.blocks()), copied.others.clone())
+        };
+        let mut threads = HashMap::new();
+        for trace in blocks.into_iter().flatten().chain(others) {
             let stack = self.learn(trace.site, names);
-            let builder = &mut self.builder;
-            let thread = thread_id(builder, &mut threads, thread_names, trace.thread);
-            builder.trace_of(trace.domain, trace.size, stack, thread, birth_of(trace.birth));
+            let thread = thread_id(&mut self.builder, &mut threads, thread_names, trace.thread);
+            let birth = birth_of(trace.birth);
+            self.builder.trace_of(trace.domain, trace.size, stack, thread, birth);
         }
     }
 }

@@ -87,6 +87,7 @@
 #![forbid(unsafe_code)]
 
 mod border;
+mod copied;
 mod names;
 mod thread_names;
 
