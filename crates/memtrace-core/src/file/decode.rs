@@ -83,6 +83,7 @@ fn read_texts(
     builder: &mut SnapshotBuilder,
 ) -> Result<usize, FileError> {
     let texts = Texts::read(cursor, column, 1)?;
+    builder.reserve_strings(texts.len());
     for (id, text) in texts.iter().enumerate() {
         if builder.string(Arc::from(text)) as usize != id {
             return Err(cursor.malformed(format!("text {id} is there twice")));
