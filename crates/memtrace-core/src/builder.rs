@@ -225,9 +225,22 @@ impl SnapshotBuilder {
         self.traces = traces;
     }
 
-    /// Makes room for exactly so many more stacks, with so many frames in all.
+    /// Makes room for exactly so many strings; like the next two, for a builder that has none yet.
+    pub(crate) fn reserve_strings(&mut self, n_strings: usize) {
+        Arc::make_mut(&mut self.table).reserve_strings(n_strings);
+        self.string_ids.reserve(n_strings, |_| 0);
+    }
+
+    pub(crate) fn reserve_frames(&mut self, n_frames: usize) {
+        Arc::make_mut(&mut self.table).reserve_frames(n_frames);
+        self.frame_ids.reserve(n_frames, |_| 0);
+        self.place_ids.reserve(n_frames, |_| 0);
+    }
+
+    /// Makes room for exactly so many stacks, with so many frames in all.
     pub(crate) fn reserve_stacks(&mut self, n_stacks: usize, n_frames: usize) {
         Arc::make_mut(&mut self.table).reserve_stacks(n_stacks, n_frames);
+        self.stack_ids.reserve(n_stacks, |_| 0);
     }
 
     fn check(&self, stack: StackId) {

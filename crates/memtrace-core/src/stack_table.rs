@@ -185,6 +185,19 @@ impl StackTable {
         last_id(self.records.len())
     }
 
+    /// Makes room for exactly so many more strings.
+    pub(crate) fn reserve_strings(&mut self, n_strings: usize) {
+        self.strings.reserve_exact(n_strings);
+    }
+
+    /// Makes room for exactly so many more frames, each at a place of its own.
+    pub(crate) fn reserve_frames(&mut self, n_frames: usize) {
+        self.records.reserve_exact(n_frames);
+        self.frames.reserve_exact(n_frames);
+        self.places.reserve_exact(n_frames);
+        self.frame_places.reserve_exact(n_frames);
+    }
+
     /// Makes room for exactly so many more stacks, with so many frames in all.
     pub(crate) fn reserve_stacks(&mut self, n_stacks: usize, n_frames: usize) {
         self.stack_frames.reserve_exact(n_frames);

@@ -49,7 +49,8 @@ pub(super) fn write<'a>(
     out: &mut Vec<u8>,
 ) -> u64 {
     let n_stacks = stacks.len();
-    let mut tree = Tree::new();
+    // The root's children have a context of their own.
+    let mut tree = Tree::new(n_frames as u32);
     let mut columns = [(); 3].map(|()| Vec::with_capacity(n_stacks));
     let mut n_entries = 0;
     for (newest_first, depth) in stacks {
@@ -59,22 +60,18 @@ pub(super) fn write<'a>(
         columns[2].push(depth_code(depth, newest_first.len()));
         n_entries += newest_first.len() as u64;
     }
-    let n_nodes = tree.frames.len() - 1;
+    let n_nodes = tree.nodes.len() - 1;
     put_number(n_stacks as u64, out);
     put_number(n_nodes as u64, out);
     put_number(n_entries, out);
     columns.iter().for_each(|values| column.write(values, out));
 
-    // The root's children have a context of their own.
     let mut predicted = PredictionWriter::new(n_frames + 1);
     let mut frames = Vec::with_capacity(BLOCK);
-    tree.frames[ROOT as usize] = n_frames as u32;
-    for first in (1..=n_nodes).step_by(BLOCK) {
-        let range = first..(n_nodes + 1).min(first + BLOCK);
+    for block in tree.nodes[1..].chunks(BLOCK) {
         frames.clear();
-        frames.extend(tree.frames[range.clone()].iter().map(|&frame| u64::from(frame)));
-        let parents = tree.parents[range].iter();
-        let contexts = parents.map(|&parent| tree.frames[parent as usize] as usize);
+        frames.extend(block.iter().map(|node| u64::from(node.frame)));
+        let contexts = block.iter().map(|node| tree.nodes[node.parent as usize].frame as usize);
         predicted.write_block(column, contexts, &frames, out);
     }
     expansion(n_stacks as u64, n_nodes as u64, n_entries)
@@ -82,66 +79,64 @@ pub(super) fn write<'a>(
 
 /// The nodes by number, in the order in which they were added; the first is the root.
 struct Tree {
-    frames: Vec<u32>,
-    parents: Vec<u32>,
-    /// The child that was added first, or the root for none.
-    first_children: Vec<u32>,
-    /// All other children, by parent and frame.
+    nodes: Vec<Node>,
+    /// All children but those that were added first, by parent and frame.
     more_children: HashMap<(u32, u32), u32>,
 }
 
+struct Node {
+    frame: u32,
+    parent: u32,
+    /// The child that was added first, or the root for none.
+    first_child: u32,
+}
+
 impl Tree {
-    fn new() -> Self {
-        Self {
-            frames: vec![0],
-            parents: vec![ROOT],
-            first_children: vec![ROOT],
-            more_children: HashMap::new(),
-        }
+    fn new(frame_of_root: u32) -> Self {
+        let root = Node { frame: frame_of_root, parent: ROOT, first_child: ROOT };
+        Self { nodes: vec![root], more_children: HashMap::new() }
     }
 
     /// Adds the nodes that a stack needs. Returns below which node, and how many.
     fn add(&mut self, newest_first: &[u32]) -> (u32, usize) {
         let mut node = ROOT;
-        let mut outermost_first = newest_first.iter().rev();
-        let mut n_left = newest_first.len();
-        for &frame in &mut outermost_first {
+        for (n_newer, &frame) in newest_first.iter().enumerate().rev() {
             let child = self.child(node, frame);
             if child == ROOT {
-                let added = self.push(node, frame);
-                if self.first_children[node as usize] == ROOT {
-                    self.first_children[node as usize] = added;
-                } else {
-                    self.more_children.insert((node, frame), added);
-                }
-                let mut last = added;
-                for &frame in outermost_first {
-                    let next = self.push(last, frame);
-                    self.first_children[last as usize] = next;
-                    last = next;
-                }
-                return (node, n_left);
+                self.add_chain(node, &newest_first[..=n_newer]);
+                return (node, n_newer + 1);
             }
             node = child;
-            n_left -= 1;
         }
         (node, 0)
     }
 
     fn child(&self, node: u32, frame: u32) -> u32 {
-        let first = self.first_children[node as usize];
-        if first == ROOT || self.frames[first as usize] == frame {
+        let first = self.nodes[node as usize].first_child;
+        if first == ROOT || self.nodes[first as usize].frame == frame {
             return first;
         }
         self.more_children.get(&(node, frame)).copied().unwrap_or(ROOT)
     }
 
-    fn push(&mut self, parent: u32, frame: u32) -> u32 {
-        let node = u32::try_from(self.frames.len()).expect("fewer than 2^32 distinct calls");
-        self.frames.push(frame);
-        self.parents.push(parent);
-        self.first_children.push(ROOT);
-        node
+    /// Adds a node for each of these frames, of which there is at least one, below each other and
+    /// a parent that has no such child.
+    fn add_chain(&mut self, parent: u32, newest_first: &[u32]) {
+        let n_nodes = self.nodes.len() + newest_first.len();
+        let end = u32::try_from(n_nodes).expect("a snapshot has fewer than 2^32 distinct calls");
+        let first = self.nodes.len() as u32;
+        let ids = first..end;
+        self.nodes.extend(newest_first.iter().rev().zip(ids).map(|(&frame, id)| Node {
+            frame,
+            parent: if id == first { parent } else { id - 1 },
+            first_child: if id + 1 == end { ROOT } else { id + 1 },
+        }));
+        if self.nodes[parent as usize].first_child == ROOT {
+            self.nodes[parent as usize].first_child = first;
+        } else {
+            let frame = self.nodes[first as usize].frame;
+            self.more_children.insert((parent, frame), first);
+        }
     }
 }
 
@@ -316,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_stacks_share_is_written_once() {
-        let mut tree = Tree::new();
+        let mut tree = Tree::new(9);
         assert_eq!(tree.add(&[2, 1, 0]), (ROOT, 3));
         assert_eq!(tree.add(&[3, 1, 0]), (2, 1));
         assert_eq!(tree.add(&[4, 3, 1, 0]), (4, 1));
@@ -324,7 +319,7 @@ mod tests {
         assert_eq!(tree.add(&[2, 1, 0]), (3, 0));
         assert_eq!(tree.add(&[]), (ROOT, 0));
         assert_eq!(tree.add(&[4]), (ROOT, 1));
-        assert_eq!(tree.frames.len(), 1 + 3 + 1 + 1 + 1);
+        assert_eq!(tree.nodes.len(), 1 + 3 + 1 + 1 + 1);
     }
 
     #[test]

@@ -111,8 +111,8 @@ struct Distinct {
     least: u64,
     /// A bit for each value from the least one, if the range is small.
     bits: Vec<u64>,
-    /// How many bits are set before each word.
-    n_before: Vec<u64>,
+    /// Of values whose bit is set, the place, once all of them were visited. Never cleared.
+    ranks: Vec<u16>,
     n_bits: usize,
     /// The values in ascending order, if the range is too large for bits.
     sorted: Vec<u64>,
@@ -129,14 +129,7 @@ impl Distinct {
                 let bit = (value - least) as usize;
                 self.bits[bit / 64] |= 1 << (bit % 64);
             }
-            self.n_before.clear();
-            self.n_before.extend(self.bits.iter().scan(0, |n_bits, word| {
-                let n_before = *n_bits;
-                *n_bits += u64::from(word.count_ones());
-                Some(n_before)
-            }));
-            let last = self.bits.iter().zip(&self.n_before).next_back();
-            self.n_bits = last.map_or(0, |(word, n)| *n as usize + word.count_ones() as usize);
+            self.n_bits = self.bits.iter().map(|word| word.count_ones() as usize).sum();
         } else {
             self.sorted.extend_from_slice(values);
             self.sorted.sort_unstable();
@@ -148,25 +141,33 @@ impl Distinct {
         if self.sorted.is_empty() { self.n_bits } else { self.sorted.len() }
     }
 
-    fn for_each(&self, mut visit: impl FnMut(u64)) {
+    /// Visits the values in ascending order.
+    fn for_each(&mut self, mut visit: impl FnMut(u64)) {
         self.sorted.iter().for_each(|&value| visit(value));
+        let n_possible = 64 * self.bits.len();
+        if self.ranks.len() < n_possible {
+            self.ranks.resize(n_possible, 0);
+        }
+        let mut n_visited = 0;
         for (&word, first) in self.bits.iter().zip((0..).step_by(64)) {
             let mut rest = word;
             while rest != 0 {
-                visit(self.least + (first + u64::from(rest.trailing_zeros())));
+                let bit = first + rest.trailing_zeros() as usize;
+                visit(self.least + bit as u64);
+                self.ranks[bit] = n_visited;
+                n_visited += 1;
                 rest &= rest - 1;
             }
         }
     }
 
-    /// The place of one of the values.
+    /// The place of one of the values, after they were visited.
     fn rank(&self, value: u64) -> u64 {
-        if !self.sorted.is_empty() {
-            return self.sorted.partition_point(|&other| other < value) as u64;
+        if self.sorted.is_empty() {
+            u64::from(self.ranks[(value - self.least) as usize])
+        } else {
+            self.sorted.partition_point(|&other| other < value) as u64
         }
-        let bit = (value - self.least) as usize;
-        let before = self.bits[bit / 64] & ((1 << (bit % 64)) - 1);
-        self.n_before[bit / 64] + u64::from(before.count_ones())
     }
 }
 

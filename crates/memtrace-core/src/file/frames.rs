@@ -74,6 +74,7 @@ pub(super) fn read(
     let n_frames = cursor.number("number of frames")?;
     cursor.charge(n_frames.saturating_mul(FRAME_OVERHEAD))?;
     let n_frames = n_frames as usize;
+    builder.reserve_frames(n_frames);
     let mut files = PredictionReader::new(n_texts + 1);
     let mut directories = PredictionReader::new(n_texts);
     let mut columns: [Vec<u64>; 7] = [(); 7].map(|()| vec![0; n_frames.min(BLOCK)]);
