@@ -20,4 +20,4 @@ pub const fn n_calls(module: usize) -> usize {
 
 /// Calls between the start of a thread and the first of these in CPython's program, so that its stacks
 /// have as many calls as those of the Rust program, in which the run time and threads add some.
-pub const N_OUTER_CALLS: usize = 3;
+pub const N_OUTER_CALLS: usize = 2;
