@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 /// a machine with other work on it are of some use. Waiting for anything else counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch {
+    began: Instant,
     waited_before: Duration,
     start: Instant,
 }
@@ -16,7 +17,8 @@ pub struct Stopwatch {
 /// A time that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lap {
-    /// Time passed, less `waited`.
+    /// Time passed, less `waited`. If there was any waiting, it has in it what looking for that took:
+    /// some ten microseconds.
     pub elapsed: Duration,
     /// Time in which the thread could have run but had no CPU.
     pub waited: Duration,
@@ -25,14 +27,17 @@ pub struct Lap {
 impl Stopwatch {
     /// Starts to time this thread.
     pub fn start() -> Self {
+        let began = Instant::now();
         let waited_before = waited();
-        Self { waited_before, start: Instant::now() }
+        Self { began, waited_before, start: Instant::now() }
     }
 
     /// Returns the time since the start. To be called by the same thread.
     pub fn lap(self) -> Lap {
         let passed = self.start.elapsed();
         let waited = waited().saturating_sub(self.waited_before);
+        // The thread may have waited between two readings; then it did between the outer two.
+        let passed = if waited.is_zero() { passed } else { self.began.elapsed() };
         Lap { elapsed: passed.saturating_sub(waited), waited }
     }
 }

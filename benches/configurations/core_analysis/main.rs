@@ -2,8 +2,7 @@
 //! measured as a line of JSON: `core_analysis operations N_BLOCKS N_ROUNDS FILE`, where snapshots are
 //! saved to FILE, or `core_analysis beside N_BLOCKS N_ROUNDS`.
 //!
-//! Tracing stays on all the time, so that results of the analysis are traced, as they are in a
-//! program that looks at itself.
+//! Tracing stays on all the time, as it does in a program that looks at itself.
 
 mod beside;
 mod check;

@@ -17,7 +17,3 @@ pub const N_MODULES_PER_AREA: usize = 25;
 pub const fn n_calls(module: usize) -> usize {
     1 + module * 7 % 10
 }
-
-/// Calls between the start of a thread and the first of these in CPython's program, so that its stacks
-/// have as many calls as those of the Rust program, in which the run time and threads add some.
-pub const N_OUTER_CALLS: usize = 3;

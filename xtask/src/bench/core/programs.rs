@@ -13,6 +13,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 const PYTHON: &str = "python3";
 
+/// Calls of the script that are in every stack: module, main, enter, area, part, site.
+const N_SCRIPT_CALLS: f64 = 6.0;
+
 /// Why a program's figures are not there.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
@@ -60,10 +63,12 @@ impl Programs {
         self.run_ours(["beside", &n_blocks, &n_rounds], BesideFigures::from_output)
     }
 
-    /// Times CPython's operations; `None` if there is no CPython.
+    /// Times CPython's operations on stacks of so many calls on average; `None` if there is no
+    /// CPython.
     pub(super) fn cpython(
         &self,
         n_blocks: usize,
+        n_calls_per_stack: f64,
         n_rounds: u16,
         is_tracing_timed: bool,
     ) -> Result<Option<Figures>, Box<dyn Error>> {
@@ -71,7 +76,7 @@ impl Programs {
             eprintln!("{PYTHON} could not be run: there will be nothing to compare with");
             return Ok(None);
         }
-        self.write_plan(n_blocks).map_err(|error| {
+        self.write_plan(n_blocks, n_calls_per_stack).map_err(|error| {
             format!("the plan could not be written to {}: {error}", self.dir.display())
         })?;
         let script = Workspace::root().join("benches/core_tracemalloc.py");
@@ -91,8 +96,8 @@ impl Programs {
         run(Command::new(&self.ours).args(args).env_remove("MEMTRACE"), read)
     }
 
-    fn write_plan(&self, n_blocks: usize) -> io::Result<()> {
-        fs::write(self.dir.join("shape.json"), shape_document())?;
+    fn write_plan(&self, n_blocks: usize, n_calls_per_stack: f64) -> io::Result<()> {
+        fs::write(self.dir.join("shape.json"), shape_document(n_calls_per_stack))?;
         let mut file = BufWriter::new(File::create(self.dir.join("plan.bin"))?);
         Plan::new(n_blocks).write_to(&mut file)?;
         file.flush()
@@ -100,14 +105,19 @@ impl Programs {
 }
 
 /// The shape of the calls, for the program in Python.
-fn shape_document() -> String {
+///
+/// In Rust the run time and the thread add calls above those of the shape, how many depends on what
+/// was inlined; in Python the script adds as many.
+fn shape_document(n_calls_per_stack: f64) -> String {
     let n_calls: Vec<usize> = (0..shape::N_MODULES).map(shape::n_calls).collect();
+    let n_own_calls = n_calls.iter().sum::<usize>() as f64 / n_calls.len() as f64;
+    let n_outer_calls = (n_calls_per_stack - n_own_calls).round() - N_SCRIPT_CALLS;
     json!({
         "n_calls": n_calls,
         "n_sites_per_module": shape::N_SITES_PER_MODULE,
         "n_modules_per_part": shape::N_MODULES_PER_PART,
         "n_modules_per_area": shape::N_MODULES_PER_AREA,
-        "n_outer_calls": shape::N_OUTER_CALLS,
+        "n_outer_calls": n_outer_calls.max(1.0) as usize,
     })
     .to_string()
 }
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn the_shape_says_all_that_the_script_asks_for() {
         let script = include_str!("../../../../benches/core_tracemalloc.py");
-        let document = shape_document();
+        let document = shape_document(14.4);
         let document: serde_json::Value = serde_json::from_str(&document).unwrap();
         let asked = script.split("shape[\"").skip(1).filter_map(|rest| rest.split('"').next());
         let mut n_asked = 0;
@@ -147,6 +157,8 @@ mod tests {
             n_asked += 1;
         }
         assert!(n_asked >= 5);
+        // 6 of the script, 3 outer, 5.4 of a module on average.
+        assert_eq!(document["n_outer_calls"], 3);
         assert_eq!(
             document["n_calls"].as_array().unwrap().len() * 100,
             memtrace_benches::analysis::N_SITES

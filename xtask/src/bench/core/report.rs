@@ -71,8 +71,8 @@ fn the_heap(ours: &Figures) -> String {
          ask for one size, 16 to 152 bytes, the others for four sizes; one block in a thousand has \
          4 KiB. Lines take turns at random in bursts of one to four blocks; a tenth of the lines \
          has over half of the blocks. Between the snapshots compared, one block in twenty is \
-         replaced: 100 lines are gone, 100 new, half of the others unchanged. Tracing is on, so that \
-         what memtrace's own results take is traced. First snapshot of all, names not known: {} ms.\n",
+         replaced: 100 lines are gone, 100 new, half of the others unchanged. Tracing is on all the \
+         time, in CPython where it is said. First snapshot of all, names not known: {} ms.\n",
         ours.n_traces,
         ours.n_stacks,
         amount(ours.n_frames_per_stack),
