@@ -96,6 +96,6 @@ fn sizes() -> Snapshot {
 fn equal() -> Snapshot {
     let mut builder = SnapshotBuilder::new(1);
     let stack = builder.stack(&[], None);
-    builder.traces(0, (0..20_000).map(|_| (64, stack)));
+    builder.trace_columns(0, vec![64; 20_000], vec![stack; 20_000]);
     builder.finish()
 }
