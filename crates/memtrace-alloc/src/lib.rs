@@ -48,6 +48,7 @@
     )
 )]
 
+mod c_symbols;
 mod control;
 mod environment;
 mod flat_shadow;

@@ -121,6 +121,7 @@ impl Recorder {
             Recorder::allocated as *const (),
             Recorder::resized as *const (),
             tracked::track as *const (),
+            crate::c_symbols::memtrace_track as *const (),
         ];
         for entry in entries {
             self.hook_frames.add_function_of(entry.addr() as u64);
