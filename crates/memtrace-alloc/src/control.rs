@@ -242,7 +242,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         let records = Records { threads: options.threads, generations: options.generations };
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();
-        RECORDER.totals.reset_peak();
+        RECORDER.begin_peak(options.peak_percent);
         let is_short = usize::from(options.n_frames) <= N_FRAMES_ON_STACK && !records.any();
         STATE.store(if is_short { ON } else { ON_AT_LENGTH }, SeqCst);
         Ok(Started::Now)
@@ -258,6 +258,7 @@ pub fn stop() {
         let _held = CONTROL.lock();
         if is_on() {
             STATE.store(OFF, SeqCst);
+            RECORDER.end_peak();
             RECORDER.forget_all();
         }
     });
@@ -271,16 +272,18 @@ pub fn clear_traces() {
     thread::untraced(|| {
         let _held = CONTROL.lock();
         if is_on() {
+            RECORDER.suspend_peak();
             RECORDER.forget_all();
-            RECORDER.totals.reset_peak();
+            RECORDER.reset_peak();
         }
     });
 }
 
-/// Makes the peak what is traced now. Does nothing if tracing is off.
+/// Makes the peak what is traced now, and forgets the copy of an earlier one. Does nothing if tracing
+/// is off.
 pub fn reset_peak() {
     if is_on() {
-        RECORDER.totals.reset_peak();
+        RECORDER.reset_peak();
     }
 }
 

@@ -41,6 +41,7 @@ extern "C" fn before() {
     // locks that this very thread holds.
     thread::begin_untraced();
     control::CONTROL.acquire();
+    RECORDER.peak.acquire();
     RECORDER.sites.before_fork();
     RECORDER.tracked.acquire();
     let _ = HOLDS_LOCKS.try_with(|holds| holds.set(true));
@@ -59,6 +60,7 @@ extern "C" fn after_in_parent() {
     if HOLDS_LOCKS.try_with(|holds| holds.replace(false)).unwrap_or(false) {
         RECORDER.tracked.release();
         RECORDER.sites.after_fork();
+        RECORDER.peak.release();
         control::CONTROL.release();
         thread::end_untraced();
     }

@@ -103,7 +103,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // Before the block is given back: another thread may get its address at once.
         if is_hook_needed() {
-            RECORDER.releasing(block);
+            RECORDER.releasing(block.addr() as u64);
         }
         // SAFETY: the caller's promise; the layout is the one it was allocated with.
         unsafe { self.inner.dealloc(block, self.widen(layout)) };
@@ -120,7 +120,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.realloc(block, layout, new_size) };
         }
-        let record = RECORDER.resizing(block);
+        let record = RECORDER.resizing(block, new_size);
         // SAFETY: as above.
         let resized = unsafe { self.inner.realloc(block, layout, new_size) };
         if resized.is_null() {

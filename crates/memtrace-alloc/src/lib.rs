@@ -60,6 +60,7 @@ mod live;
 mod lock;
 mod mapped;
 mod options;
+mod peak;
 mod platform;
 mod recorder;
 mod scratch;
@@ -78,9 +79,10 @@ pub use hook::Alloc;
 pub use live::LiveBlock;
 pub use mapped::resident_bytes;
 pub use options::Options;
+pub use peak::{Peak, PeakCopy, PeakTrace};
 pub use recorder::{
-    Losses, TracerMemory, advance_generation, for_each_block, generation, is_tracing, losses,
-    n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
+    Losses, TracerMemory, advance_generation, copy_peak, for_each_block, generation, is_tracing,
+    losses, n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
     traced_memory, tracer_memory,
 };
 pub use site::{Site, SiteId};

@@ -30,6 +30,16 @@ impl<T> LeafLock<T> {
         Held { lock: self }
     }
 
+    /// Takes the lock if nobody holds it.
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+        thread::lock_taken();
+        if self.is_held.compare_exchange(false, true, Acquire, Relaxed).is_ok() {
+            return Some(Held { lock: self });
+        }
+        thread::lock_given_back();
+        None
+    }
+
     /// Takes the lock without a guard, for the time of a fork.
     pub(crate) fn acquire(&self) {
         // Counted first: a signal that arrives in between finds a lock that may be held.
@@ -116,5 +126,16 @@ mod tests {
             }
         });
         assert_eq!(*lock.lock(), 40_000);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_not_waited_for_by_one_who_only_tries() {
+        let lock = LeafLock::new(1);
+        let held = lock.try_lock().unwrap();
+        assert!(lock.try_lock().is_none() && thread::holds_lock());
+        drop(held);
+        *lock.try_lock().unwrap() += 1;
+        assert_eq!(*lock.lock(), 2);
+        assert!(!thread::holds_lock());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) enum Part {
     LiveTable,
     Tracked,
     Threads,
+    Peak,
     Scratch,
 }
 

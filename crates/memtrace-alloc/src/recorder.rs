@@ -14,6 +14,7 @@ use crate::hook_frames::{HookFrames, N_HOOK_FRAMES};
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
+use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
 use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
@@ -29,6 +30,7 @@ pub(crate) static RECORDER: Recorder = Recorder {
     live: FlatShadow::new(),
     sites: Sites::new(),
     tracked: LeafLock::new(TrackedTable::new()),
+    peak: LeafLock::new(PeakKeeper::new()),
     threads: ThreadTable::new(),
     generations: Generations::new(),
     totals: Totals::new(),
@@ -43,6 +45,7 @@ pub(crate) struct Recorder {
     pub(crate) live: FlatShadow,
     pub(crate) sites: Sites,
     pub(crate) tracked: Tracked,
+    pub(crate) peak: LeafLock<PeakKeeper>,
     threads: ThreadTable,
     pub(crate) generations: Generations,
     pub(crate) totals: Totals,
@@ -69,6 +72,8 @@ pub struct Losses {
     pub n_blocks_without_detail: u64,
     /// Allocations made inside the recorder (by a signal handler), not recorded.
     pub n_nested: u64,
+    /// Peaks that were not copied, though this was asked for: no room.
+    pub n_peaks: u64,
 }
 
 /// What the tracer itself uses, in resident bytes.
@@ -83,12 +88,16 @@ pub struct TracerMemory {
     pub tracked: u64,
     /// The table of threads.
     pub threads: u64,
+    /// Copies of all traces as they were at the peak.
+    pub peak: u64,
     /// Unwind rules of the addresses seen so far.
     pub unwind_rules: u64,
     /// Buffers for deep captures.
     pub buffers: u64,
     /// Number of distinct stacks.
     pub n_sites: u32,
+    /// Copies of a peak made since the process began.
+    pub n_peak_copies: u64,
     /// What was lost.
     pub losses: Losses,
 }
@@ -100,6 +109,7 @@ impl TracerMemory {
             .saturating_add(self.live_table)
             .saturating_add(self.tracked)
             .saturating_add(self.threads)
+            .saturating_add(self.peak)
             .saturating_add(self.unwind_rules)
             .saturating_add(self.buffers)
     }
@@ -187,19 +197,43 @@ impl Recorder {
         }
     }
 
-    /// Forgets a block that is about to be given back.
+    /// Forgets a block that is about to be given back, or that the program says is gone.
     #[inline]
-    pub(crate) fn releasing(&self, block: *mut u8) {
+    pub(crate) fn releasing(&self, block_addr: u64) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
-        if let Some(trace) = self.live.take(block.addr() as u64) {
-            self.totals.remove(trace.size);
+        if let Some(trace) = self.live.take(block_addr) {
+            self.remove_taken(block_addr, trace);
+        }
+    }
+
+    /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
+    #[inline]
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace) {
+        let before = self.totals.remove(trace.size);
+        if self.totals.is_peak(before) {
+            self.keep_peak(before, || Some(self.taken(block_addr, trace)));
+        }
+    }
+
+    /// Keeps the peak, if this is one, before a block becomes smaller that was taken out of the table
+    /// and not yet subtracted.
+    #[inline]
+    fn shrinking(&self, block_addr: u64, trace: LiveTrace) {
+        let now = self.totals.bytes();
+        if self.totals.is_peak(now) {
+            self.keep_peak(now, || Some(self.taken(block_addr, trace)));
         }
     }
 
     /// Takes out the record of a block that is about to be resized.
     #[inline]
-    pub(crate) fn resizing(&self, block: *mut u8) -> Option<LiveTrace> {
-        self.live.take(block.addr() as u64)
+    pub(crate) fn resizing(&self, block: *mut u8, new_size: usize) -> Option<LiveTrace> {
+        let block_addr = block.addr() as u64;
+        let trace = self.live.take(block_addr)?;
+        if trace.size > new_size as u64 {
+            self.shrinking(block_addr, trace);
+        }
+        Some(trace)
     }
 
     /// Puts back the record of a block that could not be resized.
@@ -249,6 +283,9 @@ impl Recorder {
     /// Gives a block that is recorded a new record; `false` if there is none at this address.
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
         let Some(old) = self.live.take(block_addr) else { return false };
+        if old.size > trace.size {
+            self.shrinking(block_addr, old);
+        }
         if control::records().any() {
             self.set_detail(block_addr, detail);
         }
@@ -256,9 +293,78 @@ impl Recorder {
         true
     }
 
-    /// Forgets a block and returns its record; the totals are left to the caller.
-    pub(crate) fn take_block(&self, block_addr: u64) -> Option<LiveTrace> {
-        self.live.take(block_addr)
+    /// What is to be kept of a block that was taken out of the table.
+    fn taken(&self, block_addr: u64, trace: LiveTrace) -> PeakTrace {
+        let has_details = control::records().any();
+        let detail = if has_details { self.live.detail(block_addr) } else { Detail::UNKNOWN };
+        PeakTrace::new(0, trace, self.told(detail))
+    }
+
+    /// Copies all traces, and the one that was `taken` out of its table but counts for the `bytes`.
+    ///
+    /// Called for a release of the program's, before the block is given back and without a lock.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep_peak(&self, bytes: i64, taken: impl FnOnce() -> Option<PeakTrace>) {
+        // Others who come now are about to release no more than what the one who copies has seen, or
+        // will come again. So does a signal handler that interrupted the one who copies.
+        let Some(mut peak) = self.peak.try_lock() else { return };
+        if !self.totals.is_peak(bytes) {
+            return;
+        }
+        self.totals.set_threshold(i64::MAX);
+        let next = peak.copy(bytes, control::records().any(), |writer| {
+            taken().into_iter().for_each(|trace| writer.push(trace));
+            self.write_all(writer);
+        });
+        self.totals.set_threshold(next);
+    }
+
+    fn write_all(&self, writer: &mut Writer<'_>) {
+        if control::records().any() {
+            self.live.for_each::<true>(|_, trace, detail| {
+                writer.push(PeakTrace::new(0, trace, self.told(detail)));
+            });
+        } else {
+            self.live.for_each::<false>(|_, trace, detail| {
+                writer.push(PeakTrace::new(0, trace, detail));
+            });
+        }
+        self.tracked.lock().iter().for_each(|trace| writer.push(trace.as_peak()));
+    }
+
+    /// Returns how many copies of a peak there have been, and how many there was no room for.
+    fn n_peak_copies(&self) -> (u64, u64) {
+        self.peak.lock().n_copies()
+    }
+
+    /// Begins to keep the peak, if copies are wanted. Called under the control lock.
+    pub(crate) fn begin_peak(&self, percent: Option<u16>) {
+        self.peak.lock().set_percent(percent);
+        self.reset_peak();
+    }
+
+    /// Lets no copy be made until [`Self::reset_peak`], and forgets the one there is.
+    pub(crate) fn suspend_peak(&self) {
+        let mut peak = self.peak.lock();
+        peak.forget();
+        self.totals.set_threshold(i64::MAX);
+    }
+
+    /// Keeps the peak no more.
+    pub(crate) fn end_peak(&self) {
+        let mut peak = self.peak.lock();
+        peak.set_percent(None);
+        self.totals.set_threshold(i64::MAX);
+    }
+
+    /// Makes the peak what is traced now.
+    pub(crate) fn reset_peak(&self) {
+        // Under the lock, so that no copy of an earlier peak is made meanwhile.
+        let mut peak = self.peak.lock();
+        peak.forget();
+        self.totals.reset_peak();
+        self.totals.set_threshold(peak.first_threshold());
     }
 
     /// Returns the site of the caller of a function of this crate, and the detail of what it does now.
@@ -316,8 +422,11 @@ impl Recorder {
 
     /// Empties the tables of traces.
     pub(crate) fn forget_all(&self) {
-        self.live.clear(&mut |trace| self.totals.remove(trace.size));
-        self.tracked.lock().clear(|trace| self.totals.remove(trace.size));
+        let forgotten = |trace: LiveTrace| {
+            self.totals.remove(trace.size);
+        };
+        self.live.clear(&mut { forgotten });
+        self.tracked.lock().clear(forgotten);
     }
 
     /// Counts the totals anew from the tables. Called in a forked child, by its only thread, which
@@ -445,9 +554,11 @@ pub fn tracer_memory() -> TracerMemory {
         live_table: resident_bytes_of(Part::LiveTable),
         tracked: resident_bytes_of(Part::Tracked),
         threads: resident_bytes_of(Part::Threads),
+        peak: resident_bytes_of(Part::Peak),
         unwind_rules: mapped::resident_bytes(rules, rules_len),
         buffers: resident_bytes_of(Part::Scratch),
         n_sites: RECORDER.sites.n_sites(),
+        n_peak_copies: RECORDER.n_peak_copies().0,
         losses: losses(),
     }
 }
@@ -459,6 +570,7 @@ pub fn losses() -> Losses {
         n_blocks_without_site: RECORDER.n_blocks_without_site.load(Relaxed),
         n_blocks_without_detail: RECORDER.n_blocks_without_detail.load(Relaxed),
         n_nested: RECORDER.n_nested.load(Relaxed),
+        n_peaks: RECORDER.n_peak_copies().1,
     }
 }
 
@@ -495,6 +607,42 @@ pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
             visit(LiveBlock::new(addr, trace, detail));
         });
     }
+}
+
+/// Copies all traces as they were when memory was highest into `buffer`, if tracing was started with
+/// [`crate::Options::peak_percent`].
+///
+/// The copy is forgotten when the peak is reset or traces are cleared, and when tracing stops. A forked
+/// child begins with its parent's.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
+/// use memtrace_alloc::{Options, Peak};
+///
+/// memtrace_alloc::start_with(Options::new().peak_percent(1)).unwrap();
+/// drop(std::hint::black_box(vec![0u8; 1_000_000]));
+///
+/// let mut buffer = memtrace_alloc::untraced(|| vec![0; 1000]);
+/// loop {
+///     match memtrace_alloc::copy_peak(&mut buffer) {
+///         Peak::NoRoom { n_words } => {
+///             memtrace_alloc::untraced(|| buffer.resize(n_words + n_words / 8, 0));
+///         }
+///         Peak::Copied(copy) => {
+///             assert!(copy.traces().any(|trace| trace.size == 1_000_000));
+///             break;
+///         }
+///         Peak::Now | Peak::NotKept => unreachable!("a megabyte was released"),
+///     }
+/// }
+/// ```
+///
+/// **Cost**: copies 8 bytes a block, or 16; waits for a copy of the peak that is being made. While this
+/// runs no other copy is made, so that a peak of this very moment may be missed.
+pub fn copy_peak(buffer: &mut [u64]) -> Peak<'_> {
+    let now = u64::try_from(RECORDER.totals.bytes()).unwrap_or(0);
+    RECORDER.peak.lock().read(now, buffer)
 }
 
 /// Returns how many blocks there are, about: to reserve memory for [`for_each_block`].

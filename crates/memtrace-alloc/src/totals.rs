@@ -7,7 +7,7 @@
 //!
 //! # Cost
 //!
-//! Two additions on one cache line that all threads share.
+//! Two additions on one cache line that all threads share, which also holds what they are compared to.
 
 use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -26,11 +26,18 @@ pub(crate) struct Totals {
     bytes: AtomicI64,
     blocks: AtomicI64,
     peak_bytes: AtomicI64,
+    /// A release from more bytes than this calls for a copy of the peak.
+    threshold: AtomicI64,
 }
 
 impl Totals {
     pub(crate) const fn new() -> Self {
-        Self { bytes: AtomicI64::new(0), blocks: AtomicI64::new(0), peak_bytes: AtomicI64::new(0) }
+        Self {
+            bytes: AtomicI64::new(0),
+            blocks: AtomicI64::new(0),
+            peak_bytes: AtomicI64::new(0),
+            threshold: AtomicI64::new(i64::MAX),
+        }
     }
 
     #[inline]
@@ -39,10 +46,27 @@ impl Totals {
         self.add_bytes(size as i64);
     }
 
+    /// Subtracts a trace and returns how many bytes there were before.
     #[inline]
-    pub(crate) fn remove(&self, size: u64) {
+    pub(crate) fn remove(&self, size: u64) -> i64 {
         self.blocks.fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(size as i64, Relaxed);
+        self.bytes.fetch_sub(size as i64, Relaxed)
+    }
+
+    /// Whether a release from so many bytes calls for a copy of the peak.
+    #[inline]
+    pub(crate) fn is_peak(&self, bytes: i64) -> bool {
+        bytes > self.threshold.load(Relaxed)
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: i64) {
+        self.threshold.store(threshold, Relaxed);
+    }
+
+    /// Returns the sum of bytes, which may be negative for a moment.
+    #[inline]
+    pub(crate) fn bytes(&self) -> i64 {
+        self.bytes.load(Relaxed)
     }
 
     /// One trace takes the place of another: the peak never sees both.

@@ -20,6 +20,7 @@ use crate::control;
 use crate::live::{Detail, LiveBlock, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
+use crate::peak::PeakTrace;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use core::fmt;
@@ -86,6 +87,12 @@ pub fn track(domain: u32, addr: u64, size: u64) -> Result<(), TrackError> {
         return Ok(());
     }
     let mut table = RECORDER.tracked.lock();
+    let is_shrinking = table.get(domain, addr).is_some_and(|old| old.size > size);
+    if is_shrinking && RECORDER.totals.is_peak(RECORDER.totals.bytes()) {
+        drop(table);
+        RECORDER.keep_peak(RECORDER.totals.bytes(), || None);
+        table = RECORDER.tracked.lock();
+    }
     // Looked at again under the lock: `stop` clears this table under it after tracing is off.
     if !control::is_on() {
         return Err(TrackError::NotTracing);
@@ -107,9 +114,15 @@ pub fn untrack(domain: u32, addr: u64) -> Result<(), TrackError> {
         return Err(TrackError::NotTracing);
     }
     let removed = RECORDER.tracked.lock().remove(domain, addr);
-    let removed = removed.or_else(|| (domain == 0).then(|| RECORDER.take_block(addr)).flatten());
-    if let Some(old) = removed {
-        RECORDER.totals.remove(old.size);
+    let Some(removed) = removed else {
+        if domain == 0 {
+            RECORDER.releasing(addr);
+        }
+        return Ok(());
+    };
+    let before = RECORDER.totals.remove(removed.size);
+    if RECORDER.totals.is_peak(before) {
+        RECORDER.keep_peak(before, || Some(removed.as_peak()));
     }
     Ok(())
 }
@@ -136,6 +149,11 @@ impl TrackedTrace {
 
     pub(crate) fn as_block(self) -> LiveBlock {
         LiveBlock::new(self.addr, self.live(), Detail { thread: self.thread, birth: self.birth })
+    }
+
+    pub(crate) fn as_peak(self) -> PeakTrace {
+        let Self { domain, thread, birth, .. } = self;
+        PeakTrace::new(domain, self.live(), Detail { thread, birth })
     }
 
     fn live(self) -> LiveTrace {
@@ -183,11 +201,11 @@ impl TrackedTable {
         Some(replaced)
     }
 
-    fn remove(&mut self, domain: u32, addr: u64) -> Option<LiveTrace> {
+    fn remove(&mut self, domain: u32, addr: u64) -> Option<TrackedTrace> {
         let mut hole = self.find(domain, addr)?;
         let mask = self.n_slots.wrapping_sub(1);
         let slots = self.slots_mut();
-        let removed = slots.get(hole).filter(|slot| slot.is_used)?.trace.live();
+        let removed = slots.get(hole).filter(|slot| slot.is_used)?.trace;
         let mut i = hole;
         loop {
             i = i.wrapping_add(1) & mask;
@@ -232,7 +250,8 @@ impl TrackedTable {
         self.n_used
     }
 
-    fn iter(&self) -> impl Iterator<Item = TrackedTrace> {
+    /// Returns everything, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TrackedTrace> {
         self.slots().iter().filter(|slot| slot.is_used).map(|slot| slot.trace)
     }
 
@@ -308,7 +327,8 @@ mod tests {
                     let replaced = oracle.insert((domain, addr), trace.live());
                     prop_assert_eq!(table.insert(trace), Some(replaced));
                 } else {
-                    prop_assert_eq!(table.remove(domain, addr), oracle.remove(&(domain, addr)));
+                    let removed = table.remove(domain, addr).map(TrackedTrace::live);
+                    prop_assert_eq!(removed, oracle.remove(&(domain, addr)));
                 }
                 prop_assert_eq!(table.len(), oracle.len());
                 let got = table.get(domain, addr).map(TrackedTrace::live);
