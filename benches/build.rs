@@ -1,9 +1,9 @@
-//! Writes the modules of the program of `cargo xtask bench core`: some ten thousand call sites, each on
-//! a line of its own.
+//! Writes the modules of the program of `cargo xtask bench core`: some ten thousand call sites,
+//! each on a line of its own.
 //!
 //! `calls.rs` has the functions that all stacks share at their outer end, `module_000.rs` and so on
-//! the rest. No two functions do quite the same, or the compiler would make one of them; and what is
-//! done with the result keeps calls from becoming jumps.
+//! the rest. No two functions do quite the same, or the compiler would make one of them; and what
+//! is done with the result keeps calls from becoming jumps.
 
 // Public in the library, which uses all of it.
 #[allow(dead_code, unreachable_pub)]

@@ -1,12 +1,13 @@
-"""CPython's side of `cargo xtask bench core`: python3 core_tracemalloc.py DIR N_ROUNDS N_TRACING_ROUNDS.
+"""CPython's side of `cargo xtask bench core`: python3 FILE DIR N_ROUNDS N_TRACING_ROUNDS.
 
-DIR holds shape.json (modules, call sites, calls between) and plan.bin (the blocks: see `Plan::write_to`
-in src/analysis/plan.rs). Modules are made of source text, each function on a line of its own, so that
-traces have as many files, lines and stacks as those of the Rust program. Every block is a `bytes`.
+DIR holds shape.json (modules, call sites, calls between) and plan.bin (the blocks; `Plan::write_to`
+in src/analysis/plan.rs says how). Modules are made of source text, each function on a line of its
+own, so that traces have as many files, lines and stacks as those of the Rust program. Every block
+is a `bytes`.
 
 Prints the figures as a line of JSON: with tracing stopped for the analysis; the same without the
-collector of cycles, which looks at a million tuples now and then; and with tracing left on. In the last
-case CPython takes many minutes for cumulative statistics, so that these are left out.
+collector of cycles, which looks at a million tuples now and then; and with tracing left on. In the
+last case CPython takes many minutes for cumulative statistics, so that these are left out.
 """
 
 import array
@@ -48,14 +49,16 @@ def root_call(shape):
         modules.append(names["call_0"])
 
     def level(name, n_functions, callee):
-        lines = [f"def {name}_{i}(site, size): return {callee}(site, size)" for i in range(n_functions)]
+        numbers = range(n_functions)
+        lines = [f"def {name}_{i}(site, size): return {callee}(site, size)" for i in numbers]
         compiled("sites/calls.py", lines, names)
-        return [names[f"{name}_{i}"] for i in range(n_functions)]
+        return [names[f"{name}_{i}"] for i in numbers]
 
     names = {"MODULES": modules}
-    n_modules, per_part, per_area = len(modules), shape["n_modules_per_part"], shape["n_modules_per_area"]
-    names["PARTS"] = level("part", -(-n_modules // per_part), f"MODULES[site // {n_sites}]")
-    names["AREAS"] = level("area", -(-n_modules // per_area), f"PARTS[site // {n_sites * per_part}]")
+    per_part, per_area = shape["n_modules_per_part"], shape["n_modules_per_area"]
+    n_parts, n_areas = (-(-len(modules) // per) for per in (per_part, per_area))
+    names["PARTS"] = level("part", n_parts, f"MODULES[site // {n_sites}]")
+    names["AREAS"] = level("area", n_areas, f"PARTS[site // {n_sites * per_part}]")
     # As many calls above these as a Rust program has: run time, thread, main.
     outer = [f"def outer_0(site, size): return AREAS[site // {n_sites * per_area}](site, size)"]
     for i in range(1, shape["n_outer_calls"]):
@@ -143,7 +146,8 @@ def resident_bytes():
 
 def check(groups, heap):
     """Fails unless groups by line have the planned blocks of the new state."""
-    of_sites = [group for group in groups if group.traceback[0].filename.startswith("sites/module_")]
+    is_site = lambda group: group.traceback[0].filename.startswith("sites/module_")
+    of_sites = [group for group in groups if is_site(group)]
     assert len(of_sites) == 10_000, len(of_sites)
     assert sum(group.count for group in of_sites) == heap.n_blocks
     assert sum(group.size for group in of_sites) == heap.planned_bytes("new")

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// Times one thread.
 ///
-/// What the kernel made the thread wait for a CPU that others used is left out, so that figures from
-/// a machine with other work on it are of some use. Waiting for anything else counts.
+/// What the kernel made the thread wait for a CPU that others used is left out, so that figures
+/// from a machine with other work on it are of some use. Waiting for anything else counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch {
     began: Instant,
@@ -17,8 +17,8 @@ pub struct Stopwatch {
 /// A time that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lap {
-    /// Time passed, less `waited`. If there was any waiting, it has in it what looking for that took:
-    /// some ten microseconds.
+    /// Time passed, less `waited`. If there was any waiting, it has in it what looking for that
+    /// took: some ten microseconds.
     pub elapsed: Duration,
     /// Time in which the thread could have run but had no CPU.
     pub waited: Duration,
@@ -42,14 +42,15 @@ impl Stopwatch {
     }
 }
 
-/// Returns for how long this thread has had to wait for a CPU since it began; 0 if the kernel does not
-/// tell.
+/// Returns for how long this thread has had to wait for a CPU since it began; 0 if the kernel does
+/// not tell.
 pub fn waited() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(waited_ns(&text).unwrap_or(0))
 }
 
-/// The second of three numbers: time on a CPU and time waiting for one, in nanoseconds; time slices.
+/// The second of three numbers: time on a CPU and time waiting for one, in nanoseconds; time
+/// slices.
 fn waited_ns(schedstat: &str) -> Option<u64> {
     schedstat.split_ascii_whitespace().nth(1)?.parse().ok()
 }

@@ -90,8 +90,8 @@ impl Expected {
         Ok(())
     }
 
-    /// Checks the groups of a key: call sites and modules against the plan, and all together against
-    /// the snapshots.
+    /// Checks the groups of a key: call sites and modules against the plan, and all together
+    /// against the snapshots.
     pub(crate) fn check_groups<'a>(
         &self,
         key_type: KeyType,
@@ -123,8 +123,8 @@ impl Expected {
         Ok(())
     }
 
-    /// What is expected of each site, or of each module in the place of its number, for keys that have
-    /// either.
+    /// What is expected of each site, or of each module in the place of its number, for keys that
+    /// have either.
     fn places(&self, key_type: KeyType, is_diff: bool) -> Option<Vec<Found>> {
         let sites = self.new.iter().zip(&self.old);
         let sites: Vec<Found> =

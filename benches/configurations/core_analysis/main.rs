@@ -1,6 +1,6 @@
-//! Analyses snapshots of a large heap, or takes them while other threads allocate, and prints what it
-//! measured as a line of JSON: `core_analysis operations N_BLOCKS N_ROUNDS FILE`, where snapshots are
-//! saved to FILE, or `core_analysis beside N_BLOCKS N_ROUNDS`.
+//! Analyses snapshots of a large heap, or takes them while other threads allocate, and prints what
+//! it measured as a line of JSON: `core_analysis operations N_BLOCKS N_ROUNDS FILE`, where
+//! snapshots are saved to FILE, or `core_analysis beside N_BLOCKS N_ROUNDS`.
 //!
 //! Tracing stays on all the time, as it does in a program that looks at itself.
 

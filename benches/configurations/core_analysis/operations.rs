@@ -1,9 +1,9 @@
 //! Times each operation on snapshots of the heap in its two states.
 //!
 //! An operation is timed on snapshots that nothing was asked of before, and then once more on the
-//! same: what a snapshot remembers for later questions so shows. In each round, for each key, the heap
-//! goes back to its old state and forth again, and all snapshots are taken anew. In the first round
-//! each result is checked against the plan.
+//! same: what a snapshot remembers for later questions so shows. In each round, for each key, the
+//! heap goes back to its old state and forth again, and all snapshots are taken anew. In the first
+//! round each result is checked against the plan.
 
 use crate::check::{Expected, Group};
 use crate::heap::Heap;

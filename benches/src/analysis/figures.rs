@@ -66,7 +66,8 @@ pub struct Beside {
     pub other: String,
     /// Pairs of allocation and release, of all threads, for each second that passed.
     pub pairs_per_second: Vec<f64>,
-    /// The same for each second in which the thread did not wait for a CPU, summed over the threads.
+    /// The same for each second in which the thread did not wait for a CPU, summed over the
+    /// threads.
     pub pairs_per_own_second: Vec<f64>,
     /// The longest time from the end of a pair to the end of the next, less waiting for a CPU, in
     /// milliseconds.

@@ -102,7 +102,8 @@ impl Plan {
     }
 
     /// Writes the plan for a program in another language, in little-endian numbers: how many blocks
-    /// are kept, only old, only new (4 bytes each); then site and size (2 bytes each) of all of them.
+    /// are kept, only old, only new (4 bytes each); then site and size (2 bytes each) of all of
+    /// them.
     ///
     /// **Errors**: if the writer fails.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {

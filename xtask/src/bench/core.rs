@@ -1,9 +1,9 @@
 //! `cargo xtask bench core`: how fast snapshots of a large heap are taken and analysed, beside
 //! CPython's tracemalloc on as many blocks of as many lines.
 //!
-//! Both programs follow one plan of blocks; see `memtrace_benches::analysis`. Each checks its results
-//! before it reports their times. The goals are judged by the times of the *first* question asked of
-//! a snapshot, not by those of later ones, for which snapshots keep sums.
+//! Both programs follow one plan of blocks; see `memtrace_benches::analysis`. Each checks its
+//! results before it reports their times. The goals are judged by the times of the *first* question
+//! asked of a snapshot, not by those of later ones, for which snapshots keep sums.
 
 mod goals;
 mod programs;

@@ -17,10 +17,10 @@ pub(super) fn write(measured: &Measured, goals: &[Goal]) -> String {
     let mut sections = vec![introduction(measured), the_heap(ours), goals_table(goals)];
     if let Some(cpython) = cpython {
         sections.push(format!(
-            "What tracemalloc has, too, in ms: median (least–greatest) of the rounds. *First* asks \
-             snapshots that were not asked before, *again* the same ones. *Ratio* is how many times \
-             the first is faster than CPython with tracing stopped, or on where that is faster; \
-             CPython's collector of cycles is on, unless said otherwise.\n\n{}",
+            "What tracemalloc has, too, in ms: median (least–greatest) of the rounds. *First* \
+             asks snapshots that were not asked before, *again* the same ones. *Ratio* is how many \
+             times the first is faster than CPython with tracing stopped, or on where that is \
+             faster; CPython's collector of cycles is on, unless said otherwise.\n\n{}",
             beside_cpython(measured, cpython)
         ));
     }
@@ -33,8 +33,8 @@ pub(super) fn write(measured: &Measured, goals: &[Goal]) -> String {
         bytes_per_trace([Some(ours), ours_many.as_ref(), cpython.as_ref()].into_iter().flatten())
     ));
     sections.push(format!(
-        "Threads that allocate and give back at full speed, each pair at a call site of its own, and \
-         another thread beside them; {} live blocks, of which a snapshot reads {} MiB of table. \
+        "Threads that allocate and give back at full speed, each pair at a call site of its own, \
+         and another thread beside them; {} live blocks, of which a snapshot reads {} MiB of table. \
          *Own* seconds leave out those in which a thread waited for a CPU: threads and their \
          neighbour share {} CPUs. Gaps are between the ends of two pairs, less waiting for a CPU. \
          Median of the rounds.\n\n{}",
@@ -66,13 +66,13 @@ fn introduction(measured: &Measured) -> String {
 
 fn the_heap(ours: &Figures) -> String {
     format!(
-        "The heap: {} blocks of 10,000 lines in 100 files, {} stacks of {} frames on average, {} of \
-         them calls and the others inlined (in CPython all are calls, as many). Three lines in four \
-         ask for one size, 16 to 152 bytes, the others for four sizes; one block in a thousand has \
-         4 KiB. Lines take turns at random in bursts of one to four blocks; a tenth of the lines \
-         has over half of the blocks. Between the snapshots compared, one block in twenty is \
-         replaced: 100 lines are gone, 100 new, half of the others unchanged. Tracing is on all the \
-         time, in CPython where it is said. First snapshot of all, names not known: {} ms.\n",
+        "The heap: {} blocks of 10,000 lines in 100 files, {} stacks of {} frames on average, {} \
+         of them calls and the others inlined (in CPython all are calls, as many). Three lines in \
+         four ask for one size, 16 to 152 bytes, the others for four sizes; one block in a thousand \
+         has 4 KiB. Lines take turns at random in bursts of one to four blocks; a tenth of the \
+         lines has over half of the blocks. Between the snapshots compared, one block in twenty is \
+         replaced: 100 lines are gone, 100 new, half of the others unchanged. Tracing is on all \
+         the time; in CPython, where it is said. First snapshot of all, names not known: {} ms.\n",
         ours.n_traces,
         ours.n_stacks,
         amount(ours.n_frames_per_stack),
