@@ -160,11 +160,13 @@ impl PredictionReader {
             }
             for (i, (value, &context)) in pairs.enumerate() {
                 let is_hit = hits >> i & 1 == 1;
-                let last = &mut self.last[context as usize];
-                *last = if is_hit { *last } else { misses[0] };
-                *value = *last;
-                // There is a miss left for each bit that is 0, and the unused place at the end.
+                // There is a miss left for each bit that is 0, and the unused place at the end. It is
+                // looked at in any case: a branch here would be guessed wrong too often.
+                let miss = misses[0];
                 misses = &misses[usize::from(!is_hit)..];
+                let last = &mut self.last[context as usize];
+                *last = if is_hit { *last } else { miss };
+                *value = *last;
             }
         }
         Ok(())
