@@ -7,7 +7,7 @@
 //! traces handed to the builder. All of it runs untraced: what is allocated here, and what is kept
 //! for the next snapshot, is in no snapshot.
 
-use crate::copied::{CopiedTraces, HEAP_DOMAIN};
+use crate::copied::{CopiedTraces, HEAP_DOMAIN, PeakTraces};
 use crate::names::{Names, unknown_frame};
 use crate::thread_names::ThreadNames;
 use hashbrown::HashMap;
@@ -30,6 +30,11 @@ pub enum SnapshotError {
         "tracing is off: call memtrace::start(25), or set MEMTRACE=25 in the environment, first"
     )]
     NotTracing,
+    /// Nobody asked to keep the traces of the peak.
+    #[error(
+        "the peak was not kept: start with memtrace::start_with(Config::new().peak_percent(1))"
+    )]
+    PeakNotKept,
 }
 
 /// Takes a snapshot of all live traces.
@@ -60,6 +65,49 @@ pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {
 /// **Errors**: if tracing is off.
 pub fn take_raw_snapshot() -> Result<Snapshot, SnapshotError> {
     snapshot_with(Naming::Later)
+}
+
+/// Returns a snapshot of all traces as they were when memory was highest, since tracing started or
+/// since [`reset_peak`](crate::reset_peak).
+///
+/// To be asked for beforehand, with [`Config::peak_percent`](crate::Config::peak_percent), which says
+/// how near to the peak it is. It belongs to no generation.
+///
+/// ```
+/// # #[global_allocator]
+/// # static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use memtrace::{Config, KeyType};
+///
+/// memtrace::start_with(Config::new().frames(25).peak_percent(1))?;
+/// let report = vec![0u8; 10_000_000];
+/// drop(report);
+/// let peak = memtrace::peak_snapshot()?;
+/// assert!(peak.total_size() >= 10_000_000);
+/// println!("{}", peak.top(KeyType::Lineno, 1)[0]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// **Cost**: like [`take_snapshot`]; nothing is scanned.
+///
+/// **Errors**: if tracing is off, or was not asked to keep the peak.
+pub fn peak_snapshot() -> Result<Snapshot, SnapshotError> {
+    set_analysis_section(|work| untraced(work));
+    untraced(|| {
+        if !memtrace_alloc::is_tracing() {
+            return Err(SnapshotError::NotTracing);
+        }
+        let copied = match CopiedTraces::of_peak() {
+            PeakTraces::NotKept => return Err(SnapshotError::PeakNotKept),
+            PeakTraces::Now => CopiedTraces::of_now(),
+            PeakTraces::Copied(copied) => copied,
+        };
+        let mut guard = known();
+        let stacks = refreshed(&mut guard).with_traces(copied, Naming::Now);
+        stacks.builder.set_generation(None);
+        Ok(stacks.builder.snapshot())
+    })
 }
 
 fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {

@@ -1,6 +1,6 @@
 //! Traces as they were copied from the recorder: columns of numbers, without a name.
 
-use memtrace_alloc::{SiteId, TrackedTrace};
+use memtrace_alloc::{Peak, PeakTrace, SiteId, TrackedTrace};
 
 /// The domain of blocks of the global allocator.
 pub(crate) const HEAP_DOMAIN: u32 = 0;
@@ -32,6 +32,15 @@ pub(crate) struct SingleTrace {
     pub(crate) birth: u32,
 }
 
+/// What is known of the traces at the peak.
+pub(crate) enum PeakTraces {
+    /// Nothing: nobody asked to keep them.
+    NotKept,
+    /// They are as those of now.
+    Now,
+    Copied(CopiedTraces),
+}
+
 impl CopiedTraces {
     /// Copies what is live now.
     pub(crate) fn of_now() -> Self {
@@ -41,17 +50,11 @@ impl CopiedTraces {
         // memory.
         let n_expected = usize::try_from(memtrace_alloc::n_traces()).unwrap_or(0);
         let mut copied = Self::with_capacity(n_expected + n_expected / 8 + 1024, has_details);
-        let Self { sizes, sites, large, details, .. } = &mut copied;
         memtrace_alloc::for_each_block(|block| {
-            let size = u32::try_from(block.size).unwrap_or(LARGE);
-            if size == LARGE {
-                large.push((sizes.len(), block.size));
-            }
+            copied.push_block(block.size, block.site);
             if has_details {
-                details.push((block.thread, block.birth));
+                copied.details.push((block.thread, block.birth));
             }
-            sizes.push(size);
-            sites.push(block.site);
         });
         copied.others.extend(copy_tracked().into_iter().map(|trace| SingleTrace {
             domain: trace.domain,
@@ -61,6 +64,49 @@ impl CopiedTraces {
             birth: trace.birth,
         }));
         copied
+    }
+
+    /// Copies what was live at the peak.
+    pub(crate) fn of_peak() -> PeakTraces {
+        let mut buffer: Vec<u64> = Vec::new();
+        loop {
+            let n_words = match memtrace_alloc::copy_peak(&mut buffer) {
+                Peak::NotKept => return PeakTraces::NotKept,
+                Peak::Now => return PeakTraces::Now,
+                Peak::NoRoom { n_words } => n_words,
+                Peak::Copied(copy) => {
+                    let has_details =
+                        memtrace_alloc::records_threads() || memtrace_alloc::records_generations();
+                    let mut copied = Self::default();
+                    for trace in copy.traces() {
+                        let PeakTrace { domain, size, site, thread, birth, .. } = trace;
+                        if domain != HEAP_DOMAIN {
+                            let trace = SingleTrace { domain, size, site, thread, birth };
+                            copied.others.push(trace);
+                            continue;
+                        }
+                        copied.push_block(size, site);
+                        if has_details {
+                            copied.details.push((thread, birth));
+                        }
+                    }
+                    return PeakTraces::Copied(copied);
+                }
+            };
+            // Some more, as memory may have grown when this is asked again.
+            buffer.resize(n_words + n_words / 8, 0);
+        }
+    }
+
+    /// Adds a block, but not its details.
+    #[inline(always)]
+    fn push_block(&mut self, size: u64, site: SiteId) {
+        let narrow = u32::try_from(size).unwrap_or(LARGE);
+        if narrow == LARGE {
+            self.large.push((self.sizes.len(), size));
+        }
+        self.sizes.push(narrow);
+        self.sites.push(site);
     }
 
     fn with_capacity(n_blocks: usize, has_details: bool) -> Self {

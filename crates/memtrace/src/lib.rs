@@ -91,7 +91,7 @@ mod copied;
 mod names;
 mod thread_names;
 
-pub use border::{SnapshotError, take_raw_snapshot, take_snapshot, traceback_of};
+pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
 
 pub use memtrace_alloc::{
     Alloc, Losses, Options as Config, StartError, Started, TracedMemory, TracerMemory, TrackError,
