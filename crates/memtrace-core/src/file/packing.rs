@@ -16,7 +16,7 @@
 //! **I3.** Of a group of k digits in base n, `n^(k + 1) < 2^64`. Then the division by n is exact
 //! as a multiplication by `2^64 / n`, rounded up, for every number below `n^k`.
 //!
-//! **Cost.** About 1 ns a value each way, 2 ns in groups.
+//! **Cost.** 1 to 1.5 ns a value each way.
 
 /// How values from 0 to a largest one are packed.
 #[derive(Clone, Copy, Debug)]
