@@ -1,10 +1,11 @@
 //! Snapshots with names, through the public API.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use memtrace_core::{
-    Attribution, Filter, Frame, Generation, KeyType, MissingSource, Module, SinceError, Snapshot,
-    SnapshotBuilder, Thread, Trace, Traceback,
+    Attribution, Filter, Frame, Generation, KeyType, LeakSearch, MissingSource, Module, SinceError,
+    Snapshot, SnapshotBuilder, Thread, Trace, Traceback,
 };
 
 const RAW_VEC: &str = "/rustc/59807616e/library/alloc/src/raw_vec/mod.rs";
@@ -250,6 +251,59 @@ fn functions_modules_threads_and_domains_are_groups_with_names_of_their_own() {
     assert_eq!(snapshot.thread_of(0).map(|thread| thread.os_id), Some(700));
     assert_eq!((snapshot.thread_of(1), snapshot.thread_of(2)), (None, None));
     assert_eq!((snapshot.birth_of(0), snapshot.birth_of(1)), (Some(1), None));
+}
+
+fn of_thread(thread: Thread, size: u64) -> Snapshot {
+    let mut builder = SnapshotBuilder::new(1);
+    let frame = builder.frame(Frame::new("a.rs", 1));
+    let stack = builder.stack(&[frame], Some(1));
+    let thread = builder.thread(thread);
+    builder.trace_of(0, size, stack, Some(thread), None);
+    builder.finish()
+}
+
+#[test]
+fn a_thread_that_was_renamed_is_one_group_with_its_newer_name() {
+    let old = of_thread(Thread::new(2, 700, "main"), 8);
+    let new = of_thread(Thread::new(2, 700, "worker"), 9);
+    let texts = |new: &Snapshot, old: &Snapshot| -> Vec<String> {
+        let diffs = new.compare_to(old, KeyType::Thread);
+        diffs.iter().map(|diff| format!("{} {:+}", diff.traceback, diff.size_diff)).collect()
+    };
+    assert_eq!(texts(&new, &old), ["<thread 2 \"worker\">:0 +1"]);
+    assert_eq!(texts(&old, &new), ["<thread 2 \"main\">:0 -1"]);
+    let other = of_thread(Thread::new(2, 701, "worker"), 9);
+    assert_eq!(texts(&other, &old).len(), 2);
+
+    let sizes = [(1, "main"), (2, "main"), (3, "worker"), (4, "worker"), (5, "worker")];
+    let snapshots = sizes.map(|(size, name)| of_thread(Thread::new(2, 700, name), 1000 * size));
+    let findings = LeakSearch::new(KeyType::Thread).run(&snapshots).unwrap();
+    assert_eq!(findings.verdicts.len(), 1);
+    assert_eq!(findings.verdicts[0].sizes, [1000, 2000, 3000, 4000, 5000]);
+    assert_eq!(findings.verdicts[0].traceback.to_string(), "<thread 2 \"worker\">:0");
+}
+
+#[test]
+fn as_many_threads_as_blocks_are_grouped_as_quickly_as_domains() {
+    let mut builder = SnapshotBuilder::new(1);
+    let frame = builder.frame(Frame::new("a.rs", 1));
+    let stack = builder.stack(&[frame], Some(1));
+    for number in 1..=20_000 {
+        let thread = builder.thread(Thread::new(number, number, ""));
+        builder.trace_of(number, number.into(), stack, Some(thread), None);
+    }
+    let snapshot = builder.finish();
+    let timed = |key_type| {
+        let start = Instant::now();
+        let groups = snapshot.statistics(key_type);
+        (groups.len(), groups[0].traceback.to_string(), start.elapsed())
+    };
+    let (n_domains, first_domain, of_domains) = timed(KeyType::Domain);
+    let (n_threads, first_thread, of_threads) = timed(KeyType::Thread);
+    assert_eq!((n_domains, &*first_domain), (20_000, "<domain 20000>:0"));
+    assert_eq!((n_threads, &*first_thread), (20_000, "<thread 20000>:0"));
+    // Looking each thread up among all the others takes a hundred times as long.
+    assert!(of_threads < 10 * of_domains, "{of_threads:?}, domains {of_domains:?}");
 }
 
 #[test]
