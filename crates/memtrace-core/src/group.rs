@@ -251,15 +251,15 @@ impl<'a> Groups<'a> {
 
     /// A thread is shown by the name that it has in the newer snapshot.
     fn by_thread(&mut self) {
+        let newer: HashMap<_, &Thread> =
+            self.sides[NEW].0.threads.iter().map(|thread| (thread.id(), thread)).collect();
         self.by_column(
             |traces| &traces.threads,
             |sides, s, thread| {
                 let Some(known) = sides[s].0.threads.get(thread as usize) else {
                     return Frame::new("<unknown thread>", 0);
                 };
-                let id = |thread: &Thread| (thread.number, thread.os_id);
-                let newer = sides[0].0.threads.iter().find(|newer| id(newer) == id(known));
-                Frame::new(format!("<{}>", newer.unwrap_or(known)), 0)
+                Frame::new(format!("<{}>", newer.get(&known.id()).unwrap_or(&known)), 0)
             },
         );
     }

@@ -9,6 +9,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -106,12 +107,19 @@ impl LeakSearch {
         let positions = self.positions(snapshots.len())?;
         check_generations(snapshots)?;
         let attribution = newest.borrow().attribution();
+        let thread_names = self.thread_names(snapshots);
         let mut series: HashMap<Traceback, Series> = HashMap::new();
         let mut suppressed = Vec::new();
         for (i, snapshot) in snapshots.iter().enumerate() {
             // An empty list costs next to nothing; clones share everything.
             let (kept, uses) = self.suppressions.filter(snapshot.borrow());
             let kept = kept.with_attribution(attribution.clone());
+            let kept = match &thread_names {
+                Some(names) => kept.with_thread_names(|thread| {
+                    Arc::clone(names.get(&thread.id()).unwrap_or(&thread.name))
+                }),
+                None => kept,
+            };
             for Statistic { traceback, size, count } in kept.statistics(self.key_type) {
                 let new = || Series::new(snapshots.len());
                 let series = series.entry(traceback).or_insert_with(new);
@@ -137,6 +145,14 @@ impl LeakSearch {
         let mut verdicts: Vec<LeakVerdict> = series.into_iter().map(judge).collect();
         verdicts.sort_unstable_by(LeakVerdict::result_order);
         Ok(LeakFindings { verdicts, suppressed })
+    }
+
+    /// The last name of each thread, if groups are threads: a thread that was given another name
+    /// stays one group.
+    fn thread_names<S: Borrow<Snapshot>>(&self, snapshots: &[S]) -> Option<ThreadNames> {
+        let threads = || snapshots.iter().flat_map(|snapshot| snapshot.borrow().threads());
+        (self.key_type == KeyType::Thread)
+            .then(|| threads().map(|thread| (thread.id(), Arc::clone(&thread.name))).collect())
     }
 
     fn positions(&self, n_snapshots: usize) -> Result<Vec<f64>, LeakSearchError> {
@@ -205,6 +221,9 @@ fn check_generations<S: Borrow<Snapshot>>(snapshots: &[S]) -> Result<(), LeakSea
     }
     Ok(())
 }
+
+/// Names by [`Thread::id`](crate::Thread).
+type ThreadNames = HashMap<(u32, u32), Arc<str>>;
 
 /// The figures of one group in each snapshot.
 struct Series {

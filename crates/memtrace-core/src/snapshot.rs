@@ -220,6 +220,12 @@ impl Snapshot {
         Self { table: other.table, hidden: other.hidden, traces, ..self.clone() }
     }
 
+    /// This snapshot with other names for its threads.
+    pub(crate) fn with_thread_names(&self, name: impl Fn(&Thread) -> Arc<str>) -> Snapshot {
+        let named = |thread: &Thread| Thread { name: name(thread), ..*thread };
+        Self { threads: self.threads.iter().map(named).collect(), ..self.clone() }
+    }
+
     fn with_traces(&self, traces: TraceColumns) -> Snapshot {
         Self { traces: Arc::new(traces), ..self.clone() }
     }

@@ -20,6 +20,11 @@ impl Thread {
     pub fn new(number: u32, os_id: u32, name: impl Into<Arc<str>>) -> Self {
         Self { number, os_id, name: name.into() }
     }
+
+    /// What tells the thread from others, whatever it is called now.
+    pub(crate) fn id(&self) -> (u32, u32) {
+        (self.number, self.os_id)
+    }
 }
 
 /// Writes `thread 3 "worker"`, or `thread 3` without a name.

@@ -1,10 +1,11 @@
 //! Snapshots with names, through the public API.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use memtrace_core::{
-    Attribution, Filter, Frame, Generation, KeyType, MissingSource, Module, SinceError, Snapshot,
-    SnapshotBuilder, Thread, Trace, Traceback,
+    Attribution, Filter, Frame, Generation, KeyType, LeakSearch, MissingSource, Module, SinceError,
+    Snapshot, SnapshotBuilder, Thread, Trace, Traceback,
 };
 
 const RAW_VEC: &str = "/rustc/59807616e/library/alloc/src/raw_vec/mod.rs";
@@ -250,6 +251,149 @@ fn functions_modules_threads_and_domains_are_groups_with_names_of_their_own() {
     assert_eq!(snapshot.thread_of(0).map(|thread| thread.os_id), Some(700));
     assert_eq!((snapshot.thread_of(1), snapshot.thread_of(2)), (None, None));
     assert_eq!((snapshot.birth_of(0), snapshot.birth_of(1)), (Some(1), None));
+}
+
+#[test]
+fn builders_that_were_one_and_grew_apart_are_compared_by_name() {
+    let mut builder = SnapshotBuilder::new(1);
+    let mut other = builder.clone();
+    let add = |builder: &mut SnapshotBuilder, filename: &str, size| {
+        let frame = builder.frame(Frame::new(filename, 1).with_function(filename));
+        let stack = builder.stack(&[frame], Some(1));
+        builder.trace(0, size, stack);
+    };
+    // The same ids stand for different frames.
+    add(&mut builder, "a.rs", 1);
+    add(&mut builder, "b.rs", 2);
+    add(&mut other, "b.rs", 8);
+    let (new, old) = (builder.finish(), other.finish());
+    for key_type in [KeyType::Lineno, KeyType::Filename, KeyType::Traceback, KeyType::Function] {
+        let diffs = new.compare_to(&old, key_type);
+        let texts: Vec<String> = diffs
+            .iter()
+            .map(|diff| format!("{} {:+}", diff.traceback[0].filename, diff.size_diff))
+            .map(|text| text.replace(['<', '>'], ""))
+            .collect();
+        assert_eq!(texts, ["b.rs -6", "a.rs +1"], "{key_type}");
+    }
+}
+
+#[test]
+fn an_attribution_counts_whichever_was_asked_about_before() {
+    let by_default = pushes();
+    let expected = rows(&by_default, KeyType::Lineno);
+    let newest = by_default.clone().with_attribution(Attribution::newest_frame());
+    assert_ne!(rows(&newest, KeyType::Lineno), expected);
+    assert_eq!(rows(&by_default, KeyType::Lineno), expected);
+    let rows_of_newest = rows(&newest, KeyType::Lineno);
+    assert_eq!(
+        rows_of_newest,
+        rows(&pushes().with_attribution(Attribution::newest_frame()), KeyType::Lineno)
+    );
+}
+
+#[test]
+fn a_generation_is_that_of_one_snapshot() {
+    let mut builder = SnapshotBuilder::new(1);
+    let generation = Some(Generation { run: 1, number: 2 });
+    builder.set_generation(generation);
+    assert_eq!(builder.snapshot().generation(), generation);
+    assert_eq!(builder.snapshot().generation(), None);
+}
+
+#[test]
+fn inlined_frames_that_get_names_count_for_the_depth() {
+    let depth_when_named = |n_recorded, total_nframe| {
+        let mut builder = SnapshotBuilder::new(n_recorded);
+        let frame = builder.frame(Frame::unnamed(Module::new("/bin/app"), 8));
+        let stack = builder.stack(&vec![frame; n_recorded.into()], total_nframe);
+        builder.trace(0, 1, stack);
+        let named = builder.finish().name_frames(|_, _| {
+            vec![Frame::new("inner.rs", 1).with_inlined(true), Frame::new("outer.rs", 2)]
+        });
+        let traceback = named.traces().next().unwrap().traceback;
+        assert_eq!(traceback.len(), 2 * usize::from(n_recorded));
+        assert_eq!(traceback.newest().map(ToString::to_string).as_deref(), Some("inner.rs:1"));
+        assert!(!named.has_unnamed_frames());
+        (traceback.total_nframe(), traceback.is_truncated())
+    };
+    assert_eq!(depth_when_named(3, Some(3)), (Some(6), false));
+    assert_eq!(depth_when_named(3, Some(5)), (Some(8), true));
+    assert_eq!(depth_when_named(3, Some(u16::MAX)), (Some(u16::MAX), true));
+    assert_eq!(depth_when_named(3, None), (None, true));
+}
+
+#[test]
+fn frames_without_a_name_stay_as_they_are_and_can_be_named_later() {
+    let mut builder = SnapshotBuilder::new(2);
+    let known = builder.frame(Frame::unnamed(Module::new("/bin/app"), 1));
+    let unknown = builder.frame(Frame::unnamed(Module::new("/bin/gone"), 2));
+    let stack = builder.stack(&[known, unknown], Some(2));
+    builder.trace(0, 1, stack);
+    let named = builder.finish().name_frames(|module, _| match module.name() {
+        "app" => vec![Frame::new("a.rs", 1)],
+        _ => Vec::new(),
+    });
+    assert!(named.has_unnamed_frames());
+    let traceback = named.traces().next().unwrap().traceback;
+    assert_eq!(traceback.to_string(), "<gone+0x2>:0");
+    assert_eq!(traceback[1].to_string(), "a.rs:1");
+    let named = named.name_frames(|_, _| vec![Frame::new("b.rs", 2)]);
+    assert!(!named.has_unnamed_frames());
+    assert_eq!(named.traces().next().unwrap().traceback.to_string(), "b.rs:2");
+}
+
+fn of_thread(thread: Thread, size: u64) -> Snapshot {
+    let mut builder = SnapshotBuilder::new(1);
+    let frame = builder.frame(Frame::new("a.rs", 1));
+    let stack = builder.stack(&[frame], Some(1));
+    let thread = builder.thread(thread);
+    builder.trace_of(0, size, stack, Some(thread), None);
+    builder.finish()
+}
+
+#[test]
+fn a_thread_that_was_renamed_is_one_group_with_its_newer_name() {
+    let old = of_thread(Thread::new(2, 700, "main"), 8);
+    let new = of_thread(Thread::new(2, 700, "worker"), 9);
+    let texts = |new: &Snapshot, old: &Snapshot| -> Vec<String> {
+        let diffs = new.compare_to(old, KeyType::Thread);
+        diffs.iter().map(|diff| format!("{} {:+}", diff.traceback, diff.size_diff)).collect()
+    };
+    assert_eq!(texts(&new, &old), ["<thread 2 \"worker\">:0 +1"]);
+    assert_eq!(texts(&old, &new), ["<thread 2 \"main\">:0 -1"]);
+    let other = of_thread(Thread::new(2, 701, "worker"), 9);
+    assert_eq!(texts(&other, &old).len(), 2);
+
+    let sizes = [(1, "main"), (2, "main"), (3, "worker"), (4, "worker"), (5, "worker")];
+    let snapshots = sizes.map(|(size, name)| of_thread(Thread::new(2, 700, name), 1000 * size));
+    let findings = LeakSearch::new(KeyType::Thread).run(&snapshots).unwrap();
+    assert_eq!(findings.verdicts.len(), 1);
+    assert_eq!(findings.verdicts[0].sizes, [1000, 2000, 3000, 4000, 5000]);
+    assert_eq!(findings.verdicts[0].traceback.to_string(), "<thread 2 \"worker\">:0");
+}
+
+#[test]
+fn as_many_threads_as_blocks_are_grouped_as_quickly_as_domains() {
+    let mut builder = SnapshotBuilder::new(1);
+    let frame = builder.frame(Frame::new("a.rs", 1));
+    let stack = builder.stack(&[frame], Some(1));
+    for number in 1..=20_000 {
+        let thread = builder.thread(Thread::new(number, number, ""));
+        builder.trace_of(number, number.into(), stack, Some(thread), None);
+    }
+    let snapshot = builder.finish();
+    let timed = |key_type| {
+        let start = Instant::now();
+        let groups = snapshot.statistics(key_type);
+        (groups.len(), groups[0].traceback.to_string(), start.elapsed())
+    };
+    let (n_domains, first_domain, of_domains) = timed(KeyType::Domain);
+    let (n_threads, first_thread, of_threads) = timed(KeyType::Thread);
+    assert_eq!((n_domains, &*first_domain), (20_000, "<domain 20000>:0"));
+    assert_eq!((n_threads, &*first_thread), (20_000, "<thread 20000>:0"));
+    // Looking each thread up among all the others takes a hundred times as long.
+    assert!(of_threads < 10 * of_domains, "{of_threads:?}, domains {of_domains:?}");
 }
 
 #[test]

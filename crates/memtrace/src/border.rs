@@ -8,6 +8,7 @@
 //! for the next snapshot, is in no snapshot.
 
 use crate::copied::{CopiedTraces, HEAP_DOMAIN, PeakTraces};
+use crate::lent::{Lent, Loan};
 use crate::names::{Names, unknown_frame};
 use crate::thread_names::ThreadNames;
 use hashbrown::HashMap;
@@ -17,9 +18,8 @@ use memtrace_core::{
     set_analysis_section,
 };
 use memtrace_unwind::End;
-use std::sync::{Mutex, MutexGuard};
 
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
+static KNOWN: Lent<Known> = Lent::empty();
 
 /// Why there is no snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +103,8 @@ pub fn peak_snapshot() -> Result<Snapshot, SnapshotError> {
             PeakTraces::Now => CopiedTraces::of_now(),
             PeakTraces::Copied(copied) => copied,
         };
-        let mut guard = known();
-        let stacks = refreshed(&mut guard).with_traces(copied, Naming::Now);
+        let mut known = known();
+        let stacks = known.with_traces(copied, Naming::Now);
         stacks.builder.set_generation(None);
         Ok(stacks.builder.snapshot())
     })
@@ -117,15 +117,18 @@ fn snapshot_with(naming: Naming) -> Result<Snapshot, SnapshotError> {
         if !memtrace_alloc::is_tracing() {
             return Err(SnapshotError::NotTracing);
         }
+        let run = memtrace_alloc::run_id();
+        let has_births = memtrace_alloc::records_generations();
         // Blocks that are allocated from here on belong to the next generation, though this snapshot
         // may hold some of them.
         let generation = memtrace_alloc::advance_generation();
         let copied = CopiedTraces::of_now();
-        let mut guard = known();
-        let stacks = refreshed(&mut guard).with_traces(copied, naming);
-        let run = memtrace_alloc::run_id();
-        let has_births = memtrace_alloc::records_generations();
-        let generation = has_births.then_some(Generation { run, number: generation });
+        // Unless tracing was started anew meanwhile: then traces of two runs may be among these.
+        let is_one_run = memtrace_alloc::run_id() == run;
+        let mut known = known();
+        let stacks = known.with_traces(copied, naming);
+        let generation =
+            (has_births && is_one_run).then_some(Generation { run, number: generation });
         stacks.builder.set_generation(generation);
         Ok(stacks.builder.snapshot())
     })
@@ -157,8 +160,8 @@ pub fn traceback_of<T: ?Sized>(block: *const T) -> Option<Traceback> {
         let Some(site) = memtrace_alloc::site_frames(trace.site) else {
             return Some(Traceback::new([unknown_frame()]));
         };
-        let mut guard = known();
-        let names = &mut refreshed(&mut guard).names;
+        let mut known = known();
+        let names = &mut known.names;
         let mut frames: Vec<Frame> = Vec::new();
         for &call_addr in site.call_addrs {
             frames.extend(names.frames_at(call_addr).iter().cloned());
@@ -177,19 +180,9 @@ fn total_nframe(n_frames: usize, end: End) -> Option<u16> {
     (end == End::Outermost).then(|| u16::try_from(n_frames).unwrap_or(u16::MAX))
 }
 
-/// What the process knows of its sites.
-fn known() -> MutexGuard<'static, Option<Known>> {
-    KNOWN.lock().unwrap_or_else(|poisoned| {
-        // A panic may have left a snapshot half made. All of this can be found out again.
-        let mut guard = poisoned.into_inner();
-        *guard = None;
-        KNOWN.clear_poison();
-        guard
-    })
-}
-
-fn refreshed<'a>(guard: &'a mut MutexGuard<'static, Option<Known>>) -> &'a mut Known {
-    let known = guard.get_or_insert_with(Known::new);
+/// What the process knows of its sites, after a look at what is loaded now.
+fn known() -> Loan<'static, Known> {
+    let mut known = KNOWN.take_or_make(Known::new);
     if known.names.refresh() {
         // What was made of names that may be wrong now.
         known.named = Stacks::new(Naming::Now);

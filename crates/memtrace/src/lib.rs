@@ -88,6 +88,7 @@
 
 mod border;
 mod copied;
+mod lent;
 mod names;
 mod thread_names;
 
