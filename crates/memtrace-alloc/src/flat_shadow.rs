@@ -220,11 +220,13 @@ impl FlatShadow {
             {
                 let index = page.wrapping_mul(PAGE_WORDS) as u64;
                 let mut addr = chunk.header.base_addr.wrapping_add(index << GRANULE_BITS);
-                for group in words.as_chunks::<GROUP_WORDS>().0 {
-                    let held = group.each_ref().map(|word| word.load(ordering));
-                    if held != [0; GROUP_WORDS] {
+                // Spelled out, for the sake of builds that are not optimised.
+                for [a, b, c, d] in words.as_chunks::<GROUP_WORDS>().0 {
+                    let (of_a, of_b) = (a.load(ordering), b.load(ordering));
+                    let (of_c, of_d) = (c.load(ordering), d.load(ordering));
+                    if of_a | of_b | of_c | of_d != 0 {
                         let mut addr = addr;
-                        for (word, held) in group.iter().zip(held) {
+                        for (word, held) in [(a, of_a), (b, of_b), (c, of_c), (d, of_d)] {
                             if held != 0 {
                                 visit(chunk, addr, word, held);
                             }

@@ -27,6 +27,9 @@ use core::alloc::{GlobalAlloc, Layout};
 /// but with an allocator that packs blocks of 8 bytes or less more tightly (mimalloc, jemalloc), such
 /// a block takes up 16.
 ///
+/// Requests of size zero, which `GlobalAlloc` forbids, are passed on and recorded like any other: they
+/// are as good or bad as the wrapped allocator takes them.
+///
 /// **Cost**: while tracing is off, one load and a branch that is never taken.
 #[derive(Debug)]
 pub struct Alloc<A = System> {

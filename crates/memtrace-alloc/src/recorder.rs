@@ -7,6 +7,7 @@
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
 
+use crate::c_symbols;
 use crate::control::{self, Mode};
 use crate::flat_shadow::FlatShadow;
 use crate::generation::Generations;
@@ -35,6 +36,7 @@ pub(crate) static RECORDER: Recorder = Recorder {
     generations: Generations::new(),
     totals: Totals::new(),
     hook_frames: HookFrames::new(),
+    track_frames: HookFrames::new(),
     n_blocks_without_record: AtomicU64::new(0),
     n_blocks_without_site: AtomicU64::new(0),
     n_blocks_without_detail: AtomicU64::new(0),
@@ -50,6 +52,8 @@ pub(crate) struct Recorder {
     pub(crate) generations: Generations,
     pub(crate) totals: Totals,
     hook_frames: HookFrames,
+    /// The frames between [`tracked::track`] and its caller.
+    track_frames: HookFrames,
     n_blocks_without_record: AtomicU64,
     n_blocks_without_site: AtomicU64,
     n_blocks_without_detail: AtomicU64,
@@ -126,15 +130,12 @@ impl Recorder {
     pub(crate) fn find_hook_frames(&self) -> bool {
         let before = self.hook_frames.n_probes();
         // Named here because a capture need not see them: the compiler may turn their last call into a
-        // jump, and `track` is not called by the probe.
-        let entries = [
-            Recorder::allocated as *const (),
-            Recorder::resized as *const (),
-            tracked::track as *const (),
-            crate::c_symbols::memtrace_track as *const (),
-        ];
-        for entry in entries {
+        // jump, and the ways in for tracked memory are not called by the probe.
+        for entry in [Recorder::allocated as *const (), Recorder::resized as *const ()] {
             self.hook_frames.add_function_of(entry.addr() as u64);
+        }
+        for entry in [tracked::track as *const (), c_symbols::memtrace_track as *const ()] {
+            self.track_frames.add_function_of(entry.addr() as u64);
         }
         thread::while_probing(Probe::Functions, platform::probe_global_allocator);
         if self.hook_frames.n_probes() == before {
@@ -168,7 +169,7 @@ impl Recorder {
     #[inline(never)]
     fn record_at_length(&self, block_addr: u64, size: u64, old: Option<LiveTrace>) -> Option<()> {
         thread::guarded(|state| {
-            let trace = LiveTrace { size, site: self.deep_site_of_caller(state) };
+            let trace = LiveTrace { size, site: self.site_without(&self.hook_frames, state) };
             if control::records().any() {
                 self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
             }
@@ -198,7 +199,8 @@ impl Recorder {
     }
 
     /// Forgets a block that is about to be given back, or that the program says is gone.
-    #[inline]
+    // Not inlined into the program's own code, which has registers to spare for nothing.
+    #[inline(never)]
     pub(crate) fn releasing(&self, block_addr: u64) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         if let Some(trace) = self.live.take(block_addr) {
@@ -211,7 +213,7 @@ impl Recorder {
     fn remove_taken(&self, block_addr: u64, trace: LiveTrace) {
         let before = self.totals.remove(trace.size);
         if self.totals.is_peak(before) {
-            self.keep_peak(before, || Some(self.taken(block_addr, trace)));
+            self.keep_peak_with_block(before, block_addr, trace);
         }
     }
 
@@ -221,7 +223,7 @@ impl Recorder {
     fn shrinking(&self, block_addr: u64, trace: LiveTrace) {
         let now = self.totals.bytes();
         if self.totals.is_peak(now) {
-            self.keep_peak(now, || Some(self.taken(block_addr, trace)));
+            self.keep_peak_with_block(now, block_addr, trace);
         }
     }
 
@@ -293,19 +295,20 @@ impl Recorder {
         true
     }
 
-    /// What is to be kept of a block that was taken out of the table.
-    fn taken(&self, block_addr: u64, trace: LiveTrace) -> PeakTrace {
+    /// Copies all traces, and the block that was taken out of the table but counts for the `bytes`.
+    #[cold]
+    #[inline(never)]
+    fn keep_peak_with_block(&self, bytes: i64, block_addr: u64, trace: LiveTrace) {
         let has_details = control::records().any();
         let detail = if has_details { self.live.detail(block_addr) } else { Detail::UNKNOWN };
-        PeakTrace::new(0, trace, self.told(detail))
+        self.keep_peak(bytes, Some(PeakTrace::new(0, trace, self.told(detail))));
     }
 
     /// Copies all traces, and the one that was `taken` out of its table but counts for the `bytes`.
     ///
     /// Called for a release of the program's, before the block is given back and without a lock.
     #[cold]
-    #[inline(never)]
-    pub(crate) fn keep_peak(&self, bytes: i64, taken: impl FnOnce() -> Option<PeakTrace>) {
+    pub(crate) fn keep_peak(&self, bytes: i64, taken: Option<PeakTrace>) {
         // Others who come now are about to release no more than what the one who copies has seen, or
         // will come again. So does a signal handler that interrupted the one who copies.
         let Some(mut peak) = self.peak.try_lock() else { return };
@@ -314,7 +317,7 @@ impl Recorder {
         }
         self.totals.set_threshold(i64::MAX);
         let next = peak.copy(bytes, control::records().any(), |writer| {
-            taken().into_iter().for_each(|trace| writer.push(trace));
+            taken.into_iter().for_each(|trace| writer.push(trace));
             self.write_all(writer);
         });
         self.totals.set_threshold(next);
@@ -371,7 +374,8 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn capture(&self) -> (SiteId, Detail) {
         thread::guarded(|state| {
-            (self.deep_site_of_caller(state), self.detail_now(|| self.number_of(state)))
+            let site = self.site_without(&self.track_frames, state);
+            (site, self.detail_now(|| self.number_of(state)))
         })
         .unwrap_or((SiteId::UNKNOWN, Detail::UNKNOWN))
     }
@@ -472,22 +476,27 @@ impl Recorder {
     /// the hook.
     #[inline(always)]
     fn site_of_caller(&self, state: &ThreadState) -> SiteId {
-        let limit = usize::from(control::limit());
-        let mut buffer = [0; N_FRAMES_ON_STACK + N_HOOK_FRAMES];
-        let site = self.capture_into(&mut buffer, &state.stack(), limit);
-        site.unwrap_or_else(|| self.count_without_site())
+        self.shallow_site_without(&self.hook_frames, state)
     }
 
-    /// Captures and interns the stack, however deep, without the frames of the hook.
+    /// Captures and interns the stack, however deep, without frames of the recorder's own.
     #[inline(always)]
-    fn deep_site_of_caller(&self, state: &ThreadState) -> SiteId {
+    fn site_without(&self, own: &HookFrames, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());
         if limit <= N_FRAMES_ON_STACK {
-            return self.site_of_caller(state);
+            return self.shallow_site_without(own, state);
         }
         let stack = state.stack();
-        let site = scratch::with_buffer(|buffer| self.capture_into(buffer, &stack, limit));
+        let site = scratch::with_buffer(|buffer| self.capture_into(buffer, &stack, limit, own));
         site.flatten().unwrap_or_else(|| self.count_without_site())
+    }
+
+    #[inline(always)]
+    fn shallow_site_without(&self, own: &HookFrames, state: &ThreadState) -> SiteId {
+        let limit = usize::from(control::limit());
+        let mut buffer = [0; N_FRAMES_ON_STACK + N_HOOK_FRAMES];
+        let site = self.capture_into(&mut buffer, &state.stack(), limit, own);
+        site.unwrap_or_else(|| self.count_without_site())
     }
 
     #[cold]
@@ -502,17 +511,18 @@ impl Recorder {
         buffer: &mut [u64],
         stack: &StackBounds,
         limit: usize,
+        own: &HookFrames,
     ) -> Option<SiteId> {
         loop {
-            let n_expected = self.hook_frames.n_expected();
+            let n_expected = own.n_expected();
             let buffer = buffer.get_mut(..limit.saturating_add(n_expected))?;
             let walk = memtrace_unwind::capture(stack, buffer);
             let captured = buffer.get(..walk.len)?;
-            let n_hook = self.hook_frames.count_in(captured);
+            let n_hook = own.count_in(captured);
             let may_expect_more = n_expected < N_HOOK_FRAMES;
             if n_hook > n_expected && may_expect_more && walk.end == End::Limit {
                 // A longer way through the hook than any before: there is less than was asked for.
-                self.hook_frames.expect(n_hook);
+                own.expect(n_hook);
                 continue;
             }
             // A stack that ends inside the recorder was cut there: better its frames than none.

@@ -90,7 +90,7 @@ pub fn track(domain: u32, addr: u64, size: u64) -> Result<(), TrackError> {
     let is_shrinking = table.get(domain, addr).is_some_and(|old| old.size > size);
     if is_shrinking && RECORDER.totals.is_peak(RECORDER.totals.bytes()) {
         drop(table);
-        RECORDER.keep_peak(RECORDER.totals.bytes(), || None);
+        RECORDER.keep_peak(RECORDER.totals.bytes(), None);
         table = RECORDER.tracked.lock();
     }
     // Looked at again under the lock: `stop` clears this table under it after tracing is off.
@@ -122,7 +122,7 @@ pub fn untrack(domain: u32, addr: u64) -> Result<(), TrackError> {
     };
     let before = RECORDER.totals.remove(removed.size);
     if RECORDER.totals.is_peak(before) {
-        RECORDER.keep_peak(before, || Some(removed.as_peak()));
+        RECORDER.keep_peak(before, Some(removed.as_peak()));
     }
     Ok(())
 }
