@@ -63,9 +63,8 @@ const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
 /// Words for which there is one mark: those of 4 KiB.
 const PAGE_WORDS: usize = 512;
 const N_PAGES: usize = CHUNK_WORDS / PAGE_WORDS;
-/// Words that a scan looks at together, since most are zero: that many are next to each other in
-/// memory, and four in a row are seldom all heads.
-const GROUP_WORDS: usize = 4;
+/// Words that a scan looks at together: as many as a mask has bits.
+const GROUP_WORDS: usize = 64;
 
 /// Fills a cache line, so that the words begin with one.
 #[repr(C, align(64))]
@@ -220,17 +219,22 @@ impl FlatShadow {
             {
                 let index = page.wrapping_mul(PAGE_WORDS) as u64;
                 let mut addr = chunk.header.base_addr.wrapping_add(index << GRANULE_BITS);
-                // Spelled out, for the sake of builds that are not optimised.
-                for [a, b, c, d] in words.as_chunks::<GROUP_WORDS>().0 {
-                    let (of_a, of_b) = (a.load(ordering), b.load(ordering));
-                    let (of_c, of_d) = (c.load(ordering), d.load(ordering));
-                    if of_a | of_b | of_c | of_d != 0 {
-                        let mut addr = addr;
-                        for (word, held) in [(a, of_a), (b, of_b), (c, of_c), (d, of_d)] {
-                            if held != 0 {
-                                visit(chunk, addr, word, held);
-                            }
-                            addr = addr.wrapping_add(GRANULE as u64);
+                for group in words.as_chunks::<GROUP_WORDS>().0 {
+                    // Which words are used is found without a branch for each, as no branch
+                    // predictor knows where blocks begin; and then each used one is looked at.
+                    let mut used = 0u64;
+                    for (i, word) in group.iter().enumerate() {
+                        used |= u64::from(word.load(ordering) != 0) << i;
+                    }
+                    while used != 0 {
+                        let i = used.trailing_zeros() as usize;
+                        used &= used.wrapping_sub(1);
+                        let Some(word) = group.get(i) else { break };
+                        // It may have been taken out meanwhile.
+                        let held = word.load(ordering);
+                        if held != 0 {
+                            let offset = (i as u64) << GRANULE_BITS;
+                            visit(chunk, addr.wrapping_add(offset), word, held);
                         }
                     }
                     addr = addr.wrapping_add((GRANULE * GROUP_WORDS) as u64);
