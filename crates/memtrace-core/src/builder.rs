@@ -31,8 +31,8 @@ pub struct ThreadId(u32);
 /// its strings, so keep its id if you meet it again.
 ///
 /// Whoever takes many snapshots of one program keeps the builder and calls
-/// [`SnapshotBuilder::snapshot`] for each: frames and stacks are then stored once for all of them,
-/// and comparing two of them needs no look at any name.
+/// [`SnapshotBuilder::snapshot`] for each: comparing two of them then needs no look at any name, and
+/// frames and stacks are stored once for those between which nothing new was met.
 ///
 /// Ids belong to the builder that made them (and its clones). An id of another builder stands for
 /// another frame or stack, or for none: then the method that is given it panics.
@@ -402,6 +402,17 @@ mod tests {
         let mut other = SnapshotBuilder::new(1);
         let stack = other.stack(&[], None);
         SnapshotBuilder::new(1).trace_columns(0, vec![1], vec![stack]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the thread is of another builder or snapshot")]
+    fn a_thread_of_the_last_snapshot_is_refused() {
+        let mut builder = SnapshotBuilder::new(1);
+        let stack = builder.stack(&[], None);
+        let thread = builder.thread(Thread::new(1, 1, ""));
+        builder.trace_of(0, 1, stack, Some(thread), None);
+        assert_eq!(builder.snapshot().threads().len(), 1);
+        builder.trace_of(0, 1, stack, Some(thread), None);
     }
 
     #[test]

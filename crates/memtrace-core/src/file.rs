@@ -156,6 +156,10 @@ impl Snapshot {
     /// The file appears at `path` only when it is complete: it is written under another name in
     /// the same directory and then renamed, replacing what was there.
     ///
+    /// All that the snapshot knows is written, also frames and stacks of no trace: those of traces
+    /// that were filtered out, and all that the process has met before. So a filter makes a file
+    /// smaller only by its traces, and keeps no name secret.
+    ///
     /// **Cost.** Two to three bytes for each trace, in the usual case, and the distinct strings,
     /// frames and stacks; 10 to 15 ns for each trace.
     ///

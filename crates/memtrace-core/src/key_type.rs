@@ -37,7 +37,8 @@ pub enum KeyType {
     Function,
     /// Each frame's function, counted like [`KeyType::InclusiveFilename`].
     InclusiveFunction,
-    /// The executable or library of the newest frame, shown as `<libfoo.so>`.
+    /// The executable or library of the newest frame, shown as `<libfoo.so>`: by its file name, so
+    /// that two of one name are one group.
     Module,
     /// The thread that allocated, shown as `<thread 3 "worker">`, or `<unknown thread>` where
     /// nobody recorded it.

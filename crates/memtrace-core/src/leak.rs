@@ -277,7 +277,7 @@ impl fmt::Display for LeakFindings {
 pub enum LeakSearchError {
     /// There are not enough snapshots.
     #[error(
-        "{n_snapshots} snapshots cannot tell a leak from other growth: take three or more, with \
+        "too few snapshots to tell a leak from other growth, {n_snapshots}: take three or more, with \
          work in between"
     )]
     TooFewSnapshots {

@@ -29,7 +29,8 @@ use crate::{
 ///
 /// **Cost.** 8 bytes for each trace, 12 once there is a block of 4 GiB or more; 4 more each for
 /// domain, thread and birth, where traces differ in these. Each distinct string, frame and stack
-/// once. Clones share all of it; filtered snapshots, and snapshots of one builder, the latter.
+/// once. Clones share all of it, filtered snapshots the latter; so do snapshots of one builder as long
+/// as it meets no new frame or stack between them, and otherwise the newer one has a copy.
 #[derive(Clone)]
 pub struct Snapshot {
     table: Arc<StackTable>,
@@ -278,7 +279,8 @@ impl Snapshot {
         sums.iter().fold(0, |total, sum| total.saturating_add(sum.size))
     }
 
-    /// The bytes of memory that the snapshot takes up, in whole: what it shares with others, too.
+    /// The bytes of memory that the snapshot takes up, with what it shares with others; without room
+    /// that is reserved and not used, of which there may be as much again.
     ///
     /// **Cost.** Time proportional to the distinct strings.
     pub fn n_bytes_in_memory(&self) -> usize {

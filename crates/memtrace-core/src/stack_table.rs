@@ -1,8 +1,9 @@
 //! Every distinct string, module, frame and stack of a snapshot, once.
 //!
 //! Columns of plain ids: a stack is a run of frame ids, newest first, in one long array; a frame
-//! is a record of string ids. Tables are shared by a snapshot and all that is filtered from it,
-//! and by the snapshots that one builder makes one after the other.
+//! is a record of string ids. Tables are shared by a snapshot and all that is filtered from it, and
+//! by the snapshots that one builder makes one after the other, until it meets something new: then
+//! it goes on with a copy.
 //!
 //! **I1.** No two strings, modules, frame records, places and (stack, depth) pairs are equal, so
 //! ids can be compared instead of what they stand for.
@@ -50,7 +51,7 @@ impl PartialEq for Lineage {
 }
 
 /// A clone is of the same lineage; see [`StackTable::with_own_lineage`].
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct StackTable {
     lineage: Lineage,
     strings: Vec<Arc<str>>,
@@ -65,6 +66,30 @@ pub(crate) struct StackTable {
     /// Where each stack ends in `stack_frames`.
     stack_ends: Vec<usize>,
     depths: Vec<Depth>,
+}
+
+/// Tables are cloned to grow a little beyond a snapshot that keeps the old one: the room for that is
+/// an eighth, where a vector would double itself at the first push.
+impl Clone for StackTable {
+    fn clone(&self) -> Self {
+        fn with_room<T: Clone>(column: &[T]) -> Vec<T> {
+            let mut copy = Vec::with_capacity(column.len() + column.len() / 8 + 8);
+            copy.extend_from_slice(column);
+            copy
+        }
+        Self {
+            lineage: self.lineage.clone(),
+            strings: with_room(&self.strings),
+            modules: with_room(&self.modules),
+            records: with_room(&self.records),
+            frames: with_room(&self.frames),
+            places: with_room(&self.places),
+            frame_places: with_room(&self.frame_places),
+            stack_frames: with_room(&self.stack_frames),
+            stack_ends: with_room(&self.stack_ends),
+            depths: with_room(&self.depths),
+        }
+    }
 }
 
 impl StackTable {

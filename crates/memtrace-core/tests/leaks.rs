@@ -339,7 +339,8 @@ fn what_cannot_be_searched_is_refused_with_the_reason() {
     let message = |result: Result<LeakFindings, LeakSearchError>| result.unwrap_err().to_string();
     assert_eq!(
         message(search().run(&three[..2])),
-        "2 snapshots cannot tell a leak from other growth: take three or more, with work in between"
+        "too few snapshots to tell a leak from other growth, 2: take three or more, with work in \
+         between"
     );
     assert_eq!(
         search().run::<Snapshot>(&[]),

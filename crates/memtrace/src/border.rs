@@ -44,8 +44,9 @@ pub enum SnapshotError {
 ///
 /// **Cost**: one pass over the live table (a few milliseconds for a million blocks), and for each
 /// address seen for the first time, 5 to 50 µs to name it; the first snapshot of a program reads its
-/// debug information. 8 bytes a trace; frames and stacks are shared by all snapshots of the
-/// process.
+/// debug information. 8 bytes a trace; and every frame and stack that the process has met so far,
+/// shared with the snapshot before if no new one was met in between: with 100,000 stacks of 25 frames
+/// some 12 MB, for each snapshot that is kept.
 ///
 /// **Errors**: if tracing is off.
 pub fn take_snapshot() -> Result<Snapshot, SnapshotError> {

@@ -33,11 +33,18 @@ pub(crate) struct Names {
     symbolizer: Symbolizer,
     /// Frames of an address, newest (innermost inlined) first; never empty.
     frames: HashMap<u64, Arc<[Frame]>>,
+    /// Whether a frame that [`Names::unnamed_frame_at`] gave lies outside of all modules.
+    is_unnamed_outside: bool,
 }
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { modules: Vec::new(), symbolizer: Symbolizer::new(), frames: HashMap::new() }
+        Self {
+            modules: Vec::new(),
+            symbolizer: Symbolizer::new(),
+            frames: HashMap::new(),
+            is_unnamed_outside: false,
+        }
     }
 
     /// Reads the loader's list; called before a round of look-ups. Returns whether names given
@@ -57,7 +64,8 @@ impl Names {
             self.frames.retain(|_, frames| {
                 !frames.iter().any(|frame| frame.missing == Some(MissingSource::OutsideModules))
             });
-            is_changed |= self.frames.len() < n_before;
+            is_changed |= self.frames.len() < n_before || self.is_unnamed_outside;
+            self.is_unnamed_outside = false;
         }
         self.modules = modules;
         is_changed
@@ -65,14 +73,17 @@ impl Names {
 
     /// Returns the frames at a call address, newest first.
     pub(crate) fn frames_at(&mut self, call_addr: u64) -> &Arc<[Frame]> {
-        let Self { modules, symbolizer, frames } = self;
+        let Self { modules, symbolizer, frames, .. } = self;
         frames.entry(call_addr).or_insert_with(|| name(modules, symbolizer, call_addr))
     }
 
     /// Returns the frame at a call address as its module and the address in it.
-    pub(crate) fn unnamed_frame_at(&self, call_addr: u64) -> Frame {
-        let module = module_at(&self.modules, call_addr);
-        module.map_or_else(|| outside_frame(call_addr), |module| unnamed(module, call_addr))
+    pub(crate) fn unnamed_frame_at(&mut self, call_addr: u64) -> Frame {
+        let Some(module) = module_at(&self.modules, call_addr) else {
+            self.is_unnamed_outside = true;
+            return outside_frame(call_addr);
+        };
+        unnamed(module, call_addr)
     }
 }
 
@@ -147,8 +158,14 @@ fn loaded_modules() -> Vec<Module> {
     modules
 }
 
+/// Where the program was started from, also when its file was replaced or removed since: the system
+/// then appends a remark to the path.
 fn program_path() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("program"))
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("program"));
+    match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(before) if !path.exists() => PathBuf::from(OsStr::from_bytes(before)),
+        _ => path,
+    }
 }
 
 #[cfg(test)]
@@ -171,5 +188,17 @@ mod tests {
         let inside = names.frames_at(own).clone();
         assert_ne!(inside[0].missing, Some(MissingSource::OutsideModules));
         assert!(inside[0].function.as_deref().is_some_and(|f| f.contains("loaded_modules")));
+    }
+
+    #[test]
+    fn an_unnamed_frame_outside_of_all_objects_is_not_kept_either() {
+        let mut names = Names::new();
+        names.refresh();
+        let own = loaded_modules as fn() -> Vec<Module> as usize as u64;
+        names.modules.retain(|module| !module.range.contains(&own));
+        let outside = names.unnamed_frame_at(own);
+        assert_eq!(outside.missing, Some(MissingSource::OutsideModules));
+        assert!(names.refresh(), "the stacks that were made of it may be wrong");
+        assert!(!names.refresh());
     }
 }
