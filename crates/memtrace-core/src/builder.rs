@@ -240,7 +240,16 @@ impl SnapshotBuilder {
     /// Makes room for exactly so many stacks, with so many frames in all.
     pub(crate) fn reserve_stacks(&mut self, n_stacks: usize, n_frames: usize) {
         Arc::make_mut(&mut self.table).reserve_stacks(n_stacks, n_frames);
-        self.stack_ids.reserve(n_stacks, |_| 0);
+    }
+
+    /// Appends a stack of this builder's frames that is known to be a new one. It is not found by
+    /// [`stack`](Self::stack) later, and so meant for a builder that is about to finish.
+    pub(crate) fn push_distinct_stack(
+        &mut self,
+        newest_first: impl Iterator<Item = u32>,
+        depth: Depth,
+    ) {
+        Arc::make_mut(&mut self.table).push_stack(newest_first, depth);
     }
 
     fn check(&self, stack: StackId) {

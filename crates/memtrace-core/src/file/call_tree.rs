@@ -15,13 +15,14 @@
 //! **Cost.** Writing looks at each frame of each stack: 3 ns where a node has one child, a look
 //! into a hash table where it has several. Reading walks each stack up to the root: 1 ns a frame.
 
-use hashbrown::HashMap;
+use std::iter;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::FileError;
 use super::column::{BLOCK, ColumnReader, ColumnWriter};
 use super::cursor::{Cursor, put_number};
 use super::prediction::{PredictionReader, PredictionWriter};
-use crate::FrameId;
 use crate::traceback::Depth;
 
 /// What a stack takes in memory beside its frames, while it is read and after.
@@ -237,7 +238,36 @@ impl CallTree {
                 frames.push(predicted.next_value(frames[parent as usize] as usize) as u32);
             }
         }
-        Ok(Self { frames, parents, stacks, n_entries: n_entries as usize })
+        let tree = Self { frames, parents, stacks, n_entries: n_entries as usize };
+        tree.check_distinct(cursor, &n_added)?;
+        Ok(tree)
+    }
+
+    /// Refuses a tree in which two stacks are the same.
+    ///
+    /// Where no two children of a node have the same frame, stacks are the same only if they end at
+    /// the same node. A node that continues its stack's chain has no older sibling; so there are
+    /// as few nodes to compare as there are stacks, and no frames of stacks.
+    fn check_distinct(&self, cursor: &Cursor<'_>, n_added: &[u32]) -> Result<(), FileError> {
+        let Self { frames, parents, .. } = self;
+        let mut chains = HashSet::with_capacity(n_added.len());
+        let mut start = 1;
+        for (id, &n_added) in n_added.iter().enumerate().filter(|&(_, &n_added)| n_added > 0) {
+            let (parent, frame) = (parents[start], frames[start]);
+            // The child that continues the chain that its parent belongs to.
+            let older = parent as usize + 1;
+            let is_older_child = older < start && parents[older] == parent;
+            if is_older_child && frames[older] == frame || !chains.insert((parent, frame)) {
+                return Err(cursor.malformed(format!("stack {id} adds a call that is there")));
+            }
+            start += n_added as usize;
+        }
+        drop(chains);
+        let mut ends = HashSet::with_capacity(self.stacks.len());
+        match self.stacks.iter().position(|&stack| !ends.insert(stack)) {
+            None => Ok(()),
+            Some(id) => Err(cursor.malformed(format!("stack {id} is there twice"))),
+        }
     }
 
     pub(super) fn n_stacks(&self) -> usize {
@@ -249,15 +279,14 @@ impl CallTree {
         self.n_entries
     }
 
-    /// Collects the frames of a stack, newest first, and returns its depth.
-    pub(super) fn stack(&self, id: usize, newest_first: &mut Vec<FrameId>) -> Depth {
-        let (mut node, depth) = self.stacks[id];
-        newest_first.clear();
-        while node != ROOT {
-            newest_first.push(FrameId(self.frames[node as usize]));
-            node = self.parents[node as usize];
-        }
-        depth
+    /// The frames of each stack, newest first, and its depth. No two are the same.
+    pub(super) fn stacks(&self) -> impl Iterator<Item = (impl Iterator<Item = u32>, Depth)> {
+        self.stacks.iter().map(move |&(end, depth)| {
+            let below_root = |node: u32| (node != ROOT).then_some(node);
+            let parent = move |&node: &u32| below_root(self.parents[node as usize]);
+            let path = iter::successors(below_root(end), parent);
+            (path.map(|node| self.frames[node as usize]), depth)
+        })
     }
 }
 
@@ -296,12 +325,9 @@ mod tests {
         let tree = CallTree::read(&mut cursor, &mut ColumnReader::default(), N_FRAMES);
         let tree = tree.and_then(|tree| cursor.finish().map(|()| tree));
         let stacks = |tree: CallTree| {
-            let stack = |id| {
-                let mut frames = Vec::new();
-                let depth = tree.stack(id, &mut frames);
-                (frames.iter().map(|frame| frame.0).collect(), depth)
-            };
-            let stacks: Vec<Stack> = (0..tree.n_stacks()).map(stack).collect();
+            let stacks: Vec<Stack> =
+                tree.stacks().map(|(frames, depth)| (frames.collect(), depth)).collect();
+            assert_eq!(stacks.len(), tree.n_stacks());
             let n_entries: usize = stacks.iter().map(|(frames, _)| frames.len()).sum();
             assert_eq!(n_entries, tree.n_entries());
             stacks
@@ -404,6 +430,25 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_is_there_twice_is_refused() {
+        // 4 and 4 below it; then 4 again below the root, below the first one, below the second.
+        for attached_to in [0, 1, 2] {
+            let columns: [&[u64]; 3] = [&[0, attached_to], &[2, 1], &[0, 0]];
+            let read = read(&section([2, 3, 2 + 1 + attached_to], columns, 4));
+            if attached_to == 2 {
+                assert_eq!(read.unwrap().len(), 2);
+            } else {
+                let error = read.unwrap_err();
+                assert!(error.ends_with("stack 1 adds a call that is there"), "{error}");
+            }
+        }
+        // The same below one that no chain continues.
+        let columns: [&[u64]; 3] = [&[0, 1, 1], &[1, 1, 1], &[0, 0, 0]];
+        let error = read(&section([3, 3, 5], columns, 4)).unwrap_err();
+        assert!(error.ends_with("stack 2 adds a call that is there"), "{error}");
+    }
+
+    #[test]
     fn a_stack_that_is_repeated_without_end_is_refused() {
         let bytes = section([4000, 2000, 8_000_000], [&[0], &[2000], &[1]], 0);
         let error = read(&bytes).unwrap_err();
@@ -422,9 +467,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stacks_come_back(stacks in stacks(), n_times in 1..90_usize) {
-            let stacks: Vec<Stack> = (0..n_times).flat_map(|_| stacks.clone()).collect();
-            prop_assert_eq!(read(&written(&stacks)), Ok(stacks));
+        fn stacks_come_back_unless_two_are_the_same(stacks in stacks()) {
+            let read = read(&written(&stacks));
+            let n_distinct = stacks.iter().collect::<HashSet<_>>().len();
+            if n_distinct == stacks.len() {
+                prop_assert_eq!(read, Ok(stacks));
+            } else {
+                let error = read.unwrap_err();
+                prop_assert!(error.ends_with(" is there twice"), "{}", error);
+            }
         }
 
         #[test]

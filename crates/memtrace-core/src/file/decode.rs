@@ -5,9 +5,10 @@
 //! **I2.** Nothing is reserved before it is [charged](super::cursor::Cursor::charge) to the
 //! section that asks for it.
 //!
-//! **I3.** Texts, modules, frames and stacks go through a [`SnapshotBuilder`], which owns the
-//! invariants of the tables. They are distinct in a file that was written here, so that their
-//! numbers in the file are their ids; a file in which two are equal is refused.
+//! **I3.** Texts, modules and frames go through a [`SnapshotBuilder`], which owns the invariants of
+//! the tables; that stacks are distinct is known of their tree. In a file that was written here all
+//! of them are, so that their numbers in the file are their ids; a file in which two are equal is
+//! refused.
 //!
 //! **I4.** Every id is compared with the number of what it stands for.
 
@@ -100,12 +101,8 @@ fn read_stacks(
 ) -> Result<usize, FileError> {
     let stacks = CallTree::read(cursor, column, n_frames)?;
     builder.reserve_stacks(stacks.n_stacks(), stacks.n_entries());
-    let mut newest_first = Vec::new();
-    for id in 0..stacks.n_stacks() {
-        let depth = stacks.stack(id, &mut newest_first);
-        if builder.stack_of_depth(&newest_first, depth).0 as usize != id {
-            return Err(cursor.malformed(format!("stack {id} is there twice")));
-        }
+    for (newest_first, depth) in stacks.stacks() {
+        builder.push_distinct_stack(newest_first, depth);
     }
     Ok(stacks.n_stacks())
 }
