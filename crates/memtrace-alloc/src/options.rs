@@ -30,8 +30,8 @@ impl Options {
         self
     }
 
-    /// Sets whether the generation is recorded in which each block was allocated or last resized, see
-    /// [`crate::advance_generation`].
+    /// Sets whether the generation is recorded in which each block was allocated or last resized, that
+    /// is, between which snapshots.
     ///
     /// **Cost**: as [`Self::threads`].
     pub const fn generations(mut self, is_on: bool) -> Self {
@@ -39,7 +39,7 @@ impl Options {
         self
     }
 
-    /// Keeps a copy of all traces as they were when memory was highest, for [`crate::copy_peak`].
+    /// Keeps a copy of all traces as they were when memory was highest, for a snapshot of the peak.
     ///
     /// What the copy holds is at most `percent` below the peak in a program of one thread; 1 is a good
     /// choice, and 0 is exact. With more threads the copy is made while others allocate and release.

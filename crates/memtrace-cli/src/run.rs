@@ -13,7 +13,7 @@ use memtrace_core::{
 use memtrace_export::{folded, json};
 
 use crate::args::{Command, View};
-use crate::naming::named;
+use crate::naming::{has_new_names, named};
 
 /// Why a command failed, with the file it failed on.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) enum RunError {
     Save { path: PathBuf, source: FileError },
     ReadSuppressions { path: PathBuf, source: SuppressionError },
     SearchLeaks { source: LeakSearchError },
+    NothingNamed { path: PathBuf },
     Print { source: io::Error },
 }
 
@@ -32,7 +33,8 @@ impl RunError {
             Self::Load { .. }
             | Self::Save { .. }
             | Self::ReadSuppressions { .. }
-            | Self::SearchLeaks { .. } => false,
+            | Self::SearchLeaks { .. }
+            | Self::NothingNamed { .. } => false,
             Self::Write { source, .. } | Self::Print { source } => {
                 source.kind() == io::ErrorKind::BrokenPipe
             }
@@ -52,6 +54,12 @@ impl fmt::Display for RunError {
                 write!(f, "cannot use the suppressions of {}", path.display())
             }
             Self::SearchLeaks { .. } => f.write_str("cannot search for leaks"),
+            Self::NothingNamed { path } => write!(
+                f,
+                "nothing in {} could be named, and nothing was saved: give the directory of the \
+                 executable with --dir",
+                path.display()
+            ),
         }
     }
 }
@@ -66,6 +74,7 @@ impl Error for RunError {
             Self::Write { source, .. } | Self::Print { source } => Some(source),
             Self::ReadSuppressions { source, .. } => Some(source),
             Self::SearchLeaks { source } => Some(source),
+            Self::NothingNamed { .. } => None,
         }
     }
 }
@@ -108,8 +117,14 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
             }
         }
         Command::Name { file, directories, output } => {
-            let snapshot = named(&load(&file)?, &directories);
-            tell_missing_source(&snapshot, &file);
+            let raw = load(&file)?;
+            let (snapshot, not_found) = named(&raw, &directories);
+            for module in &not_found {
+                let _ = writeln!(io::stderr(), "memtrace: {}: {module}", file.display());
+            }
+            if !not_found.is_empty() && !has_new_names(&raw, &snapshot) {
+                return Err(RunError::NothingNamed { path: file });
+            }
             let path = output.unwrap_or(file);
             snapshot.dump(&path).map_err(|source| RunError::Save { path, source })
         }

@@ -179,9 +179,9 @@ impl Snapshot {
     }
 
     fn save_as(&self, path: &Path) -> io::Result<()> {
-        let mut file = File::create_new(path)?;
-        encode::write(self, &mut file)?;
-        file.sync_all()
+        // Not synced: that would wait for the disk, several times as long as the rest takes, and all
+        // that a power failure can take is a file that was written a moment before it.
+        encode::write(self, &mut File::create_new(path)?)
     }
 
     /// Loads a snapshot that [`Snapshot::dump`] saved.

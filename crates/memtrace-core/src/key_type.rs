@@ -34,6 +34,10 @@ pub enum KeyType {
     InclusiveLineno,
     /// The function of the newest frame, shown as `<my_app::cache::insert>`; where it is unknown,
     /// the filename.
+    ///
+    /// A build with `debug = "line-tables-only"` knows functions that were inlined by their last
+    /// name alone, so that `cache::add` and `users::add` may both be `<add>`: group by line there,
+    /// or build with `debug = "full"`.
     Function,
     /// Each frame's function, counted like [`KeyType::InclusiveFilename`].
     InclusiveFunction,
@@ -41,7 +45,7 @@ pub enum KeyType {
     /// that two of one name are one group.
     Module,
     /// The thread that allocated, shown as `<thread 3 "worker">`, or `<unknown thread>` where
-    /// nobody recorded it.
+    /// nobody recorded it. Linux knows the first 15 bytes of a name.
     Thread,
     /// The address space, shown as `<domain 0>`.
     Domain,

@@ -285,13 +285,16 @@ pub enum LeakSearchError {
         n_snapshots: usize,
     },
     /// Snapshots are of different runs of the tracer, which forgets all blocks in between.
-    #[error("snapshot {index} is of another run of the tracer than the one before it")]
+    #[error("snapshot number {} is of another run of the tracer than the one before it", index + 1)]
     OtherRun {
         /// The index of the snapshot, from 0.
         index: usize,
     },
     /// A snapshot was taken before the one in front of it, or is the same.
-    #[error("snapshot {index} is not newer than the one before it: give snapshots oldest first")]
+    #[error(
+        "snapshot number {} is not newer than the one before it: give snapshots oldest first",
+        index + 1
+    )]
     NotInOrder {
         /// The index of the snapshot, from 0.
         index: usize,
@@ -306,8 +309,8 @@ pub enum LeakSearchError {
     },
     /// A snapshot is not later than the one before it.
     #[error(
-        "snapshot {index} was taken at {seconds} s, which is not after {before} s: give snapshots \
-         and times oldest first"
+        "snapshot number {} was taken at {seconds} s, which is not after {before} s: give snapshots \
+         and times oldest first", index + 1
     )]
     NotLater {
         /// The index of the snapshot, from 0.

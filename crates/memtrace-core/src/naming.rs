@@ -10,7 +10,12 @@ use crate::{Frame, Module, Snapshot, SnapshotBuilder};
 impl Snapshot {
     /// Whether there are frames that [`Snapshot::name_frames`] can name.
     pub fn has_unnamed_frames(&self) -> bool {
-        self.table().records().iter().any(|record| record.file_addr.is_some())
+        self.n_unnamed_frames() > 0
+    }
+
+    /// The number of distinct frames that [`Snapshot::name_frames`] can name.
+    pub fn n_unnamed_frames(&self) -> usize {
+        self.table().records().iter().filter(|record| record.file_addr.is_some()).count()
     }
 
     /// Returns the same snapshot with names: each frame with a [`Frame::file_addr`] is replaced by

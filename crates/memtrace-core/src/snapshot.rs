@@ -46,10 +46,10 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SinceError {
-    /// The births of blocks were not recorded.
+    /// The births of blocks were not recorded, or not kept, for one of the snapshots.
     #[error(
-        "the births of blocks were not recorded: start tracing with \
-         `Config::new().generations(true)`"
+        "one of the snapshots is of no generation: births of blocks are recorded if tracing is started \
+         with `Config::new().generations(true)`, and a snapshot of the peak is of none"
     )]
     NoGenerations,
     /// The snapshots are of different runs, whose generations have nothing to do with each other.

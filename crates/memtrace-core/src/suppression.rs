@@ -13,6 +13,9 @@
 //! and `$` at the end tie it to the ends of the text. A stack is suppressed if a pattern matches
 //! the module's path, the function or the source file of *any* of its frames, hidden ones included.
 //!
+//! In a build with line tables alone, an inlined function is known by its last name only, without its
+//! path: patterns for source files match there, too.
+//!
 //! Where this differs from LeakSanitizer, it says more or finds more:
 //!
 //! - LeakSanitizer takes the first place where a piece of a pattern fits and does not come back, so
