@@ -352,7 +352,7 @@ fn what_cannot_be_searched_is_refused_with_the_reason() {
     );
     assert_eq!(
         message(search().at_seconds([0.0, 60.0, 60.0]).run(&three)),
-        "snapshot 2 was taken at 60 s, which is not after 60 s: give snapshots and times oldest \
+        "snapshot number 3 was taken at 60 s, which is not after 60 s: give snapshots and times oldest \
          first"
     );
     for times in [[0.0, f64::NAN, 2.0], [0.0, 1.0, f64::INFINITY], [f64::NEG_INFINITY, 0.0, 1.0]] {
