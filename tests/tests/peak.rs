@@ -276,6 +276,15 @@ fn copies_become_no_more_than_growth_by_the_percentage_allows() {
     memtrace_alloc::stop();
 }
 
+/// Ends the threads that look at a flag, also by a panic, which would wait for them otherwise.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Four threads whose memory rises and falls together.
 fn tide(is_done: &AtomicBool, seed: u64, level: &AtomicU64) {
     let mut rng = Rng::new(seed);
@@ -304,6 +313,7 @@ fn copies_made_while_four_threads_work_are_near_the_peak() {
     let worst = AtomicI64::new(0);
     thread::scope(|scope| {
         let (is_done, level) = (&is_done, &level);
+        let ending = Ending(is_done);
         let threads: Vec<_> =
             (0..4).map(|seed| scope.spawn(move || tide(is_done, seed, level))).collect();
         for n in 1..=5u64 {
@@ -332,7 +342,7 @@ fn copies_made_while_four_threads_work_are_near_the_peak() {
                 worst.fetch_max(of_sum, Relaxed);
             });
         }
-        is_done.store(true, Relaxed);
+        drop(ending);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     let worst = worst.into_inner();
@@ -365,6 +375,7 @@ fn signals_that_interrupt_a_copy_may_allocate_and_release() {
     let copies_before = memtrace_alloc::tracer_memory().n_peak_copies;
     thread::scope(|scope| {
         let is_done = &is_done;
+        let ending = Ending(is_done);
         let sender = scope.spawn(move || {
             while !is_done.load(Relaxed) {
                 // SAFETY: the thread is alive until the scope ends.
@@ -383,7 +394,7 @@ fn signals_that_interrupt_a_copy_may_allocate_and_release() {
             size += 100_000;
             addr += 1;
         }
-        is_done.store(true, Relaxed);
+        drop(ending);
         sender.join().unwrap();
     });
     assert!(N_SIGNALS.load(Relaxed) >= 100, "{}", N_SIGNALS.load(Relaxed));
@@ -402,6 +413,7 @@ fn children_forked_while_copies_are_made_have_a_whole_copy_and_make_their_own() 
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         let is_done = &is_done;
+        let ending = Ending(is_done);
         let threads: Vec<_> = (0..2)
             .map(|t| {
                 scope.spawn(move || {
@@ -442,7 +454,7 @@ fn children_forked_while_copies_are_made_have_a_whole_copy_and_make_their_own() 
             }
             wait_for(pid);
         }
-        is_done.store(true, Relaxed);
+        drop(ending);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     base.into_iter().for_each(|addr| release(addr, 64));

@@ -618,15 +618,19 @@ mod tests {
                     }
                 });
             }
-            let mut n_seen = 0;
+            // Judged when the threads are told to end: they would keep a panic waiting for ever.
+            let (mut n_seen, mut wrong) = (0, None);
             while n_seen < 200_000 {
                 shadow.for_each::<true>(|_, trace, detail| {
-                    let thread = trace.site.0;
-                    assert_eq!(detail, Detail { thread, birth: trace.size as u32 });
+                    let expected = Detail { thread: trace.site.0, birth: trace.size as u32 };
+                    if detail != expected {
+                        wrong = Some((trace, detail));
+                    }
                     n_seen += 1;
                 });
             }
             is_done.store(true, Relaxed);
+            assert_eq!(wrong, None);
         });
     }
 
