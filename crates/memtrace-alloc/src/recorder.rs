@@ -309,8 +309,13 @@ impl Recorder {
     /// Called for a release of the program's, before the block is given back and without a lock.
     #[cold]
     pub(crate) fn keep_peak(&self, bytes: i64, taken: Option<PeakTrace>) {
+        // A signal handler that releases may have interrupted the holder of a lock that is needed here,
+        // this very thread: then waiting for it would never end.
+        if thread::holds_lock() {
+            return;
+        }
         // Others who come now are about to release no more than what the one who copies has seen, or
-        // will come again. So does a signal handler that interrupted the one who copies.
+        // will come again.
         let Some(mut peak) = self.peak.try_lock() else { return };
         if !self.totals.is_peak(bytes) {
             return;
