@@ -42,7 +42,8 @@ impl Options {
     /// Keeps a copy of all traces as they were when memory was highest, for a snapshot of the peak.
     ///
     /// What the copy holds is at most `percent` below the peak in a program of one thread; 1 is a good
-    /// choice, and 0 is exact. With more threads the copy is made while others allocate and release.
+    /// choice, and 0 is exact. With more threads the copy is made while others allocate and release, and
+    /// a peak that they rise to and fall from within the time of one copy is missed.
     ///
     /// **Cost**: one comparison a release. When memory begins to shrink, `percent` or more above where
     /// it last did, the thread that releases makes a copy: a few milliseconds for a million blocks. At
