@@ -3,9 +3,9 @@
 
 use crate::bounds::StackBounds;
 use crate::object;
-use crate::rule::{End, Registers, Walk};
+use crate::plain;
+use crate::rule::{Registers, Walk};
 use crate::table::ProcessRules;
-use crate::walker::walk;
 use core::ops::Range;
 
 /// Prepares for captures; called once, before the first of them, it keeps them off the loader's lock.
@@ -24,10 +24,23 @@ pub fn prepare() {
 /// **Cost**: 5 to 8 ns a frame for addresses seen before, 100 to 200 ns more for each new one.
 #[inline(always)]
 pub fn capture(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    let mut request = Request { stack, call_addrs, walk: Walk { len: 0, end: End::Truncated } };
-    // SAFETY: `request` is exclusively borrowed for the time of the call.
-    unsafe { capture_from_caller(&mut request) };
-    request.walk
+    walk_from(here(), stack, call_addrs)
+}
+
+#[inline(never)]
+fn walk_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
+    plain::walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
+}
+
+/// Captures as [`capture`] does, by [`plain::walk`]: slower, and simple enough to be believed.
+#[inline(always)]
+pub fn capture_plainly(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
+    walk_plainly_from(here(), stack, call_addrs)
+}
+
+#[inline(never)]
+fn walk_plainly_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
+    plain::walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
 }
 
 /// Returns the extent of the function that holds `call_addr`, as its unwind table states it.
@@ -37,34 +50,33 @@ pub fn function_range(call_addr: u64) -> Option<Range<u64>> {
     object::with_unwind_tables(call_addr, |tables| tables.function_range(call_addr))?
 }
 
-struct Request<'a> {
-    stack: &'a StackBounds,
-    call_addrs: &'a mut [u64],
-    walk: Walk,
-}
-
-/// Hands the registers that the caller has after this call returns to [`capture_with_registers`].
+/// Returns the registers at this point of the function that it is inlined into.
 ///
-/// A naked function: with a prologue of the compiler's making, the frame pointer register might
-/// already be the callee's.
-#[unsafe(naked)]
-unsafe extern "C" fn capture_from_caller(request: &mut Request<'_>) {
-    core::arch::naked_asm!(
-        "mov rsi, [rsp]",     // return address
-        "lea rdx, [rsp + 8]", // stack pointer after the return
-        "mov rcx, rbp",
-        "jmp {walk}",
-        walk = sym capture_with_registers,
-    )
+/// The program counter is that of the instruction that reads it; less one, it lies inside the same
+/// function, and its unwind rule is good for the two other registers.
+#[inline(always)]
+pub fn here() -> Registers {
+    let (pc, sp, fp);
+    // SAFETY: reads three registers and writes nothing.
+    unsafe {
+        core::arch::asm!(
+            "lea {pc}, [rip]",
+            "mov {sp}, rsp",
+            "mov {fp}, rbp",
+            pc = out(reg) pc,
+            sp = out(reg) sp,
+            fp = out(reg) fp,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    Registers { pc, sp, fp, is_exact_pc: false }
 }
 
-unsafe extern "C" fn capture_with_registers(request: &mut Request<'_>, pc: u64, sp: u64, fp: u64) {
-    let start = Registers { pc, sp, fp, is_exact_pc: false };
-    let read = |addr: u64| {
-        // SAFETY: the walk asks only for aligned words above the stack pointer of a live frame: in
-        // the thread's own stack, or where the unwind tables of the running code say that a caller's
-        // frame lies (the walker's I1).
-        Some(unsafe { (addr as *const u64).read() })
-    };
-    request.walk = walk(start, request.stack, &mut ProcessRules, read, request.call_addrs);
+/// Reads a word of a stack of this process for a walk of its own.
+#[inline(always)]
+pub(crate) fn read_word(addr: u64) -> u64 {
+    // SAFETY: a walk asks only for aligned words above the stack pointer of a live frame: in the
+    // thread's own stack, or where the unwind tables of the running code say that a caller's frame
+    // lies (the walker's I1).
+    unsafe { (addr as *const u64).read() }
 }

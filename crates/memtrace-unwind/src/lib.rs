@@ -18,7 +18,7 @@
 //!
 //! 1. [`capture`] takes the caller's registers,
 //! 2. [`StackBounds`] says which memory may be read,
-//! 3. [`walk`] asks for the [`Rule`] of each address and steps outward,
+//! 3. [`plain::walk`] asks for the [`Rule`] of each address and steps outward,
 //! 4. the table answers from memory, or, for an address seen for the first time,
 //! 5. finds the loaded object that holds the address and interprets its unwind tables.
 //!
@@ -59,30 +59,36 @@
 
 mod bounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod cache;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cfi;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod entry;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod expression;
+mod hash;
 mod object;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;
 mod rule;
+mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod table;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use entry::{capture, function_range, prepare};
+pub use cache::SiteCache;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use entry::{capture, capture_plainly, function_range, here, prepare};
+pub use hash::StackHash;
 pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub use portable::{capture, function_range, prepare};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub use portable::{forget_unloaded, rule_table};
 pub use rule::{CfaBase, End, Registers, Rule, Walk};
+pub use site::{N_FRAMES_ON_STACK, Sites};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use table::{forget_unloaded, rule_table};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use walker::{Rules, walk};

@@ -23,7 +23,7 @@
 
 use crate::object;
 use crate::rule::{Registers, Rule};
-use crate::walker::Rules;
+use crate::plain::Rules;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const BUCKET_BITS: u32 = 15;

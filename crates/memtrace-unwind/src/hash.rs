@@ -1,0 +1,107 @@
+//! The hash by which a stack is known: a polynomial in its call addresses.
+//!
+//! With a mixed value `m(a)` for each address and an odd constant `B`, a stack of addresses
+//! `a[0]` (newest) to `a[n − 1]` has the hash `Σ m(a[i]) · Bⁱ mod 2⁶⁴`, to which length and end are
+//! mixed in last. A polynomial can be summed from either side: from the newest frame while a walk
+//! goes outward, or, with powers of `B⁻¹`, from the outermost frame inward, so that the sums over any
+//! run of frames follow from two stored ones (the prefix sums of Karp and Rabin).
+//!
+//! # Quality
+//!
+//! Addresses are mixed by a full 64 × 64 bit multiplication, folded, so that sums of mixed values
+//! behave like sums of random numbers: two different stacks share a hash with probability about
+//! 2⁻⁶⁴ (some 2⁻⁵⁷ if they differ by two frames swapped), one pair in 10 million stacks with
+//! probability 2.7 · 10⁻⁶.
+
+use crate::rule::End;
+use core::num::NonZeroU64;
+
+/// The base of the polynomial.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Its inverse modulo 2⁶⁴.
+const INVERSE: u64 = inverse(BASE);
+
+/// The hash of a stack: of its call addresses in their order, and of how it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackHash(NonZeroU64);
+
+impl StackHash {
+    /// Hashes a stack, newest frame first.
+    ///
+    /// **Cost**: under a nanosecond a frame.
+    pub fn of(call_addrs: &[u64], end: End) -> Self {
+        let mut sum = Sum::new();
+        call_addrs.iter().for_each(|&addr| sum.push(addr));
+        sum.finish(end)
+    }
+
+    /// Returns the hash as a number; all 64 bits are well mixed.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The hash of a stack that is being walked, newest frame first.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    sum: u64,
+    power: u64,
+    len: u64,
+}
+
+impl Sum {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self { sum: 0, power: 1, len: 0 }
+    }
+
+    /// Appends the next frame outward.
+    #[inline(always)]
+    pub(crate) const fn push(&mut self, call_addr: u64) {
+        self.sum = self.sum.wrapping_add(mix(call_addr).wrapping_mul(self.power));
+        self.power = self.power.wrapping_mul(BASE);
+        self.len = self.len.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    pub(crate) const fn finish(self, end: End) -> StackHash {
+        finish(self.sum, self.len, end)
+    }
+}
+
+#[inline(always)]
+const fn finish(sum: u64, len: u64, end: End) -> StackHash {
+    const KEY: u64 = 0x8BB8_4B93_962E_ACC9;
+    let tail = len.wrapping_mul(4).wrapping_add(end as u64);
+    let hash = fold(sum ^ tail.wrapping_mul(INVERSE), KEY);
+    // One in 2⁶⁴ hashes is moved out of the way of zero.
+    match NonZeroU64::new(hash) {
+        Some(hash) => StackHash(hash),
+        None => StackHash(NonZeroU64::MAX),
+    }
+}
+
+#[inline(always)]
+const fn mix(call_addr: u64) -> u64 {
+    const KEY: u64 = 0x2D35_8DCC_AA6C_78A5;
+    fold(call_addr ^ KEY, BASE)
+}
+
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = (a as u128).wrapping_mul(b as u128);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// The inverse of an odd number modulo 2⁶⁴, by Newton's iteration: each step doubles the right bits.
+const fn inverse(odd: u64) -> u64 {
+    let mut inverse = odd;
+    let mut n_bits = 3;
+    while n_bits < 64 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        n_bits *= 2;
+    }
+    inverse
+}
+
+const _: () = assert!(BASE.wrapping_mul(INVERSE) == 1);
