@@ -72,10 +72,14 @@ mod object;
 pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod reach;
 mod rule;
 mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod table;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -92,3 +96,5 @@ pub use rule::{CfaBase, End, Registers, Rule, Walk};
 pub use site::{N_FRAMES_ON_STACK, Sites};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use table::{forget_unloaded, rule_table};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use walker::walk;
