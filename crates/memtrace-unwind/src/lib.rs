@@ -69,24 +69,32 @@ mod expression;
 mod hash;
 mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pages;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod reach;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod records;
 mod rule;
 mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod table;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod trail;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use cache::SiteCache;
+pub use cache::{Counts, SiteCache};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use pages::{cache_memory, set_cache_budget};
 pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub use portable::{capture, function_range, prepare};

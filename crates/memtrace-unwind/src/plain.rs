@@ -73,14 +73,14 @@ pub fn walk(
             None
         };
         let Some(next) = next else { return Walk { len, end: End::Truncated } };
-        if next.pc == 0 {
-            return Walk { len, end: End::Outermost };
-        }
         let crossed_signal_frame = next.is_exact_pc;
         if crossed_signal_frame {
             reach = Reach::at(next.sp, stack);
         } else if next.sp <= registers.sp {
             return Walk { len, end: End::Truncated };
+        }
+        if next.pc == 0 {
+            return Walk { len, end: End::Outermost };
         }
         registers = next;
     }

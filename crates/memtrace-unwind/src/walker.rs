@@ -62,15 +62,15 @@ pub(crate) trait Visitor {
     /// A visitor may put the walk to another place that it knows to be on its way.
     fn frame(&mut self, place: &mut Place) -> bool;
 
-    /// Is told how the last frame was left: by loads from the thread's own stack, as a plain rule says.
+    /// Is told how the last frame is about to be left, by a plain rule.
     #[inline(always)]
-    fn left(&mut self, step: Step) {
+    fn leaves(&mut self, step: Step) {
         let _ = step;
     }
 
-    /// Is told that the last frame was left in another way; `false` ends the walk.
+    /// Is told that the last frame is about to be left in another way; `false` ends the walk.
     #[inline(always)]
-    fn left_otherwise(&mut self) -> bool {
+    fn leaves_otherwise(&mut self) -> bool {
         true
     }
 }
@@ -99,23 +99,25 @@ pub(crate) fn visit(
         if rule == Rule::FRAME_POINTER {
             // Nothing here waits for the rule.
             let (fp, sp) = (place.fp, place.fp.wrapping_add(16));
+            visitor.leaves(Step { used_fp: true, fp_slot: fp });
             let words = (read(fp.wrapping_add(8)), read(fp));
             let (Some(key), Some(saved)) = words else { return Some((End::Truncated, 0)) };
             next = Place { key, sp, fp: saved };
-            visitor.left(Step { used_fp: true, fp_slot: fp });
         } else if rule.is_plain() {
             let is_fp = matches!(rule.base(), CfaBase::Fp);
             let base = if is_fp { place.fp } else { place.sp };
             let sp = base.wrapping_add(rule.cfa_offset());
+            let saved_fp = rule.saved_fp().map(|offset| sp.wrapping_add(offset));
+            visitor.leaves(Step { used_fp: is_fp, fp_slot: saved_fp.unwrap_or(0) });
             let Some(key) = read(sp.wrapping_sub(8)) else { return Some((End::Truncated, 0)) };
-            let (mut fp, mut fp_slot) = (place.fp, 0);
-            if let Some(offset) = rule.saved_fp() {
-                fp_slot = sp.wrapping_add(offset);
-                let Some(saved) = read(fp_slot) else { return Some((End::Truncated, 0)) };
-                fp = saved;
-            }
+            let fp = match saved_fp {
+                Some(slot) => {
+                    let Some(saved) = read(slot) else { return Some((End::Truncated, 0)) };
+                    saved
+                }
+                None => place.fp,
+            };
             next = Place { key, sp, fp };
-            visitor.left(Step { used_fp: is_fp, fp_slot });
         } else {
             if rule == Rule::OUTERMOST {
                 return Some((End::Outermost, 0));
@@ -123,29 +125,30 @@ pub(crate) fn visit(
             if rule != Rule::INTERPRETED {
                 return Some((End::Truncated, 0));
             }
-            if !visitor.left_otherwise() {
+            if !visitor.leaves_otherwise() {
                 return None;
             }
             let Some(registers) = interpret(place, is_exact_pc, rules, &mut read) else {
                 return Some((End::Truncated, 0));
             };
-            if registers.pc == 0 {
-                return Some((End::Outermost, 0));
-            }
             if registers.is_exact_pc {
                 reach = Reach::at(registers.sp, stack);
             } else if registers.sp <= place.sp {
                 return Some((End::Truncated, 0));
             }
+            if registers.pc == 0 {
+                return Some((End::Outermost, 0));
+            }
             place = Place::of(registers);
             is_exact_pc = registers.is_exact_pc;
             continue;
         }
-        if next.key == 0 {
-            return Some((End::Outermost, next.sp.wrapping_sub(8)));
-        }
+        // In this order: where a walk is cut depends on addresses alone.
         if next.sp <= place.sp {
             return Some((End::Truncated, 0));
+        }
+        if next.key == 0 {
+            return Some((End::Outermost, next.sp.wrapping_sub(8)));
         }
         place = next;
         is_exact_pc = false;
