@@ -36,9 +36,6 @@ use core::num::NonZeroU32;
 
 /// Captures of a thread before it gets memory: many threads do not live longer.
 const N_BEFORE_MEMORY: u32 = 32;
-/// Words of the memory that trails are in, the table of stacks seen before included.
-const TRAIL_WORDS: usize = trail::N_WORDS + N_SEEN;
-const N_SEEN: usize = 128;
 /// Words of records, level by level.
 const LEVELS: [usize; 4] = [992, 8 << 10, 32 << 10, 128 << 10];
 
@@ -209,8 +206,7 @@ impl SiteCache {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(start, stack, limit, sites);
         }
-        let (memory, seen) = self.trail.split_at_mut_checked(trail::N_WORDS)?;
-        let trail = Trail::in_memory(memory, &mut self.trail_extent)?;
+        let trail = Trail::in_memory(&mut self.trail, &mut self.trail_extent)?;
         let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
         let read = |addr: u64| Some(read_word(addr));
         let ended = visit(start, stack, &mut ProcessRules, read, &mut along);
@@ -230,15 +226,8 @@ impl SiteCache {
             Some(site) => site,
             None => insert(&trail, &found, sites)?,
         };
-        // A stack is worth a record when it comes for the second time.
-        let mark = found.hash.get() ^ start.sp;
-        let is_seen = match seen.get_mut(mark as usize % N_SEEN) {
-            Some(place) => core::mem::replace(place, mark) == mark,
-            None => false,
-        };
-        if is_seen
-            && let Some(mut records) =
-                Records::in_memory(&mut self.records, &mut self.records_extent)
+        if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent)
+            && records.is_seen(found.hash.get() ^ start.sp << 5)
         {
             let limit_slot = match found.end {
                 End::Limit => Some(trail.limit_slot(&found)),
@@ -273,7 +262,7 @@ impl SiteCache {
         if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() {
             return false;
         }
-        let Some(trail) = Pages::map(TRAIL_WORDS, 1) else { return false };
+        let Some(trail) = Pages::map(trail::N_WORDS, 1) else { return false };
         self.trail = trail;
         self.trail_extent = trail::Extent::EMPTY;
         if let Some(records) = Pages::map(LEVELS[0], 1) {

@@ -1,17 +1,17 @@
 //! The hash by which a stack is known: a polynomial in its call addresses.
 //!
 //! With a mixed value `m(a)` for each address and an odd constant `B`, a stack of addresses
-//! `a[0]` (newest) to `a[n − 1]` has the hash `Σ m(a[i]) · Bⁱ mod 2⁶⁴`, to which length and end are
-//! mixed in last. A polynomial can be summed from either side: from the newest frame while a walk
-//! goes outward, or, with powers of `B⁻¹`, from the outermost frame inward, so that the sums over any
-//! run of frames follow from two stored ones (the prefix sums of Karp and Rabin).
+//! `a[n − 1]` (newest) to `a[0]` has the hash `Σ m(a[i]) · Bⁱ mod 2⁶⁴`, to which length and end are
+//! mixed in last. A polynomial can be summed from either side: from the newest frame outward as a walk
+//! goes, by Horner's rule, or from the outermost frame inward with the powers of `B`, so that the hash
+//! of any run of frames follows from two stored sums (those of Karp and Rabin).
 //!
 //! # Quality
 //!
-//! Addresses are mixed by a full 64 × 64 bit multiplication, folded, so that sums of mixed values
-//! behave like sums of random numbers: two different stacks share a hash with probability about
-//! 2⁻⁶⁴ (some 2⁻⁵⁷ if they differ by two frames swapped), one pair in 10 million stacks with
-//! probability 2.7 · 10⁻⁶.
+//! Addresses are multiplied and the halves of the product mixed, so that sums of mixed values behave
+//! like sums of random numbers: two different stacks share a hash with probability about 2⁻⁶⁴ (some
+//! 2⁻⁵⁷ if they differ by two frames swapped), any two of 10 million stacks with probability
+//! 2.7 · 10⁻⁶.
 
 use crate::rule::End;
 use crate::trail::CAPACITY;
@@ -46,21 +46,19 @@ impl StackHash {
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     sum: u64,
-    power: u64,
     len: u64,
 }
 
 impl Sum {
     #[inline(always)]
     pub(crate) const fn new() -> Self {
-        Self { sum: 0, power: 1, len: 0 }
+        Self { sum: 0, len: 0 }
     }
 
     /// Appends the next frame outward.
     #[inline(always)]
     pub(crate) const fn push(&mut self, call_addr: u64) {
-        self.sum = self.sum.wrapping_add(mix(call_addr).wrapping_mul(self.power));
-        self.power = self.power.wrapping_mul(BASE);
+        self.sum = self.sum.wrapping_mul(BASE).wrapping_add(mix(call_addr));
         self.len = self.len.wrapping_add(1);
     }
 
@@ -85,7 +83,8 @@ pub(crate) const fn finish(sum: u64, len: u64, end: End) -> StackHash {
 #[inline(always)]
 pub(crate) const fn mix(call_addr: u64) -> u64 {
     const KEY: u64 = 0x2D35_8DCC_AA6C_78A5;
-    fold(call_addr ^ KEY, BASE)
+    let product = call_addr.wrapping_mul(KEY);
+    product ^ product >> 32
 }
 
 #[inline(always)]

@@ -48,6 +48,13 @@ impl Reach {
     /// Whether the word at `addr` may be read.
     #[inline(always)]
     pub(crate) fn contains(&self, addr: u64) -> bool {
-        self.here.contains_word(addr) || self.own.contains_word(addr)
+        self.here.contains_word(addr) || is_in(self.own, addr)
     }
+}
+
+/// A call, so that the bounds of the stack that a walk is on can stay in registers.
+#[cold]
+#[inline(never)]
+const fn is_in(stack: StackBounds, addr: u64) -> bool {
+    stack.contains_word(addr)
 }

@@ -77,7 +77,8 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in sixteen, a power of two.
+/// Slots of the index for a memory of `n_words`: one word in sixteen, a power of two. As many more hold
+/// the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
     let len = n_words / 16;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
@@ -93,7 +94,8 @@ pub(crate) fn find(
     start: Start,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<u32> {
-    let (index, words) = memory.split_at_checked(index_len)?;
+    let (index, rest) = memory.split_at_checked(index_len)?;
+    let words = rest.get(index_len..)?;
     let hash = start.hash();
     let set: &[u64; N_WAYS] = index.get(set_start(hash, index_len)?..)?.first_chunk()?;
     for &slot in set {
@@ -110,6 +112,7 @@ pub(crate) fn find(
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
     index: &'a mut [u64],
+    marks: &'a mut [u64],
     words: &'a mut [u64],
     extent: &'a mut Extent,
 }
@@ -117,13 +120,29 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     /// Returns the records that lie in `memory`, which was zero at first.
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
-        let (index, words) = memory.split_at_mut_checked(index_len(memory.len()))?;
-        Some(Self { index, words, extent })
+        let len = index_len(memory.len());
+        let (index, rest) = memory.split_at_mut_checked(len)?;
+        let (marks, words) = rest.split_at_mut_checked(len)?;
+        Some(Self { index, marks, words, extent })
+    }
+
+    /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
+    /// record when it comes for the second time.
+    #[inline(always)]
+    pub(crate) fn is_seen(&mut self, stack: u64) -> bool {
+        // One byte a stack, eight a word.
+        let place = (stack >> 8) as usize & self.marks.len().wrapping_mul(8).wrapping_sub(1);
+        let Some(word) = self.marks.get_mut(place / 8) else { return false };
+        let shift = place as u32 % 8 * 8;
+        let (old, new) = (*word >> shift & 0xFF, stack & 0xFF);
+        *word ^= (old ^ new) << shift;
+        old == new
     }
 
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         self.index.fill(0);
+        self.marks.fill(0);
         *self.extent = Extent { n_turns: self.extent.n_turns, ..Extent::EMPTY };
     }
 

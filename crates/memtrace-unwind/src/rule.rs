@@ -14,7 +14,7 @@
 //! | 1 | the frame pointer was saved |
 //! | 2 | 0 |
 //! | 3..16 | CFA offset in bytes, a multiple of 8 below 64 KiB |
-//! | 16..32 | where the frame pointer was saved: signed words from the CFA |
+//! | 16..32 | where the frame pointer was saved: signed words from the CFA; −1, the place of the return address, if it was not |
 //!
 //! With bit 2 set, bits 3..6 hold the kind of a rare rule.
 
@@ -99,7 +99,7 @@ impl Rule {
             CfaBase::Fp => 1,
         } | cfa_offset as u32;
         match saved_fp {
-            None => Some(Self(low)),
+            None => Some(Self(low | 0xFFFF << 16)),
             Some(offset) => {
                 let words = offset / 8;
                 if offset % 8 != 0 || words < i16::MIN as i64 || words > i16::MAX as i64 {
@@ -128,7 +128,18 @@ impl Rule {
     /// Returns the offset from the CFA at which the frame pointer was saved, in bytes (as a
     /// wrapping addend), if it was; meaningful for plain rules.
     pub const fn saved_fp(self) -> Option<u64> {
-        if self.0 & 2 == 0 { None } else { Some(((self.0 >> 16) as u16 as i16 as i64 as u64) << 3) }
+        if self.saves_fp() { Some(self.fp_offset()) } else { None }
+    }
+
+    /// Returns whether the frame pointer was saved; meaningful for plain rules.
+    pub(crate) const fn saves_fp(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    /// Returns the offset from the CFA at which the frame pointer was saved, and where there is a word
+    /// in any case, in bytes as a wrapping addend.
+    pub(crate) const fn fp_offset(self) -> u64 {
+        ((self.0 as i32 >> 16) as i64 as u64) << 3
     }
 
     /// Returns the word that a table stores. Never zero.

@@ -25,7 +25,7 @@
 //!   `k` comes to state `k − 1` under the rules of one generation, by plain rules and within the
 //!   thread's own stack.
 //! - **I2** Stack pointers strictly rise from `top` down to 1.
-//! - **I3** `sums[k] = sums[k − 1] + m(k) · B⁻ᵏ`, `sums[0] = 0`.
+//! - **I3** `sums[k] = sums[k − 1] + m(k) · Bᵏ`, `sums[0] = 0`.
 //! - **I4** A state is marked live if and only if a step from it, or from a state outward of it before
 //!   the frame pointer is loaded anew, depends on the frame pointer.
 
@@ -237,7 +237,7 @@ impl<'a> Trail<'a> {
         let mut is_live = at != 0 && outer.is_live();
         let fresh = self.fresh.get(..n_fresh).unwrap_or(&[]);
         let places = self.states.iter_mut().zip(&mut *self.sums).skip(at.wrapping_add(1));
-        let powers = hash::INVERSE_POWERS.iter().skip(at.wrapping_add(1));
+        let powers = hash::POWERS.iter().skip(at.wrapping_add(1));
         for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
             let state = State::of(words);
             // Live until it is loaded anew on the way outward.
@@ -260,7 +260,7 @@ impl<'a> Trail<'a> {
         self.states.copy_within(first..at.wrapping_add(1), 1);
         self.extent.root = Root::Open;
         let mut sum = 0u64;
-        let states = self.states.iter().zip(&mut *self.sums).zip(&hash::INVERSE_POWERS);
+        let states = self.states.iter().zip(&mut *self.sums).zip(&hash::POWERS);
         for ((&words, place), &power) in states.skip(1).take(n_kept) {
             let state = State::of(words);
             sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
@@ -275,7 +275,7 @@ impl<'a> Trail<'a> {
         let below = newest.wrapping_sub(len);
         let sum = |k: usize| self.sums.get(k).copied().unwrap_or(0);
         let sum = sum(newest).wrapping_sub(sum(below));
-        let power = hash::POWERS.get(newest).copied().unwrap_or(0);
+        let power = hash::INVERSE_POWERS.get(below.wrapping_add(1)).copied().unwrap_or(0);
         let hash = hash::finish(sum.wrapping_mul(power), len as u64, end);
         Found { newest, outermost: below.wrapping_add(1), end, hash, n_fresh }
     }

@@ -93,31 +93,36 @@ pub(crate) fn visit(
         if !visitor.frame(&mut place) {
             return None;
         }
-        let mut read = |addr: u64| if reach.contains(addr) { read_word(addr) } else { None };
         let rule = rules.rule(place.call_addr());
         let next;
         if rule == Rule::FRAME_POINTER {
             // Nothing here waits for the rule.
-            let (fp, sp) = (place.fp, place.fp.wrapping_add(16));
-            visitor.leaves(Step { used_fp: true, fp_slot: fp });
-            let words = (read(fp.wrapping_add(8)), read(fp));
-            let (Some(key), Some(saved)) = words else { return Some((End::Truncated, 0)) };
-            next = Place { key, sp, fp: saved };
-        } else if rule.is_plain() {
-            let is_fp = matches!(rule.base(), CfaBase::Fp);
-            let base = if is_fp { place.fp } else { place.sp };
-            let sp = base.wrapping_add(rule.cfa_offset());
-            let saved_fp = rule.saved_fp().map(|offset| sp.wrapping_add(offset));
-            visitor.leaves(Step { used_fp: is_fp, fp_slot: saved_fp.unwrap_or(0) });
-            let Some(key) = read(sp.wrapping_sub(8)) else { return Some((End::Truncated, 0)) };
-            let fp = match saved_fp {
-                Some(slot) => {
-                    let Some(saved) = read(slot) else { return Some((End::Truncated, 0)) };
-                    saved
-                }
-                None => place.fp,
+            let slot = place.fp.wrapping_add(8);
+            visitor.leaves(Step { used_fp: true, fp_slot: place.fp });
+            if !reach.contains(place.fp) || !reach.contains(slot) {
+                return Some((End::Truncated, 0));
+            }
+            let (Some(key), Some(fp)) = (read_word(slot), read_word(place.fp)) else {
+                return Some((End::Truncated, 0));
             };
-            next = Place { key, sp, fp };
+            next = Place { key, sp: slot.wrapping_add(8), fp };
+        } else if rule.is_plain() {
+            // A call, so that this is a predicted branch: the stack pointer need not wait for the rule.
+            let used_fp = matches!(rule.base(), CfaBase::Fp);
+            let base = if used_fp { other_base(place.fp) } else { place.sp };
+            let sp = base.wrapping_add(rule.cfa_offset());
+            let slot = sp.wrapping_sub(8);
+            // Without a branch: what was not saved is read where the return address is, and ignored.
+            let saves_fp = rule.saves_fp();
+            let fp_slot = sp.wrapping_add(rule.fp_offset());
+            visitor.leaves(Step { used_fp, fp_slot: if saves_fp { fp_slot } else { 0 } });
+            if !reach.contains(slot) || !reach.contains(fp_slot) {
+                return Some((End::Truncated, 0));
+            }
+            let (Some(key), Some(saved)) = (read_word(slot), read_word(fp_slot)) else {
+                return Some((End::Truncated, 0));
+            };
+            next = Place { key, sp, fp: if saves_fp { saved } else { place.fp } };
         } else {
             if rule == Rule::OUTERMOST {
                 return Some((End::Outermost, 0));
@@ -128,6 +133,7 @@ pub(crate) fn visit(
             if !visitor.leaves_otherwise() {
                 return None;
             }
+            let mut read = |addr: u64| if reach.contains(addr) { read_word(addr) } else { None };
             let Some(registers) = interpret(place, is_exact_pc, rules, &mut read) else {
                 return Some((End::Truncated, 0));
             };
@@ -153,6 +159,12 @@ pub(crate) fn visit(
         place = next;
         is_exact_pc = false;
     }
+}
+
+#[cold]
+#[inline(never)]
+const fn other_base(fp: u64) -> u64 {
+    fp
 }
 
 #[cold]
