@@ -127,6 +127,8 @@ struct Growth {
     n_misses: u64,
 }
 
+/// knob
+pub static KNOB: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
 impl SiteCache {
     /// Makes an empty cache, which takes no memory before it is used.
     pub const fn new() -> Self {
@@ -177,7 +179,9 @@ impl SiteCache {
     ) -> Option<NonZeroU32> {
         if self.uses_records && self.epoch == epoch(limit) {
             let start = start_of(start);
-            if let Some(site) = records::find(&self.records, self.index_len, start, read_word) {
+            let found =
+                records::find(&self.records, self.index_len, start, &self.stack, read_word);
+            if let Some(site) = found {
                 self.n_hits = self.n_hits.wrapping_add(1);
                 return NonZeroU32::new(site);
             }
@@ -201,7 +205,7 @@ impl SiteCache {
             || limit > MAX_LIMIT
             || limit == 0
             || !stack.contains_word(start.sp)
-            || self.trail_trial.is_off()
+            || self.trail_trial.is_off() || KNOB.load(core::sync::atomic::Ordering::Relaxed) & 2 != 0
         {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(start, stack, limit, sites);
@@ -226,7 +230,7 @@ impl SiteCache {
             Some(site) => site,
             None => insert(&trail, &found, sites)?,
         };
-        if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent)
+        if self.uses_records && let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent)
             && records.is_seen(found.hash.get() ^ start.sp << 5)
         {
             let limit_slot = match found.end {
@@ -235,7 +239,15 @@ impl SiteCache {
             };
             let words = |word: &mut dyn FnMut(u64, u64) -> bool| trail.for_each_word(&found, word);
             let fp_counts = trail.depends_on_fp();
-            records.insert(start_of(start), site.get(), fp_counts, limit_slot, words);
+            records.insert(
+                start_of(start),
+                site.get(),
+                fp_counts,
+                limit_slot,
+                stack,
+                read_word,
+                words,
+            );
         }
         self.look_after_records();
         Some(site)
@@ -276,7 +288,7 @@ impl SiteCache {
         self.index_len = records::index_len(self.records.len());
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth { n_turns: 0, n_hits: self.n_hits, n_misses: 0 };
-        self.uses_records = true;
+        self.uses_records = KNOB.load(core::sync::atomic::Ordering::Relaxed) & 1 == 0;
     }
 
     /// Decides, now and then, whether records are used, and whether there is room for enough of them.

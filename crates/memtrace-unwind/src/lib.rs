@@ -89,7 +89,7 @@ mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use cache::{Counts, SiteCache};
+pub use cache::{Counts, SiteCache, KNOB};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
@@ -106,3 +106,4 @@ pub use site::{N_FRAMES_ON_STACK, Sites};
 pub use table::{forget_unloaded, rule_table};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use walker::walk;
+

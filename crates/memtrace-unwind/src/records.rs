@@ -16,21 +16,31 @@
 //! | 1 | stack pointer at the start |
 //! | 2 | frame pointer at the start, if the walk depended on it |
 //! | 3 | site (bits 0..32), groups (32..40), whether word 2 counts (40), whether the stack is at its limit (41), the place of the word that must then not be zero (48..64) |
+//! | 4 | the slot of the index that names the record |
 //! | 5 a group | four values and, in the fifth word, their four places |
 //!
 //! where a *place* is a distance from the stack pointer in words. The last group is filled up by saying
-//! its last word again. An index of sets of [`N_WAYS`] slots finds a record by its start: several
-//! stacks often begin in the same state, and differ further out.
+//! its last word again.
+//!
+//! An index of sets of [`N_WAYS`] slots finds a record by its start. Several stacks often begin in the
+//! same state and differ further out; comparing one record after the other costs a mispredicted branch
+//! each. So where two records of one start have been seen, a *telling place* is noted for that start, at
+//! which they differ, and the word found there is part of what the index is searched by.
 //!
 //! # Invariants
 //!
 //! - **I1** A slot of the index is zero, or `tag << 32 | position + 1` of a record.
 //! - **I2** A record that makes way is taken out of the index first: what a slot names is always whole.
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
+//! - **I4** Which word is told by is a hint only: a record is good if it holds, however it was found.
+
+use crate::bounds::StackBounds;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
-const HEADER_LEN: usize = 4;
+const HEADER_LEN: usize = 5;
+/// The word of a record that says which slot names it.
+const SLOT_WORD: usize = 4;
 const GROUP_LEN: usize = 5;
 const WORDS_A_GROUP: usize = 4;
 /// Groups that a record may have: two words a frame, for all frames that a trail has room for.
@@ -51,6 +61,11 @@ impl Start {
     #[inline(always)]
     fn hash(self) -> u64 {
         (self.key ^ self.sp.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    #[inline(always)]
+    fn hash_with(self, word: u64) -> u64 {
+        self.hash() ^ word.wrapping_mul(0xD6E8_FEB8_6659_FD93)
     }
 }
 
@@ -77,8 +92,8 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in sixteen, a power of two. As many more hold
-/// the marks.
+/// Slots of the index for a memory of `n_words`: one word in sixteen, a power of two. Half as many words
+/// hold the telling places, and half as many the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
     let len = n_words / 16;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
@@ -92,13 +107,16 @@ pub(crate) fn find(
     memory: &[u64],
     index_len: usize,
     start: Start,
+    stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<u32> {
     let (index, rest) = memory.split_at_checked(index_len)?;
-    let words = rest.get(index_len..)?;
-    let hash = start.hash();
+    let (tables, words) = rest.split_at_checked(index_len)?;
+    let tells = tables.get(..index_len / 2)?;
+    let hash = search_hash(start, place_that_tells(tells, start.hash()), stack, &read_word);
     let set: &[u64; N_WAYS] = index.get(set_start(hash, index_len)?..)?.first_chunk()?;
     for &slot in set {
+        // By a branch a slot: predicted, the record is on its way before the slot is.
         if slot >> 32 == hash & 0xFFFF_FFFF
             && let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..)
             && let Some(site) = holds(record, start, &read_word)
@@ -109,9 +127,38 @@ pub(crate) fn find(
     None
 }
 
+/// What the index is searched by: the start, and the word at the place that tells, if there is one.
+#[inline(always)]
+fn search_hash(
+    start: Start,
+    place: u64,
+    stack: &StackBounds,
+    read_word: &impl Fn(u64) -> u64,
+) -> u64 {
+    let addr = start.sp.wrapping_add(place << 3);
+    // A place that was noted for another stack pointer may lie beyond the stack.
+    let word = if place != 0 && stack.contains_word(addr) { read_word(addr) } else { 0 };
+    start.hash_with(word)
+}
+
+/// Returns the place that tells the stacks of a start from each other; 0 if there is none.
+#[inline(always)]
+fn place_that_tells(tells: &[u64], start_hash: u64) -> u64 {
+    let at = entry_of(tells, start_hash);
+    let entry = tells.get(at / 2).copied().unwrap_or(0) >> (at as u32 % 2 * 32) & 0xFFFF_FFFF;
+    if entry >> 16 == start_hash & 0xFFFF { entry & 0xFFFF } else { 0 }
+}
+
+/// Two entries a word, each of a tag and a place of 16 bits.
+#[inline(always)]
+fn entry_of(tells: &[u64], start_hash: u64) -> usize {
+    (start_hash >> 40) as usize & tells.len().wrapping_mul(2).wrapping_sub(1)
+}
+
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
     index: &'a mut [u64],
+    tells: &'a mut [u64],
     marks: &'a mut [u64],
     words: &'a mut [u64],
     extent: &'a mut Extent,
@@ -122,8 +169,9 @@ impl<'a> Records<'a> {
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
         let len = index_len(memory.len());
         let (index, rest) = memory.split_at_mut_checked(len)?;
-        let (marks, words) = rest.split_at_mut_checked(len)?;
-        Some(Self { index, marks, words, extent })
+        let (tells, rest) = rest.split_at_mut_checked(len / 2)?;
+        let (marks, words) = rest.split_at_mut_checked(len / 2)?;
+        Some(Self { index, tells, marks, words, extent })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -142,6 +190,7 @@ impl<'a> Records<'a> {
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         self.index.fill(0);
+        self.tells.fill(0);
         self.marks.fill(0);
         *self.extent = Extent { n_turns: self.extent.n_turns, ..Extent::EMPTY };
     }
@@ -155,6 +204,8 @@ impl<'a> Records<'a> {
         site: u32,
         fp_counts: bool,
         limit_slot: Option<u64>,
+        stack: &StackBounds,
+        read_word: impl Fn(u64) -> u64,
         words: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> bool,
     ) {
         let mut groups = [[0u64; GROUP_LEN]; MAX_GROUPS];
@@ -199,11 +250,53 @@ impl<'a> Records<'a> {
         else {
             return;
         };
-        let header = [start.key, start.sp, start.fp, facts];
+        let header = [start.key, start.sp, start.fp, facts, 0];
         let body = groups.iter().take(n_groups).flatten();
         record.iter_mut().zip(header.iter().chain(body)).for_each(|(word, &value)| *word = value);
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
-        self.point_to(start.hash(), position);
+        self.find_what_tells(start, &read_word);
+        let place = place_that_tells(self.tells, start.hash());
+        self.point_to(search_hash(start, place, stack, &read_word), position);
+    }
+
+    /// If other records have this start, and nothing that tells them apart, notes where one of them
+    /// differs from the stack as it is, and moves them to where they are found by that.
+    fn find_what_tells(&mut self, start: Start, read_word: &impl Fn(u64) -> u64) {
+        if place_that_tells(self.tells, start.hash()) != 0 {
+            return;
+        }
+        let Some(first) = set_start(start.hash_with(0), self.index.len()) else { return };
+        let others: [Option<usize>; N_WAYS] = core::array::from_fn(|way| {
+            let slot = self.index.get(first.wrapping_add(way)).copied().unwrap_or(0);
+            let position = (slot as u32 as usize).checked_sub(1)?;
+            let record = self.words.get(position..)?;
+            record.starts_with(&[start.key, start.sp]).then_some(position)
+        });
+        let differing = |&position: &usize| {
+            let record = self.words.get(position..).unwrap_or(&[]);
+            words_of(record).find_map(|(place, value)| {
+                let addr = start.sp.wrapping_add(place << 3);
+                (place != 0 && read_word(addr) != value).then_some(place)
+            })
+        };
+        if others.iter().flatten().count() < N_WAYS {
+            return;
+        }
+        let Some(place) = others.iter().flatten().find_map(differing) else { return };
+        let at = entry_of(self.tells, start.hash());
+        if let Some(word) = self.tells.get_mut(at / 2) {
+            let shift = at as u32 % 2 * 32;
+            let entry = (start.hash() & 0xFFFF) << 16 | place;
+            *word = *word & !(0xFFFF_FFFF << shift) | entry << shift;
+        }
+        for position in others.into_iter().flatten() {
+            let record = self.words.get(position..).unwrap_or(&[]);
+            let value = words_of(record).find(|word| word.0 == place).map(|word| word.1);
+            self.take_out(position);
+            if let Some(value) = value {
+                self.point_to(start.hash_with(value), position);
+            }
+        }
     }
 
     /// Lets a slot of the index name a record: a free one, or that of the oldest record.
@@ -216,9 +309,23 @@ impl<'a> Records<'a> {
             Some(position) if position >= tail => (1, position),
             Some(position) => (2, position),
         };
-        let set = self.index.iter_mut().skip(first).take(N_WAYS);
-        if let Some(slot) = set.min_by_key(|slot| age(**slot)) {
+        let set = self.index.iter_mut().enumerate().skip(first).take(N_WAYS);
+        if let Some((number, slot)) = set.min_by_key(|(_, slot)| age(**slot)) {
             *slot = hash << 32 | (position as u64).wrapping_add(1);
+            if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
+                *word = number as u64;
+            }
+        }
+    }
+
+    /// Empties the slot that names a record, if it still does.
+    fn take_out(&mut self, position: usize) {
+        let named = (position as u64).wrapping_add(1);
+        let number = self.words.get(position.wrapping_add(SLOT_WORD)).copied().unwrap_or(0);
+        if let Some(slot) = self.index.get_mut(number as usize)
+            && u64::from(*slot as u32) == named
+        {
+            *slot = 0;
         }
     }
 
@@ -253,15 +360,11 @@ impl<'a> Records<'a> {
 
     fn drop_oldest(&mut self) {
         let record = self.words.get(self.extent.tail..).unwrap_or(&[]);
-        let Some(&[key, sp, fp, facts]) = record.first_chunk() else { return self.clear() };
+        let Some(&[.., facts, _]) = record.first_chunk::<HEADER_LEN>() else {
+            return self.clear();
+        };
         let len = n_groups(facts).wrapping_mul(GROUP_LEN).wrapping_add(HEADER_LEN);
-        let named = (self.extent.tail as u64).wrapping_add(1);
-        if let Some(first) = set_start(Start { key, sp, fp }.hash(), self.index.len()) {
-            let set = self.index.iter_mut().skip(first).take(N_WAYS);
-            for slot in set.filter(|slot| u64::from(**slot as u32) == named) {
-                *slot = 0;
-            }
-        }
+        self.take_out(self.extent.tail);
         self.extent.n_records = self.extent.n_records.wrapping_sub(1);
         self.extent.tail = self.extent.tail.wrapping_add(len);
         if self.extent.tail == self.extent.end && self.extent.tail > self.extent.head {
@@ -283,10 +386,21 @@ const fn n_groups(facts: u64) -> usize {
     (facts >> 32 & 0xFF) as usize
 }
 
+/// The places and values of a record's words, some of them twice.
+fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    let (header, body) = record.split_at_checked(HEADER_LEN).unwrap_or((&[], &[]));
+    let n_groups = header.get(3).map_or(0, |&facts| n_groups(facts));
+    let groups = body.as_chunks::<GROUP_LEN>().0.iter().take(n_groups);
+    groups.flat_map(|&[a, b, c, d, places]| {
+        let place = move |i: u32| places >> (16 * i) & 0xFFFF;
+        [(place(0), a), (place(1), b), (place(2), c), (place(3), d)]
+    })
+}
+
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
 #[inline(always)]
 fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Option<u32> {
-    let (&[key, sp, fp, facts], body) = record.split_first_chunk()?;
+    let (&[key, sp, fp, facts, _], body) = record.split_first_chunk()?;
     if key != start.key || sp != start.sp || facts & FP_COUNTS != 0 && fp != start.fp {
         return None;
     }
