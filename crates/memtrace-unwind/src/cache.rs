@@ -22,7 +22,7 @@
 //! 1 MiB, within the budget of the process.
 
 use crate::bounds::StackBounds;
-use crate::entry::{here, read_word};
+use crate::entry::{here, prefetch, read_word};
 use crate::hash::{StackHash, Sum};
 use crate::pages::Pages;
 use crate::records::{self, Records, Start};
@@ -50,6 +50,7 @@ pub struct SiteCache {
     records: Pages,
     records_extent: records::Extent,
     n_hits: u64,
+    order: records::Order,
     trail: Pages,
     trail_extent: trail::Extent,
     stack: StackBounds,
@@ -139,6 +140,7 @@ impl SiteCache {
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
             n_hits: 0,
+            order: records::Order::NONE,
             trail: Pages::empty(),
             trail_extent: trail::Extent::EMPTY,
             stack: StackBounds::UNKNOWN,
@@ -180,7 +182,7 @@ impl SiteCache {
         if self.uses_records && self.epoch == epoch(limit) {
             let start = start_of(start);
             let found =
-                records::find(&self.records, self.index_len, start, &self.stack, read_word);
+                records::find(&mut self.records, self.index_len, &mut self.order, start, &self.stack, read_word, prefetch);
             if let Some(site) = found {
                 self.n_hits = self.n_hits.wrapping_add(1);
                 return NonZeroU32::new(site);

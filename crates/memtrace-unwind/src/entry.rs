@@ -81,3 +81,11 @@ pub(crate) fn read_word(addr: u64) -> u64 {
     // lies (the walker's I1).
     unsafe { (addr as *const u64).read() }
 }
+
+/// Asks for the cache line of a word ahead of its use.
+#[inline(always)]
+pub(crate) fn prefetch(word: &u64) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint, which reads nothing.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(word).cast()) };
+}

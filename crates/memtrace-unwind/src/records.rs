@@ -104,27 +104,80 @@ pub(crate) const fn index_len(n_words: usize) -> usize {
 /// `memory` is that of [`Records`], of which `index_len` words are the index.
 #[inline(always)]
 pub(crate) fn find(
-    memory: &[u64],
+    memory: &mut [u64],
     index_len: usize,
+    order: &mut Order,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
+    prefetch: impl Fn(&u64),
 ) -> Option<u32> {
-    let (index, rest) = memory.split_at_checked(index_len)?;
-    let (tables, words) = rest.split_at_checked(index_len)?;
+    let (index, rest) = memory.split_at_mut_checked(index_len)?;
+    let (tables, words) = rest.split_at_mut_checked(index_len)?;
+    // The one that came after the last one the last time.
+    let guessed = index.get(order.next as usize).copied().unwrap_or(0);
+    if let Some(record) = words.get((guessed as u32).wrapping_sub(1) as usize..)
+        && let Some(site) = holds(record, start, &read_word)
+    {
+        order.last = order.next;
+        order.expect_after(record, index, words, &prefetch);
+        return Some(site);
+    }
     let tells = tables.get(..index_len / 2)?;
     let hash = search_hash(start, place_that_tells(tells, start.hash()), stack, &read_word);
-    let set: &[u64; N_WAYS] = index.get(set_start(hash, index_len)?..)?.first_chunk()?;
-    for &slot in set {
+    let first = set_start(hash, index_len)?;
+    let set: &[u64; N_WAYS] = index.get(first..)?.first_chunk()?;
+    for (way, &slot) in set.iter().enumerate() {
         // By a branch a slot: predicted, the record is on its way before the slot is.
         if slot >> 32 == hash & 0xFFFF_FFFF
             && let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..)
             && let Some(site) = holds(record, start, &read_word)
         {
+            let number = first.wrapping_add(way) as u32;
+            if let Some(last) = record_at(index, words.len(), order.last)
+                && let Some(word) = words.get_mut(last.wrapping_add(SLOT_WORD))
+            {
+                *word = *word & 0xFFFF_FFFF | u64::from(number) << 32;
+            }
+            order.last = number;
+            let record = words.get((slot as u32).wrapping_sub(1) as usize..)?;
+            order.expect_after(record, index, words, &prefetch);
             return Some(site);
         }
     }
     None
+}
+
+/// Returns the position of the record that a slot names.
+#[inline(always)]
+fn record_at(index: &[u64], n_words: usize, number: u32) -> Option<usize> {
+    let slot = *index.get(number as usize)?;
+    let position = (slot as u32 as usize).wrapping_sub(1);
+    (position < n_words).then_some(position)
+}
+
+/// Which records hold one after the other: numbers of slots.
+#[derive(Clone, Copy)]
+pub(crate) struct Order {
+    last: u32,
+    next: u32,
+}
+
+impl Order {
+    pub(crate) const NONE: Self = Self { last: u32::MAX, next: u32::MAX };
+
+    #[inline(always)]
+    fn expect_after(&mut self, record: &[u64], index: &[u64], words: &[u64], prefetch: &impl Fn(&u64)) {
+        self.next = (record.get(SLOT_WORD).copied().unwrap_or(0) >> 32) as u32;
+        let slot = index.get(self.next as usize).copied().unwrap_or(0);
+        if let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..) {
+            for i in [0, 8, 16, 24, 32] {
+                if let Some(word) = record.get(i) {
+                    prefetch(word);
+                }
+            }
+        }
+    }
 }
 
 /// What the index is searched by: the start, and the word at the place that tells, if there is one.
@@ -313,7 +366,7 @@ impl<'a> Records<'a> {
         if let Some((number, slot)) = set.min_by_key(|(_, slot)| age(**slot)) {
             *slot = hash << 32 | (position as u64).wrapping_add(1);
             if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
-                *word = number as u64;
+                *word = number as u64 | u64::MAX << 32;
             }
         }
     }
@@ -322,7 +375,7 @@ impl<'a> Records<'a> {
     fn take_out(&mut self, position: usize) {
         let named = (position as u64).wrapping_add(1);
         let number = self.words.get(position.wrapping_add(SLOT_WORD)).copied().unwrap_or(0);
-        if let Some(slot) = self.index.get_mut(number as usize)
+        if let Some(slot) = self.index.get_mut(number as u32 as usize)
             && u64::from(*slot as u32) == named
         {
             *slot = 0;
