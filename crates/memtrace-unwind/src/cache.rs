@@ -25,7 +25,7 @@ use crate::bounds::StackBounds;
 use crate::entry::{here, prefetch, read_word};
 use crate::hash::{StackHash, Sum};
 use crate::pages::Pages;
-use crate::records::{self, Records, Start};
+use crate::records::{self, Outcome, Records, Start};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
 use crate::table::{ProcessRules, generation};
@@ -239,17 +239,13 @@ impl SiteCache {
                 End::Limit => Some(trail.limit_slot(&found)),
                 _ => None,
             };
-            let words = |word: &mut dyn FnMut(u64, u64) -> bool| trail.for_each_word(&found, word);
-            let fp_counts = trail.depends_on_fp();
-            records.insert(
-                start_of(start),
-                site.get(),
-                fp_counts,
+            let outcome = Outcome {
+                start: start_of(start),
+                site: site.get(),
+                fp_counts: trail.depends_on_fp(),
                 limit_slot,
-                stack,
-                read_word,
-                words,
-            );
+            };
+            records.insert(outcome, stack, read_word, trail.words(&found));
         }
         self.look_after_records();
         Some(site)

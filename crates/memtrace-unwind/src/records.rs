@@ -69,6 +69,17 @@ impl Start {
     }
 }
 
+/// What a walk began with and led to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) start: Start,
+    pub(crate) site: u32,
+    /// Whether the walk depended on the frame pointer that it began with.
+    pub(crate) fp_counts: bool,
+    /// The word that must not be zero, if the stack was cut at its limit.
+    pub(crate) limit_slot: Option<u64>,
+}
+
 /// What is known of an array of records beside its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
@@ -248,64 +259,41 @@ impl<'a> Records<'a> {
         *self.extent = Extent { n_turns: self.extent.n_turns, ..Extent::EMPTY };
     }
 
-    /// Adds a record; what does not fit is left out.
+    /// Adds a record; one that does not fit is left out.
     ///
-    /// `words` tells of every word that the walk depended on.
+    /// `words` are those that the walk depended on: where each is, and its value.
     pub(crate) fn insert(
         &mut self,
-        start: Start,
-        site: u32,
-        fp_counts: bool,
-        limit_slot: Option<u64>,
+        outcome: Outcome,
         stack: &StackBounds,
         read_word: impl Fn(u64) -> u64,
-        words: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> bool,
+        words: impl Iterator<Item = (u64, u64)> + Clone,
     ) {
-        let mut groups = [[0u64; GROUP_LEN]; MAX_GROUPS];
-        let mut n_words = 0usize;
-        let place_of = |addr: u64| {
-            let distance = addr.wrapping_sub(start.sp);
-            (distance.is_multiple_of(8) && distance >> 3 <= 0xFFFF).then_some(distance >> 3)
-        };
-        let limit_place = match limit_slot.map(place_of) {
-            Some(Some(place)) => Some(place),
-            Some(None) => return,
-            None => None,
-        };
-        let mut add = |addr: u64, value: u64| {
-            let (Some(place), Some(group)) =
-                (place_of(addr), groups.get_mut(n_words / WORDS_A_GROUP))
-            else {
-                return false;
-            };
-            let i = n_words % WORDS_A_GROUP;
-            // What is not yet told of repeats this one.
-            group.iter_mut().take(WORDS_A_GROUP).skip(i).for_each(|slot| *slot = value);
-            if let Some(places) = group.last_mut() {
-                let shift = 16 * i as u32;
-                let rest = u64::MAX.wrapping_shl(shift);
-                *places = *places & !rest | place.wrapping_mul(0x0001_0001_0001_0001) & rest;
-            }
-            n_words = n_words.wrapping_add(1);
-            true
-        };
-        if !words(&mut add) || n_words == 0 {
-            return;
-        }
+        let Outcome { start, site, fp_counts, limit_slot } = outcome;
+        let n_words = words.clone().count();
         let n_groups = n_words.div_ceil(WORDS_A_GROUP);
         let len = n_groups.wrapping_mul(GROUP_LEN).wrapping_add(HEADER_LEN);
+        if n_words == 0 || n_groups > MAX_GROUPS {
+            return;
+        }
         let Some(position) = self.make_room(len) else { return };
-        let facts = u64::from(site)
-            | (n_groups as u64) << 32
-            | if fp_counts { FP_COUNTS } else { 0 }
-            | limit_place.map_or(0, |place| IS_AT_LIMIT | place << 48);
         let Some(record) = self.words.get_mut(position..).and_then(|words| words.get_mut(..len))
         else {
             return;
         };
-        let header = [start.key, start.sp, start.fp, facts, 0];
-        let body = groups.iter().take(n_groups).flatten();
-        record.iter_mut().zip(header.iter().chain(body)).for_each(|(word, &value)| *word = value);
+        let Some((header, body)) = record.split_first_chunk_mut() else { return };
+        let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp));
+        let (Some(limit_place), Some(())) = (limit_place, write_words(body, start.sp, words)) else {
+            // Nothing names it yet.
+            self.extent.head = position;
+            return;
+        };
+        let facts = u64::from(site)
+            | (n_groups as u64) << 32
+            | if fp_counts { FP_COUNTS } else { 0 }
+            | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
+        let header: &mut [u64; HEADER_LEN] = header;
+        *header = [start.key, start.sp, start.fp, facts, u64::MAX];
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         self.find_what_tells(start, &read_word);
         let place = place_that_tells(self.tells, start.hash());
@@ -437,6 +425,37 @@ fn set_start(hash: u64, n_slots: usize) -> Option<usize> {
 #[inline(always)]
 const fn n_groups(facts: u64) -> usize {
     (facts >> 32 & 0xFF) as usize
+}
+
+/// The distance of an address from the stack pointer in words, if it fits a place.
+#[inline(always)]
+fn place_of(addr: u64, sp: u64) -> Option<u64> {
+    let distance = addr.wrapping_sub(sp);
+    (distance >> 3 <= 0xFFFF).then_some(distance >> 3)
+}
+
+/// Writes words and their places, group by group; `None` if one is too far away.
+#[inline(always)]
+fn write_words(
+    body: &mut [u64],
+    sp: u64,
+    mut words: impl Iterator<Item = (u64, u64)>,
+) -> Option<()> {
+    for group in body.as_chunks_mut::<GROUP_LEN>().0 {
+        let (mut place, mut value) = (0, 0);
+        let (mut values, mut places) = ([0; WORDS_A_GROUP], 0u64);
+        for (i, slot) in values.iter_mut().enumerate() {
+            // When there are no more, the last one again.
+            if let Some((addr, next_value)) = words.next() {
+                (place, value) = (place_of(addr, sp)?, next_value);
+            }
+            *slot = value;
+            places |= place << (16 * i);
+        }
+        let [a, b, c, d] = values;
+        *group = [a, b, c, d, places];
+    }
+    Some(())
 }
 
 /// The places and values of a record's words, some of them twice.

@@ -97,8 +97,10 @@ enum Root {
 }
 
 const STATE_LEN: usize = 4;
+/// Places of the table that finds a state by its stack pointer.
+const N_BY_SP: usize = 256;
 /// Words that a trail takes in memory.
-pub(crate) const N_WORDS: usize = CAPACITY * (2 * STATE_LEN + 1);
+pub(crate) const N_WORDS: usize = CAPACITY * (2 * STATE_LEN + 1) + N_BY_SP;
 
 /// What is known of a trail beside its memory.
 #[derive(Clone, Copy)]
@@ -118,6 +120,8 @@ pub(crate) struct Trail<'a> {
     /// States newly walked, newest first.
     fresh: &'a mut [[u64; STATE_LEN]],
     sums: &'a mut [u64],
+    /// Numbers of states, each where its stack pointer says; the last one pushed, if several.
+    by_sp: &'a mut [u64; N_BY_SP],
     extent: &'a mut Extent,
 }
 
@@ -161,8 +165,8 @@ pub(crate) struct Along<'a, O, R> {
     /// Fresh frames that belong to the stack.
     n_program: usize,
     is_in_own: bool,
-    /// The state of the trail to look at next.
-    cursor: usize,
+    /// States up to this number may be met.
+    n_usable: usize,
     incoming_slot: u64,
     stop: Stop,
 }
@@ -172,9 +176,10 @@ impl<'a> Trail<'a> {
     #[inline(always)]
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
         let (states, rest) = memory.split_at_mut_checked(CAPACITY * STATE_LEN)?;
-        let (fresh, sums) = rest.split_at_mut_checked(CAPACITY * STATE_LEN)?;
+        let (fresh, rest) = rest.split_at_mut_checked(CAPACITY * STATE_LEN)?;
+        let (by_sp, sums) = rest.split_first_chunk_mut()?;
         let (states, fresh) = (states.as_chunks_mut().0, fresh.as_chunks_mut().0);
-        Some(Self { states, fresh, sums, extent })
+        Some(Self { states, fresh, sums, by_sp, extent })
     }
 
     /// Begins a walk for a stack of at most `limit` frames, at most [`MAX_LIMIT`].
@@ -185,7 +190,7 @@ impl<'a> Trail<'a> {
         is_own: O,
         read_word: R,
     ) -> Along<'a, O, R> {
-        let cursor = self.extent.top;
+        let n_usable = self.extent.top;
         Along {
             trail: self,
             limit,
@@ -194,10 +199,17 @@ impl<'a> Trail<'a> {
             n_fresh: 0,
             n_program: 0,
             is_in_own: true,
-            cursor,
+            n_usable,
             incoming_slot: 0,
             stop: Stop::Full,
         }
+    }
+
+    /// Returns the number of the state that may have this stack pointer.
+    #[inline(always)]
+    fn number_at(&mut self, sp: u64) -> &mut u64 {
+        #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
+        &mut self.by_sp[(sp >> 4) as usize & (N_BY_SP - 1)]
     }
 
     #[inline(always)]
@@ -236,6 +248,8 @@ impl<'a> Trail<'a> {
         let mut sum = self.sums.get(at).copied().unwrap_or(0);
         let mut is_live = at != 0 && outer.is_live();
         let fresh = self.fresh.get(..n_fresh).unwrap_or(&[]);
+        let mut number = at as u64;
+        let by_sp = &mut *self.by_sp;
         let places = self.states.iter_mut().zip(&mut *self.sums).skip(at.wrapping_add(1));
         let powers = hash::POWERS.iter().skip(at.wrapping_add(1));
         for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
@@ -246,6 +260,10 @@ impl<'a> Trail<'a> {
             *place = outer.words();
             sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
             *place_sum = sum;
+            number = number.wrapping_add(1);
+            #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
+            let numbered = &mut by_sp[(outer.sp >> 4) as usize & (N_BY_SP - 1)];
+            *numbered = number;
         }
         self.extent.top = at.wrapping_add(n_fresh);
     }
@@ -265,6 +283,10 @@ impl<'a> Trail<'a> {
             let state = State::of(words);
             sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
             *place = sum;
+        }
+        for k in 1..=n_kept {
+            let sp = self.state(k).sp;
+            *self.number_at(sp) = k as u64;
         }
         n_kept
     }
@@ -288,30 +310,25 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// Tells `word` of every word that the walk to this stack depended on, leaf first: where it is,
-    /// and its value. `false` if `word` ever returned it.
+    /// Returns every word that the walk to this stack depended on, leaf first: where it is, and its
+    /// value.
     ///
     /// Beyond them the walk depended on its start, and at [`End::Limit`] on that the word at
     /// [`Self::limit_slot`] was not zero.
-    pub(crate) fn for_each_word(
-        &self,
-        found: &Found,
-        mut word: impl FnMut(u64, u64) -> bool,
-    ) -> bool {
+    #[inline(always)]
+    pub(crate) fn words(&self, found: &Found) -> impl Iterator<Item = (u64, u64)> + Clone {
         // All states from where the walk began; each tells of the step that led to it.
         let states = self.states.get(found.outermost..self.extent.top).unwrap_or(&[]);
-        for state in states.iter().rev().map(|&words| State::of(words)) {
-            if !word(state.sp.wrapping_sub(8), state.key) {
-                return false;
-            }
-            if state.is_live() && state.fp_slot() != 0 && !word(state.fp_slot(), state.fp) {
-                return false;
-            }
-        }
-        match (found.end, self.extent.root) {
-            (End::Limit, _) | (_, Root::Open | Root::Ends { zero_slot: 0, .. }) => true,
-            (_, Root::Ends { zero_slot, .. }) => word(zero_slot, 0),
-        }
+        let zero = match (found.end, self.extent.root) {
+            (End::Limit, _) | (_, Root::Open | Root::Ends { zero_slot: 0, .. }) => None,
+            (_, Root::Ends { zero_slot, .. }) => Some((zero_slot, 0)),
+        };
+        let words = states.iter().rev().map(|&words| State::of(words)).flat_map(|state| {
+            let saved = state.is_live() && state.fp_slot() != 0;
+            let saved = saved.then(|| (state.fp_slot(), state.fp));
+            core::iter::once((state.sp.wrapping_sub(8), state.key)).chain(saved)
+        });
+        words.chain(zero)
     }
 
     /// Where the return address of the outermost frame of a stack at its limit is.
@@ -331,22 +348,15 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
         if self.is_in_own {
             self.is_in_own = (self.is_own)(place.call_addr());
         }
-        let mut on_trail = self.trail.state(self.cursor);
-        while on_trail.sp < place.sp {
-            // State 0 is never written.
-            if self.cursor == 0 {
-                break;
-            }
-            self.cursor = self.cursor.wrapping_sub(1);
-            on_trail = self.trail.state(self.cursor);
-        }
+        let number = *self.trail.number_at(place.sp) as usize;
+        let on_trail = self.trail.state(number);
         if on_trail.sp == place.sp
             && on_trail.key == place.key
-            && self.cursor != 0
+            && number <= self.n_usable
             && !self.is_in_own
             && (!on_trail.is_live() || on_trail.fp == place.fp)
         {
-            return self.meet(place);
+            return self.meet(number, place);
         }
         let state =
             State { key: place.key, sp: place.sp, fp: place.fp, slot: self.incoming_slot };
@@ -386,11 +396,10 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
 }
 
 impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
-    /// Meets the trail at the state under the cursor: `false` if the walk is over, because the rest is
+    /// Meets the trail at state `at`: `false` if the walk is over, because the rest is
     /// as it was; `true` if it goes on from a state of the trail.
     #[inline(always)]
-    fn meet(&mut self, place: &mut Place) -> bool {
-        let at = self.cursor;
+    fn meet(&mut self, at: usize, place: &mut Place) -> bool {
         let n_wanted = self.limit.saturating_sub(self.n_program);
         let to = at.saturating_sub(n_wanted).max(1);
         let reached = self.trail.compare(at, to, &self.read_word);
@@ -414,7 +423,8 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
     #[cold]
     #[inline(never)]
     fn go_on_from(&mut self, at: usize, reached: usize, place: &mut Place) -> bool {
-        self.cursor = reached.wrapping_sub(1);
+        // What lies between would be met and left in the same way again.
+        self.n_usable = reached.wrapping_sub(1);
         let mut fp = place.fp;
         for k in (reached..=at).rev() {
             let mut state = self.trail.state(k);
