@@ -39,6 +39,13 @@ const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
 const LEVELS: [usize; 4] = [992, 8 << 10, 32 << 10, 128 << 10];
 
+/// Of how many stacks worth a record at least one gets it, when most do not come again.
+const MAX_SKIPPED: u32 = 15;
+/// Without one hit for so many misses, records are not looked for.
+const MIN_HITS_A_MISS: u64 = 8;
+/// Decisions, each after 256 walks, that records are left out for.
+const N_JUDGED_WITHOUT: u32 = 16;
+
 /// What one thread remembers of its earlier captures.
 ///
 /// Made by and for one thread; it goes with one [`Sites`].
@@ -55,8 +62,11 @@ pub struct SiteCache {
     trail_extent: trail::Extent,
     stack: StackBounds,
     level: usize,
+    /// Stacks worth a record that are passed over for each that gets one, less than a power of two.
+    n_skipped_a_record: u32,
+    /// How often it was decided to go on without records.
+    n_judged_without: u32,
     counts: Counts,
-    record_trial: Trial,
     trail_trial: Trial,
     growth: Growth,
     /// Words of another thread's stack may not be there to be compared.
@@ -89,7 +99,7 @@ struct Trial {
 }
 
 impl Trial {
-    const LEN: u32 = 256;
+    const LEN: u32 = 4096;
     const FIRST_OFF: u32 = 1 << 10;
     const MAX_OFF: u32 = 1 << 14;
 
@@ -128,8 +138,6 @@ struct Growth {
     n_misses: u64,
 }
 
-/// knob
-pub static KNOB: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
 impl SiteCache {
     /// Makes an empty cache, which takes no memory before it is used.
     pub const fn new() -> Self {
@@ -145,8 +153,9 @@ impl SiteCache {
             trail_extent: trail::Extent::EMPTY,
             stack: StackBounds::UNKNOWN,
             level: 0,
+            n_skipped_a_record: 0,
+            n_judged_without: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
-            record_trial: Trial::NEW,
             trail_trial: Trial::NEW,
             growth: Growth { n_turns: 0, n_hits: 0, n_misses: 0 },
             _of_this_thread: PhantomData,
@@ -181,8 +190,10 @@ impl SiteCache {
     ) -> Option<NonZeroU32> {
         if self.uses_records && self.epoch == epoch(limit) {
             let start = start_of(start);
+            let (memory, order) = (&mut *self.records, &mut self.order);
+            let stack = &self.stack;
             let found =
-                records::find(&mut self.records, self.index_len, &mut self.order, start, &self.stack, read_word, prefetch);
+                records::find(memory, self.index_len, order, start, stack, read_word, prefetch);
             if let Some(site) = found {
                 self.n_hits = self.n_hits.wrapping_add(1);
                 return NonZeroU32::new(site);
@@ -207,7 +218,7 @@ impl SiteCache {
             || limit > MAX_LIMIT
             || limit == 0
             || !stack.contains_word(start.sp)
-            || self.trail_trial.is_off() || KNOB.load(core::sync::atomic::Ordering::Relaxed) & 2 != 0
+            || self.trail_trial.is_off()
         {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(start, stack, limit, sites);
@@ -217,13 +228,15 @@ impl SiteCache {
         let read = |addr: u64| Some(read_word(addr));
         let ended = visit(start, stack, &mut ProcessRules, read, &mut along);
         let Some((trail, found)) = along.finish(ended) else {
+            // Walked twice.
+            self.trail_trial.count(limit as u32, 0);
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(start, stack, limit, sites);
         };
         let n_frames = found.len() as u32;
         let n_saved = n_frames.saturating_sub(found.n_fresh as u32);
         // A frame that is met costs a third of one that is walked and recorded.
-        self.trail_trial.count(1, u32::from(n_saved.saturating_mul(4) > n_frames));
+        self.trail_trial.count(n_frames, n_saved.saturating_mul(3));
         let count =
             if n_saved == 0 { &mut self.counts.n_walked } else { &mut self.counts.n_joined };
         *count = count.wrapping_add(1);
@@ -232,7 +245,10 @@ impl SiteCache {
             Some(site) => site,
             None => insert(&trail, &found, sites)?,
         };
-        if self.uses_records && let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent)
+        if self.uses_records
+            && let Some(mut records) =
+                Records::in_memory(&mut self.records, &mut self.records_extent)
+            && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && records.is_seen(found.hash.get() ^ start.sp << 5)
         {
             let limit_slot = match found.end {
@@ -245,7 +261,9 @@ impl SiteCache {
                 fp_counts: trail.depends_on_fp(),
                 limit_slot,
             };
-            records.insert(outcome, stack, read_word, trail.words(&found));
+            records.insert(outcome, stack, read_word, trail.n_words(&found), |writer| {
+                trail.for_each_word(&found, |addr, value| writer.push(addr, value))
+            });
         }
         self.look_after_records();
         Some(site)
@@ -286,7 +304,7 @@ impl SiteCache {
         self.index_len = records::index_len(self.records.len());
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth { n_turns: 0, n_hits: self.n_hits, n_misses: 0 };
-        self.uses_records = KNOB.load(core::sync::atomic::Ordering::Relaxed) & 1 == 0;
+        self.uses_records = true;
     }
 
     /// Decides, now and then, whether records are used, and whether there is room for enough of them.
@@ -301,19 +319,37 @@ impl SiteCache {
     #[cold]
     #[inline(never)]
     fn judge_records(&mut self) {
-        let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
-        let n_misses = self.growth.n_misses;
-        let is_full = self.records_extent.n_turns() != self.growth.n_turns;
-        self.growth = Growth { n_turns: self.records_extent.n_turns(), n_hits: self.n_hits, n_misses: 0 };
+        let Growth { n_turns, n_hits, n_misses } = self.growth;
+        let n_hits = self.n_hits.wrapping_sub(n_hits);
+        let is_full = self.records_extent.n_turns() != n_turns;
+        self.growth = Growth {
+            n_turns: self.records_extent.n_turns(),
+            n_hits: self.n_hits,
+            n_misses: 0,
+        };
+        // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
+        // are let in: those stay long enough to be of use.
+        self.n_skipped_a_record = if n_hits < n_misses.saturating_mul(2) {
+            self.n_skipped_a_record.saturating_mul(2).saturating_add(1).min(MAX_SKIPPED)
+        } else {
+            self.n_skipped_a_record / 2
+        };
         if is_full
             && n_misses.saturating_mul(32) > n_hits
+            && self.n_skipped_a_record < 3
             && let Some(&len) = LEVELS.get(self.level.wrapping_add(1))
             && let Some(records) = Pages::map(len, 2)
         {
             self.level = self.level.wrapping_add(1);
             self.use_records(records);
         }
-        let _ = n_misses;
+        // Looking for records costs, too.
+        self.uses_records = if self.uses_records {
+            n_hits.saturating_mul(MIN_HITS_A_MISS) >= n_misses
+        } else {
+            self.n_judged_without = self.n_judged_without.wrapping_add(1);
+            self.n_judged_without % N_JUDGED_WITHOUT == 0
+        };
     }
 
     /// Returns how the captures so far were answered.
@@ -368,20 +404,20 @@ struct Hashed<O> {
 
 impl<O: Fn(u64) -> bool> Visitor for Hashed<O> {
     #[inline(always)]
-    fn frame(&mut self, place: &mut Place) -> bool {
+    fn frame(&mut self, place: Place) -> Option<Place> {
         if self.is_in_own {
             self.is_in_own = (self.is_own)(place.call_addr());
             if self.is_in_own {
                 self.n_own = self.n_own.wrapping_add(1);
-                return true;
+                return Some(place);
             }
         }
         if self.len == self.limit {
-            return false;
+            return None;
         }
         self.len = self.len.wrapping_add(1);
         self.sum.push(place.call_addr());
-        true
+        Some(place)
     }
 }
 

@@ -89,7 +89,7 @@ mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use cache::{Counts, SiteCache, KNOB};
+pub use cache::{Counts, SiteCache};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;

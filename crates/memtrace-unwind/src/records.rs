@@ -261,16 +261,17 @@ impl<'a> Records<'a> {
 
     /// Adds a record; one that does not fit is left out.
     ///
-    /// `words` are those that the walk depended on: where each is, and its value.
+    /// `write` tells of the `n_words` words that the walk depended on: where each is, and its value.
+    #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         outcome: Outcome,
         stack: &StackBounds,
         read_word: impl Fn(u64) -> u64,
-        words: impl Iterator<Item = (u64, u64)> + Clone,
+        n_words: usize,
+        write: impl FnOnce(&mut Writer<'_>) -> Option<()>,
     ) {
         let Outcome { start, site, fp_counts, limit_slot } = outcome;
-        let n_words = words.clone().count();
         let n_groups = n_words.div_ceil(WORDS_A_GROUP);
         let len = n_groups.wrapping_mul(GROUP_LEN).wrapping_add(HEADER_LEN);
         if n_words == 0 || n_groups > MAX_GROUPS {
@@ -283,7 +284,9 @@ impl<'a> Records<'a> {
         };
         let Some((header, body)) = record.split_first_chunk_mut() else { return };
         let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp));
-        let (Some(limit_place), Some(())) = (limit_place, write_words(body, start.sp, words)) else {
+        let mut writer = Writer { body, sp: start.sp, next: 0, n_words: 0, last: (0, 0), places: 0 };
+        let written = write(&mut writer).and_then(|()| writer.fill_up());
+        let (Some(limit_place), Some(())) = (limit_place, written) else {
             // Nothing names it yet.
             self.extent.head = position;
             return;
@@ -434,28 +437,45 @@ fn place_of(addr: u64, sp: u64) -> Option<u64> {
     (distance >> 3 <= 0xFFFF).then_some(distance >> 3)
 }
 
-/// Writes words and their places, group by group; `None` if one is too far away.
-#[inline(always)]
-fn write_words(
-    body: &mut [u64],
+/// Writes the words of a record, group by group.
+pub(crate) struct Writer<'a> {
+    body: &'a mut [u64],
     sp: u64,
-    mut words: impl Iterator<Item = (u64, u64)>,
-) -> Option<()> {
-    for group in body.as_chunks_mut::<GROUP_LEN>().0 {
-        let (mut place, mut value) = (0, 0);
-        let (mut values, mut places) = ([0; WORDS_A_GROUP], 0u64);
-        for (i, slot) in values.iter_mut().enumerate() {
-            // When there are no more, the last one again.
-            if let Some((addr, next_value)) = words.next() {
-                (place, value) = (place_of(addr, sp)?, next_value);
-            }
-            *slot = value;
-            places |= place << (16 * i);
+    /// Where the next value goes.
+    next: usize,
+    n_words: usize,
+    last: (u64, u64),
+    /// The places of the group that is being written.
+    places: u64,
+}
+
+impl Writer<'_> {
+    /// Adds a word; `None` if it is too far away, or there are more words than was said.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, addr: u64, value: u64) -> Option<()> {
+        let place = place_of(addr, self.sp)?;
+        self.last = (addr, value);
+        *self.body.get_mut(self.next)? = value;
+        let i = self.n_words % WORDS_A_GROUP;
+        self.n_words = self.n_words.wrapping_add(1);
+        self.next = self.next.wrapping_add(1);
+        self.places |= place << (16 * i as u32);
+        if i == WORDS_A_GROUP - 1 {
+            *self.body.get_mut(self.next)? = self.places;
+            self.next = self.next.wrapping_add(1);
+            self.places = 0;
         }
-        let [a, b, c, d] = values;
-        *group = [a, b, c, d, places];
+        Some(())
     }
-    Some(())
+
+    /// Fills the last group up with its last word.
+    fn fill_up(&mut self) -> Option<()> {
+        let (addr, value) = self.last;
+        while self.next < self.body.len() {
+            self.push(addr, value)?;
+        }
+        Some(())
+    }
 }
 
 /// The places and values of a record's words, some of them twice.

@@ -125,6 +125,11 @@ pub(crate) struct Trail<'a> {
     extent: &'a mut Extent,
 }
 
+#[inline(always)]
+const fn place_of(sp: u64) -> usize {
+    (sp >> 4) as usize & (N_BY_SP - 1)
+}
+
 /// A stack found by a walk: a run of states of the trail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
@@ -159,6 +164,8 @@ enum Stop {
 pub(crate) struct Along<'a, O, R> {
     trail: Trail<'a>,
     limit: usize,
+    /// Frames of the stack after which the walk is over, trail or no trail.
+    n_at_most: usize,
     is_own: O,
     read_word: R,
     n_fresh: usize,
@@ -194,6 +201,7 @@ impl<'a> Trail<'a> {
         Along {
             trail: self,
             limit,
+            n_at_most: limit.wrapping_add(N_BEYOND),
             is_own,
             read_word,
             n_fresh: 0,
@@ -207,9 +215,10 @@ impl<'a> Trail<'a> {
 
     /// Returns the number of the state that may have this stack pointer.
     #[inline(always)]
-    fn number_at(&mut self, sp: u64) -> &mut u64 {
+    fn number_at(&self, sp: u64) -> usize {
         #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-        &mut self.by_sp[(sp >> 4) as usize & (N_BY_SP - 1)]
+        let number = self.by_sp[place_of(sp)];
+        number as usize
     }
 
     #[inline(always)]
@@ -250,8 +259,10 @@ impl<'a> Trail<'a> {
         let fresh = self.fresh.get(..n_fresh).unwrap_or(&[]);
         let mut number = at as u64;
         let by_sp = &mut *self.by_sp;
-        let places = self.states.iter_mut().zip(&mut *self.sums).skip(at.wrapping_add(1));
-        let powers = hash::POWERS.iter().skip(at.wrapping_add(1));
+        let range = at.wrapping_add(1)..at.wrapping_add(n_fresh).wrapping_add(1);
+        let states = self.states.get_mut(range.clone()).unwrap_or(&mut []);
+        let places = states.iter_mut().zip(self.sums.get_mut(range.clone()).unwrap_or(&mut []));
+        let powers = hash::POWERS.get(range).unwrap_or(&[]);
         for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
             let state = State::of(words);
             // Live until it is loaded anew on the way outward.
@@ -262,7 +273,7 @@ impl<'a> Trail<'a> {
             *place_sum = sum;
             number = number.wrapping_add(1);
             #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-            let numbered = &mut by_sp[(outer.sp >> 4) as usize & (N_BY_SP - 1)];
+            let numbered = &mut by_sp[place_of(outer.sp)];
             *numbered = number;
         }
         self.extent.top = at.wrapping_add(n_fresh);
@@ -284,9 +295,10 @@ impl<'a> Trail<'a> {
             sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
             *place = sum;
         }
-        for k in 1..=n_kept {
-            let sp = self.state(k).sp;
-            *self.number_at(sp) = k as u64;
+        for (k, &words) in self.states.iter().enumerate().skip(1).take(n_kept) {
+            #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
+            let numbered = &mut self.by_sp[place_of(State::of(words).sp)];
+            *numbered = k as u64;
         }
         n_kept
     }
@@ -310,25 +322,51 @@ impl<'a> Trail<'a> {
         }
     }
 
-    /// Returns every word that the walk to this stack depended on, leaf first: where it is, and its
-    /// value.
+    /// Tells `word` of every word that the walk to this stack depended on, leaf first: where it is, and
+    /// its value. `None` if `word` ever returned it.
     ///
     /// Beyond them the walk depended on its start, and at [`End::Limit`] on that the word at
     /// [`Self::limit_slot`] was not zero.
     #[inline(always)]
-    pub(crate) fn words(&self, found: &Found) -> impl Iterator<Item = (u64, u64)> + Clone {
-        // All states from where the walk began; each tells of the step that led to it.
+    pub(crate) fn for_each_word(
+        &self,
+        found: &Found,
+        mut word: impl FnMut(u64, u64) -> Option<()>,
+    ) -> Option<()> {
+        for state in self.steps(found) {
+            word(state.sp.wrapping_sub(8), state.key)?;
+            if state.is_live() && state.fp_slot() != 0 {
+                word(state.fp_slot(), state.fp)?;
+            }
+        }
+        match self.zero_slot(found) {
+            0 => Some(()),
+            slot => word(slot, 0),
+        }
+    }
+
+    /// Returns how many words [`Self::for_each_word`] tells of.
+    #[inline(always)]
+    pub(crate) fn n_words(&self, found: &Found) -> usize {
+        let of = |state: State| 1 + usize::from(state.is_live() && state.fp_slot() != 0);
+        let n_words = self.steps(found).fold(0usize, |n, state| n.wrapping_add(of(state)));
+        n_words.wrapping_add(usize::from(self.zero_slot(found) != 0))
+    }
+
+    /// All states from where the walk began; each tells of the step that led to it.
+    #[inline(always)]
+    fn steps(&self, found: &Found) -> impl Iterator<Item = State> {
         let states = self.states.get(found.outermost..self.extent.top).unwrap_or(&[]);
-        let zero = match (found.end, self.extent.root) {
-            (End::Limit, _) | (_, Root::Open | Root::Ends { zero_slot: 0, .. }) => None,
-            (_, Root::Ends { zero_slot, .. }) => Some((zero_slot, 0)),
-        };
-        let words = states.iter().rev().map(|&words| State::of(words)).flat_map(|state| {
-            let saved = state.is_live() && state.fp_slot() != 0;
-            let saved = saved.then(|| (state.fp_slot(), state.fp));
-            core::iter::once((state.sp.wrapping_sub(8), state.key)).chain(saved)
-        });
-        words.chain(zero)
+        states.iter().rev().map(|&words| State::of(words))
+    }
+
+    /// Where the zero is at which a stack ends, if it does.
+    #[inline(always)]
+    fn zero_slot(&self, found: &Found) -> u64 {
+        match self.extent.root {
+            Root::Ends { zero_slot, .. } if found.end != End::Limit => zero_slot,
+            _ => 0,
+        }
     }
 
     /// Where the return address of the outermost frame of a stack at its limit is.
@@ -344,11 +382,11 @@ impl<'a> Trail<'a> {
 
 impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
     #[inline(always)]
-    fn frame(&mut self, place: &mut Place) -> bool {
+    fn frame(&mut self, place: Place) -> Option<Place> {
         if self.is_in_own {
             self.is_in_own = (self.is_own)(place.call_addr());
         }
-        let number = *self.trail.number_at(place.sp) as usize;
+        let number = self.trail.number_at(place.sp);
         let on_trail = self.trail.state(number);
         if on_trail.sp == place.sp
             && on_trail.key == place.key
@@ -362,20 +400,20 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
             State { key: place.key, sp: place.sp, fp: place.fp, slot: self.incoming_slot };
         let Some(slot) = self.trail.fresh.get_mut(self.n_fresh) else {
             self.stop = Stop::Lost;
-            return false;
+            return None;
         };
         *slot = state.words();
         self.n_fresh = self.n_fresh.wrapping_add(1);
         self.n_program = self.n_program.wrapping_add(usize::from(!self.is_in_own));
-        if self.n_program > self.limit.wrapping_add(N_BEYOND) {
+        if self.n_program > self.n_at_most {
             self.stop = Stop::Full;
-            return false;
+            return None;
         }
         if self.is_in_own && self.n_fresh > MAX_OWN {
             self.stop = Stop::Lost;
-            return false;
+            return None;
         }
-        true
+        Some(place)
     }
 
     #[inline(always)]
@@ -396,10 +434,10 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
 }
 
 impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
-    /// Meets the trail at state `at`: `false` if the walk is over, because the rest is
-    /// as it was; `true` if it goes on from a state of the trail.
+    /// Meets the trail at state `at`: `None` if the walk is over, because the rest is as it was, else
+    /// the place of the trail where it goes on.
     #[inline(always)]
-    fn meet(&mut self, at: usize, place: &mut Place) -> bool {
+    fn meet(&mut self, at: usize, place: Place) -> Option<Place> {
         let n_wanted = self.limit.saturating_sub(self.n_program);
         let to = at.saturating_sub(n_wanted).max(1);
         let reached = self.trail.compare(at, to, &self.read_word);
@@ -412,51 +450,26 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
             };
             if is_at_limit || is_at_end {
                 self.stop = Stop::Joined { at, to };
-                return false;
+                return None;
             }
         }
-        self.go_on_from(at, reached, place)
-    }
-
-    /// Takes the states of the trail from `at` out to `reached` for newly walked, and puts the walk
-    /// there.
-    #[cold]
-    #[inline(never)]
-    fn go_on_from(&mut self, at: usize, reached: usize, place: &mut Place) -> bool {
         // What lies between would be met and left in the same way again.
         self.n_usable = reached.wrapping_sub(1);
-        let mut fp = place.fp;
-        for k in (reached..=at).rev() {
-            let mut state = self.trail.state(k);
-            if k == at {
-                state.slot = self.incoming_slot | state.slot & USED;
-            } else {
-                state.slot &= !LIVE;
-                match state.fp_slot() {
-                    0 => {}
-                    // A live one was compared; another may have changed, and matter now.
-                    slot => fp = (self.read_word)(slot),
-                }
-            }
-            if k == reached {
-                // How it is left is about to be found out.
-                state.slot &= !USED;
-            }
-            state.fp = fp;
-            let Some(slot) = self.trail.fresh.get_mut(self.n_fresh) else {
-                self.stop = Stop::Lost;
-                return false;
-            };
-            *slot = state.words();
-            self.n_fresh = self.n_fresh.wrapping_add(1);
-            self.n_program = self.n_program.wrapping_add(1);
-            *place = Place { key: state.key, sp: state.sp, fp };
-        }
-        if self.n_program > self.limit.wrapping_add(N_BEYOND) {
+        let State { key, sp, .. } = self.trail.state(reached);
+        let met = self.trail.states.get(reached..=at).unwrap_or(&[]);
+        let fresh = self.trail.fresh.get_mut(self.n_fresh..).unwrap_or(&mut []);
+        let slot = self.incoming_slot;
+        let Some(fp) = take_over(met, fresh, place.fp, slot, &self.read_word) else {
+            self.stop = Stop::Lost;
+            return None;
+        };
+        self.n_fresh = self.n_fresh.wrapping_add(met.len());
+        self.n_program = self.n_program.wrapping_add(met.len());
+        if self.n_program > self.n_at_most {
             self.stop = Stop::Full;
-            return false;
+            return None;
         }
-        true
+        Some(Place { key, sp, fp })
     }
 
     /// Ends the walk and puts its states on the trail; `None` if it went a way that must not be
@@ -506,4 +519,39 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
         let found = trail.found(trail.extent.top.wrapping_sub(n_own), len, end, n_fresh);
         Some((trail, found))
     }
+}
+
+/// Takes states of the trail for newly walked, from the last to the first, and returns the frame
+/// pointer of that one; `None` if there is no room.
+#[cold]
+#[inline(never)]
+fn take_over(
+    met: &[[u64; STATE_LEN]],
+    fresh: &mut [[u64; STATE_LEN]],
+    fp: u64,
+    incoming_slot: u64,
+    read_word: &impl Fn(u64) -> u64,
+) -> Option<u64> {
+    let fresh = fresh.get_mut(..met.len())?;
+    let mut fp = fp;
+    for (i, (&words, taken)) in met.iter().rev().zip(fresh).enumerate() {
+        let mut state = State::of(words);
+        if i == 0 {
+            // It was met by another step than the one it was found by.
+            state.slot = state.slot & USED | incoming_slot;
+        } else {
+            state.slot &= !LIVE;
+            if state.fp_slot() != 0 {
+                // A live one was compared; another may have changed, and matter now.
+                fp = read_word(state.fp_slot());
+            }
+        }
+        if i == met.len().wrapping_sub(1) {
+            // How it is left is about to be found out.
+            state.slot &= !USED;
+        }
+        state.fp = fp;
+        *taken = state.words();
+    }
+    Some(fp)
 }

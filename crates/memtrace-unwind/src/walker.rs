@@ -56,11 +56,13 @@ pub(crate) struct Step {
 }
 
 /// What becomes of the frames of a walk.
+///
+/// Places are handed over by value: the compiler then keeps them in registers, and the chain from frame
+/// to frame does not lead through memory.
 pub(crate) trait Visitor {
-    /// Takes a frame; `false` ends the walk before it is left.
-    ///
-    /// A visitor may put the walk to another place that it knows to be on its way.
-    fn frame(&mut self, place: &mut Place) -> bool;
+    /// Takes a frame and returns where the walk goes on: there, or at another place that is known to
+    /// be on its way. `None` ends the walk before the frame is left.
+    fn frame(&mut self, place: Place) -> Option<Place>;
 
     /// Is told how the last frame is about to be left, by a plain rule.
     #[inline(always)]
@@ -90,9 +92,7 @@ pub(crate) fn visit(
     let mut is_exact_pc = start.is_exact_pc;
     let mut reach = Reach::at(place.sp, stack);
     loop {
-        if !visitor.frame(&mut place) {
-            return None;
-        }
+        place = visitor.frame(place)?;
         let rule = rules.rule(place.call_addr());
         let next;
         if rule == Rule::FRAME_POINTER {
@@ -133,7 +133,9 @@ pub(crate) fn visit(
             if !visitor.leaves_otherwise() {
                 return None;
             }
-            let mut read = |addr: u64| if reach.contains(addr) { read_word(addr) } else { None };
+            // A copy, so that the other one can stay in registers.
+            let reach_here = reach;
+            let mut read = |addr: u64| if reach_here.contains(addr) { read_word(addr) } else { None };
             let Some(registers) = interpret(place, is_exact_pc, rules, &mut read) else {
                 return Some((End::Truncated, 0));
             };
@@ -187,16 +189,11 @@ struct Frames<'a> {
 
 impl Visitor for Frames<'_> {
     #[inline(always)]
-    fn frame(&mut self, place: &mut Place) -> bool {
-        match self.out.get_mut(self.len) {
-            Some(slot) => {
-                *slot = place.call_addr();
-                self.len = self.len.wrapping_add(1);
-                true
-            }
-            // The step before this led to a frame: there is one more than fits.
-            None => false,
-        }
+    fn frame(&mut self, place: Place) -> Option<Place> {
+        // Where there is no slot, the step before this led to a frame: there is one more than fits.
+        *self.out.get_mut(self.len)? = place.call_addr();
+        self.len = self.len.wrapping_add(1);
+        Some(place)
     }
 }
 
