@@ -22,15 +22,15 @@
 //! 1 MiB, within the budget of the process.
 
 use crate::bounds::StackBounds;
-use crate::entry::{here, prefetch, read_word};
+use crate::entry::{Process, here, prefetch};
 use crate::hash::{StackHash, Sum};
 use crate::pages::Pages;
 use crate::records::{self, Outcome, Records, Start};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
-use crate::table::{ProcessRules, generation};
 use crate::trail::{self, Found, MAX_LIMIT, Trail};
 use crate::walker::{Place, Visitor, visit, walk};
+use crate::world::{Check, World, is_needed};
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
 
@@ -177,61 +177,64 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.site(here(), stack, limit, sites)
+        self.site(&Process, here(), stack, limit, sites)
     }
 
     #[inline(always)]
-    fn site(
+    pub(crate) fn site(
         &mut self,
+        world: &impl World,
         start: Registers,
         stack: &StackBounds,
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        if self.uses_records && self.epoch == epoch(limit) {
+        if self.uses_records && self.epoch == epoch(world, limit) {
             let start = start_of(start);
             let (memory, order) = (&mut *self.records, &mut self.order);
             let stack = &self.stack;
-            let found =
-                records::find(memory, self.index_len, order, start, stack, read_word, prefetch);
+            let read = |addr| world.read_word(addr);
+            let found = records::find(memory, self.index_len, order, start, stack, read, prefetch);
             if let Some(site) = found {
                 self.n_hits = self.n_hits.wrapping_add(1);
                 return NonZeroU32::new(site);
             }
         }
-        self.site_by_walk(start, stack, limit, sites)
+        self.site_by_walk(world, start, stack, limit, sites)
     }
 
     #[inline(never)]
     fn site_by_walk(
         &mut self,
+        world: &impl World,
         start: Registers,
         stack: &StackBounds,
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        if self.epoch != epoch(limit) || self.stack != *stack {
-            self.renew(stack, limit);
+        if self.epoch != epoch(world, limit) || self.stack != *stack {
+            self.renew(stack, epoch(world, limit));
         }
         let remembers = !self.trail.is_empty() || self.gets_memory();
         if !remembers
             || limit > MAX_LIMIT
             || limit == 0
-            || !stack.contains_word(start.sp)
+            || !stack.contains_word(start.sp) && is_needed(Check::OwnStack)
             || self.trail_trial.is_off()
         {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
-            return site_without_cache(start, stack, limit, sites);
+            return site_without_cache(world, start, stack, limit, sites);
         }
         let trail = Trail::in_memory(&mut self.trail, &mut self.trail_extent)?;
+        let read_word = |addr: u64| world.read_word(addr);
         let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
         let read = |addr: u64| Some(read_word(addr));
-        let ended = visit(start, stack, &mut ProcessRules, read, &mut along);
+        let ended = visit(start, stack, &mut world.rules(), read, &mut along);
         let Some((trail, found)) = along.finish(ended) else {
             // Walked twice.
             self.trail_trial.count(limit as u32, 0);
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
-            return site_without_cache(start, stack, limit, sites);
+            return site_without_cache(world, start, stack, limit, sites);
         };
         let n_frames = found.len() as u32;
         let n_saved = n_frames.saturating_sub(found.n_fresh as u32);
@@ -272,8 +275,8 @@ impl SiteCache {
     /// Begins a new epoch: nothing that is remembered holds in it.
     #[cold]
     #[inline(never)]
-    fn renew(&mut self, stack: &StackBounds, limit: usize) {
-        self.epoch = epoch(limit);
+    fn renew(&mut self, stack: &StackBounds, epoch: u64) {
+        self.epoch = epoch;
         self.stack = *stack;
         self.trail_extent = trail::Extent::EMPTY;
         if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent) {
@@ -370,8 +373,11 @@ impl Default for SiteCache {
 }
 
 #[inline(always)]
-fn epoch(limit: usize) -> u64 {
-    u64::from(generation()) << 32 | limit as u64 & 0xFFFF_FFFF
+fn epoch(world: &impl World, limit: usize) -> u64 {
+    if !is_needed(Check::Epoch) {
+        return 0;
+    }
+    u64::from(world.generation()) << 32 | limit as u64 & 0xFFFF_FFFF
 }
 
 #[inline(always)]
@@ -424,6 +430,7 @@ impl<O: Fn(u64) -> bool> Visitor for Hashed<O> {
 /// Walks the whole stack and looks its hash up.
 #[inline(always)]
 fn site_without_cache(
+    world: &impl World,
     start: Registers,
     stack: &StackBounds,
     limit: usize,
@@ -437,8 +444,8 @@ fn site_without_cache(
         len: 0,
         sum: Sum::new(),
     };
-    let read = |addr: u64| Some(read_word(addr));
-    let ended = visit(start, stack, &mut ProcessRules, read, &mut hashed);
+    let read = |addr: u64| Some(world.read_word(addr));
+    let ended = visit(start, stack, &mut world.rules(), read, &mut hashed);
     let end = ended.map_or(End::Limit, |(end, _)| end);
     let hash = hashed.sum.finish(end);
     if hashed.len != 0
@@ -446,13 +453,14 @@ fn site_without_cache(
     {
         return Some(site);
     }
-    insert_by_walk(start, stack, limit, hashed.n_own, sites)
+    insert_by_walk(world, start, stack, limit, hashed.n_own, sites)
 }
 
 /// Walks the stack once more, to give it a number.
 #[cold]
 #[inline(never)]
 fn insert_by_walk(
+    world: &impl World,
     start: Registers,
     stack: &StackBounds,
     limit: usize,
@@ -462,8 +470,8 @@ fn insert_by_walk(
     let len = limit.saturating_add(n_own);
     sites.with_buffer(len, |buffer| {
         let buffer = buffer.get_mut(..len)?;
-        let read = |addr: u64| Some(read_word(addr));
-        let walk = walk(start, stack, &mut ProcessRules, read, buffer);
+        let read = |addr: u64| Some(world.read_word(addr));
+        let walk = walk(start, stack, &mut world.rules(), read, buffer);
         let walked = buffer.get(..walk.len)?;
         // A stack that ends inside the tool was cut there: better those frames than none.
         let n_own = if n_own == walk.len { 0 } else { n_own };

@@ -5,8 +5,9 @@ use crate::bounds::StackBounds;
 use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
-use crate::table::ProcessRules;
+use crate::table::{ProcessRules, generation};
 use crate::walker::walk;
+use crate::world::World;
 use core::ops::Range;
 
 /// Prepares for captures; called once, before the first of them, it keeps them off the loader's lock.
@@ -75,11 +76,33 @@ pub fn here() -> Registers {
 
 /// Reads a word of a stack of this process for a walk of its own.
 #[inline(always)]
-pub(crate) fn read_word(addr: u64) -> u64 {
+fn read_word(addr: u64) -> u64 {
     // SAFETY: a walk asks only for aligned words above the stack pointer of a live frame: in the
     // thread's own stack, or where the unwind tables of the running code say that a caller's frame
     // lies (the walker's I1).
     unsafe { (addr as *const u64).read() }
+}
+
+/// This process.
+pub(crate) struct Process;
+
+impl World for Process {
+    type Rules = ProcessRules;
+
+    #[inline(always)]
+    fn rules(&self) -> ProcessRules {
+        ProcessRules
+    }
+
+    #[inline(always)]
+    fn read_word(&self, addr: u64) -> u64 {
+        read_word(addr)
+    }
+
+    #[inline(always)]
+    fn generation(&self) -> u32 {
+        generation()
+    }
 }
 
 /// Asks for the cache line of a word ahead of its use.

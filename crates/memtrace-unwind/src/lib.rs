@@ -57,6 +57,8 @@
     )
 )]
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod adversary;
 mod bounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cache;
@@ -86,6 +88,8 @@ mod table;
 mod trail;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod walker;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod world;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

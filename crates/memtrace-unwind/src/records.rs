@@ -35,6 +35,7 @@
 //! - **I4** Which word is told by is a hint only: a record is good if it holds, however it was found.
 
 use crate::bounds::StackBounds;
+use crate::world::{Check, is_needed};
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
@@ -493,7 +494,10 @@ fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
 #[inline(always)]
 fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Option<u32> {
     let (&[key, sp, fp, facts, _], body) = record.split_first_chunk()?;
-    if key != start.key || sp != start.sp || facts & FP_COUNTS != 0 && fp != start.fp {
+    if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
+        return None;
+    }
+    if facts & FP_COUNTS != 0 && fp != start.fp && is_needed(Check::StartFp) {
         return None;
     }
     let at = |place: u64| read_word(sp.wrapping_add(place << 3));
@@ -504,11 +508,11 @@ fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Optio
             | (at(places >> 16 & 0xFFFF) ^ b)
             | (at(places >> 32 & 0xFFFF) ^ c)
             | (at(places >> 48) ^ d);
-        if differs != 0 {
+        if differs != 0 && is_needed(Check::ReturnAddrs) {
             return None;
         }
     }
-    if facts & IS_AT_LIMIT != 0 && at(facts >> 48) == 0 {
+    if facts & IS_AT_LIMIT != 0 && at(facts >> 48) == 0 && is_needed(Check::LimitWord) {
         return None;
     }
     Some(facts as u32)

@@ -32,6 +32,7 @@
 use crate::hash::{self, StackHash};
 use crate::rule::End;
 use crate::walker::{Place, Step, Visitor};
+use crate::world::{Check, is_needed};
 
 /// States that a trail holds, plus one.
 pub(crate) const CAPACITY: usize = 160;
@@ -234,11 +235,16 @@ impl<'a> Trail<'a> {
         let mut k = from;
         for state in states.iter().rev().map(|&words| State::of(words)) {
             // The step to a state reads its return address just below its stack pointer.
-            if read_word(state.sp.wrapping_sub(8)) != state.key {
+            if read_word(state.sp.wrapping_sub(8)) != state.key
+                && is_needed(Check::TrailReturnAddrs)
+            {
                 return k;
             }
-            let slot = state.slot;
-            if slot & LIVE != 0 && slot & !FLAGS != 0 && read_word(slot & !FLAGS) != state.fp {
+            if state.is_live()
+                && state.fp_slot() != 0
+                && read_word(state.fp_slot()) != state.fp
+                && is_needed(Check::TrailSavedFps)
+            {
                 return k;
             }
             k = k.wrapping_sub(1);
@@ -335,7 +341,7 @@ impl<'a> Trail<'a> {
     ) -> Option<()> {
         for state in self.steps(found) {
             word(state.sp.wrapping_sub(8), state.key)?;
-            if state.is_live() && state.fp_slot() != 0 {
+            if state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps) {
                 word(state.fp_slot(), state.fp)?;
             }
         }
@@ -348,7 +354,10 @@ impl<'a> Trail<'a> {
     /// Returns how many words [`Self::for_each_word`] tells of.
     #[inline(always)]
     pub(crate) fn n_words(&self, found: &Found) -> usize {
-        let of = |state: State| 1 + usize::from(state.is_live() && state.fp_slot() != 0);
+        let is_saved = |state: State| {
+            state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps)
+        };
+        let of = |state: State| 1 + usize::from(is_saved(state));
         let n_words = self.steps(found).fold(0usize, |n, state| n.wrapping_add(of(state)));
         n_words.wrapping_add(usize::from(self.zero_slot(found) != 0))
     }
@@ -364,7 +373,9 @@ impl<'a> Trail<'a> {
     #[inline(always)]
     fn zero_slot(&self, found: &Found) -> u64 {
         match self.extent.root {
-            Root::Ends { zero_slot, .. } if found.end != End::Limit => zero_slot,
+            Root::Ends { zero_slot, .. } if found.end != End::Limit && is_needed(Check::Zero) => {
+                zero_slot
+            }
             _ => 0,
         }
     }
@@ -392,7 +403,7 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
             && on_trail.key == place.key
             && number <= self.n_usable
             && !self.is_in_own
-            && (!on_trail.is_live() || on_trail.fp == place.fp)
+            && (!on_trail.is_live() || on_trail.fp == place.fp || !is_needed(Check::TrailFp))
         {
             return self.meet(number, place);
         }
@@ -428,6 +439,9 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
 
     #[inline(always)]
     fn leaves_otherwise(&mut self) -> bool {
+        if !is_needed(Check::PlainRules) {
+            return true;
+        }
         self.stop = Stop::Lost;
         false
     }
@@ -446,7 +460,9 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
             let is_at_end = match self.trail.extent.root {
                 Root::Open => false,
                 Root::Ends { zero_slot: 0, .. } => true,
-                Root::Ends { zero_slot, .. } => (self.read_word)(zero_slot) == 0,
+                Root::Ends { zero_slot, .. } => {
+                    (self.read_word)(zero_slot) == 0 || !is_needed(Check::TrailZero)
+                }
             };
             if is_at_limit || is_at_end {
                 self.stop = Stop::Joined { at, to };

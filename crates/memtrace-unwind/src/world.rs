@@ -1,0 +1,82 @@
+//! What a cache asks of the process that it looks at, so that it can be tried on a synthetic one.
+
+use crate::plain::Rules;
+
+/// Rules, memory and time of a process.
+pub(crate) trait World {
+    /// Its unwind rules.
+    type Rules: Rules;
+
+    fn rules(&self) -> Self::Rules;
+
+    /// Returns the word at an address that a walk may read.
+    fn read_word(&self, addr: u64) -> u64;
+
+    /// Returns how often rules were forgotten.
+    fn generation(&self) -> u32;
+}
+
+/// The checks that make what is remembered as good as a walk.
+///
+/// Tests remove each and see that answers go wrong without it; elsewhere all are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// The record begins at this program counter and stack pointer.
+    Start,
+    /// The frame pointer at the start, where the walk depended on it.
+    StartFp,
+    /// Return addresses of a record.
+    ReturnAddrs,
+    /// The word beyond a stack at its limit is not zero.
+    LimitWord,
+    /// Return addresses of the trail.
+    TrailReturnAddrs,
+    /// Live frame pointers that were saved, on the trail.
+    TrailSavedFps,
+    /// The frame pointer with which a walk meets the trail.
+    TrailFp,
+    /// The zero word at the end of the trail.
+    TrailZero,
+    /// Live frame pointers that were saved, and the zero word, are among the words of a record.
+    SavedFps,
+    Zero,
+    /// What was remembered was so under these rules and this limit.
+    Epoch,
+    /// What is remembered was walked by plain rules.
+    PlainRules,
+    /// What is remembered lies on the thread's own stack.
+    OwnStack,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn is_needed(_: Check) -> bool {
+    true
+}
+
+#[cfg(test)]
+pub(crate) use removal::{is_needed, without};
+
+#[cfg(test)]
+mod removal {
+    use super::Check;
+    extern crate std;
+    use std::cell::Cell;
+    use std::thread_local;
+
+    thread_local! {
+        static REMOVED: Cell<Option<Check>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn is_needed(check: Check) -> bool {
+        REMOVED.get() != Some(check)
+    }
+
+    /// Runs `f` as if a check did not exist.
+    pub(crate) fn without<R>(check: Check, f: impl FnOnce() -> R) -> R {
+        REMOVED.set(Some(check));
+        let result = f();
+        REMOVED.set(None);
+        result
+    }
+}
