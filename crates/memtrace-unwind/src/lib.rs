@@ -81,6 +81,8 @@ pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use cache::SiteCache;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use cfi::UnwindTables;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
 pub use object::{LoadedObject, for_each_object};

@@ -292,7 +292,7 @@ mod unwind {
         let header = bytes_in(headers, bias, header_addr..u64::MAX)?;
         let frames_addr = UnwindTables::frames_addr(header, header_addr)?;
         let frames = bytes_in(headers, bias, frames_addr..u64::MAX)?;
-        Some(UnwindTables { header, frames, header_addr, frames_addr })
+        Some(UnwindTables::new(header, header_addr, frames, frames_addr))
     }
 }
 
