@@ -87,6 +87,14 @@ impl<'a> UnwindTables<'a> {
         Self { header, header_addr, frames, frames_addr }
     }
 
+    pub(crate) const fn header(&self) -> &'a [u8] {
+        self.header
+    }
+
+    pub(crate) const fn frames(&self) -> &'a [u8] {
+        self.frames
+    }
+
     /// Reads from `.eh_frame_hdr` where `.eh_frame` is.
     pub fn frames_addr(header: &[u8], header_addr: u64) -> Option<u64> {
         let bases = BaseAddresses::default().set_eh_frame_hdr(header_addr);

@@ -69,6 +69,8 @@ mod expression;
 mod hash;
 mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod objects_seen;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;

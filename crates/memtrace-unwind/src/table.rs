@@ -75,6 +75,7 @@ impl Rules for ProcessRules {
 ///
 /// **Cost**: touches the table, 1 MiB; the rules come back one by one as they are needed.
 pub fn forget_unloaded() {
+    object::forget_objects();
     if !IS_USED.load(Relaxed) {
         return;
     }
@@ -106,6 +107,7 @@ fn learn(call_addr: u64) -> Rule {
         if let Some(word) = word {
             IS_USED.store(true, Relaxed);
             word.store(tag(call_addr) << 32 | u64::from(rule.to_word()), Relaxed);
+            object::is_still_noted(call_addr);
         }
     }
     rule
