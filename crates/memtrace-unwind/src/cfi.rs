@@ -105,10 +105,11 @@ impl<'a> UnwindTables<'a> {
     /// Returns the rule for the instruction at `call_addr`; [`Rule::UNKNOWN`] outside of every
     /// function and where the tables make no sense.
     pub fn rule(&self, call_addr: u64) -> Rule {
-        match self.row(call_addr) {
-            Some((row, fde)) => rule_of(&row, fde.is_signal_trampoline()),
-            None => Rule::UNKNOWN,
-        }
+        let rule = self.find(call_addr).and_then(|fde| {
+            let row = self.row(&fde, call_addr)?;
+            Some(rule_of(&row, fde.is_signal_trampoline()))
+        });
+        rule.unwrap_or(Rule::UNKNOWN)
     }
 
     /// Steps out of the frame of `registers` by interpreting its row in full.
@@ -120,7 +121,28 @@ impl<'a> UnwindTables<'a> {
         registers: Registers,
         read_word: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Option<Registers> {
-        let (row, fde) = self.row(registers.call_addr())?;
+        let fde = self.find(registers.call_addr())?;
+        self.step_by(fde, registers, read_word)
+    }
+
+    /// Steps as [`Self::step`] does, by the entry at an offset in `.eh_frame`.
+    pub(crate) fn step_by_entry(
+        &self,
+        offset: usize,
+        registers: Registers,
+        read_word: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Option<Registers> {
+        let fde = self.fde_at(offset).filter(|fde| fde.contains(registers.call_addr()))?;
+        self.step_by(fde, registers, read_word)
+    }
+
+    fn step_by(
+        &self,
+        fde: Fde<'a>,
+        registers: Registers,
+        read_word: &mut dyn FnMut(u64) -> Option<u64>,
+    ) -> Option<Registers> {
+        let row = self.row(&fde, registers.call_addr())?;
         let section = self.section();
         let encoding = fde.cie().encoding();
 
@@ -171,16 +193,15 @@ impl<'a> UnwindTables<'a> {
         Some(fde.initial_address()..fde.end_address())
     }
 
-    /// Runs the program of the function that holds `call_addr` up to there.
-    fn row(&self, call_addr: u64) -> Option<(Row, Fde<'a>)> {
-        let fde = self.find(call_addr)?;
+    /// Runs the program of a function up to `call_addr`.
+    fn row(&self, fde: &Fde<'a>, call_addr: u64) -> Option<Row> {
         let (section, bases) = (self.section(), self.bases());
         let cie = fde.cie();
-        let mut machine = Machine::new(&fde);
+        let mut machine = Machine::new(fde);
         machine.run(cie.instructions(&section, &bases), 0, u64::MAX)?;
         machine.initial = Some(machine.row.clone());
         machine.run(fde.instructions(&section, &bases), fde.initial_address(), call_addr)?;
-        Some((machine.row, fde))
+        Some(machine.row)
     }
 
     fn find(&self, call_addr: u64) -> Option<Fde<'a>> {

@@ -74,6 +74,8 @@ mod objects_seen;
 pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod registered;
 mod rule;
 mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -151,7 +151,7 @@ fn segment_end(headers: &[Phdr], bias: u64, addr: u64) -> Option<u64> {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use unwind::{forget_objects, is_still_noted, prepare, with_unwind_tables};
+pub(crate) use unwind::{forget_objects, is_still_noted, mapping_of, prepare, with_unwind_tables};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod unwind {
@@ -186,6 +186,17 @@ mod unwind {
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
         // Relaxed: the function was there before the pointer to it; nothing else is published.
         FIND_OBJECT.store(found, Relaxed);
+        crate::registered::prepare();
+    }
+
+    /// Returns the addresses of the object that holds `addr`, if the loader tells without a lock.
+    pub(crate) fn mapping_of(addr: u64) -> Option<Range<u64>> {
+        let find = FIND_OBJECT.load(Relaxed);
+        if find.is_null() {
+            return None;
+        }
+        let found = ask_loader(find, addr)?;
+        Some(found.map_start as u64..found.map_end as u64)
     }
 
     /// Calls `f` with the unwind tables of the object that holds `call_addr`; `None` without any.
