@@ -44,7 +44,7 @@ impl SiteCache {
         let read = |addr| Some(read_word(addr));
         sites.with_buffer(limit, |buffer| {
             let buffer = buffer.get_mut(..limit)?;
-            let walk = plain::walk(start, stack, &mut ProcessRules, read, buffer);
+            let walk = plain::walk(start, stack, &mut ProcessRules::new(), read, buffer);
             let stack = buffer.get(..walk.len)?;
             let hash = StackHash::of(stack, walk.end);
             sites.find(hash).or_else(|| sites.insert(hash, stack, walk.end))

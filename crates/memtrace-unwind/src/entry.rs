@@ -5,7 +5,7 @@ use crate::bounds::StackBounds;
 use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
-use crate::table::ProcessRules;
+use crate::table::{ProcessRules, forget_unloaded};
 use core::ops::Range;
 
 /// Prepares for captures; called once, before the first of them, it keeps them off the loader's lock.
@@ -13,6 +13,8 @@ use core::ops::Range;
 /// Without it captures are right but look new addresses up with `dl_iterate_phdr`.
 pub fn prepare() {
     object::prepare();
+    // Rules of libgcc's code that were learned before are not those to be used from now on.
+    forget_unloaded();
 }
 
 /// Captures the stack of the caller into `call_addrs`, newest frame first.
@@ -29,7 +31,7 @@ pub fn capture(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    plain::walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
+    plain::walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
 }
 
 /// Captures as [`capture`] does, by [`plain::walk`]: slower, and simple enough to be believed.
@@ -40,7 +42,7 @@ pub fn capture_plainly(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_plainly_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    plain::walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
+    plain::walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
 }
 
 /// Returns the extent of the function that holds `call_addr`, as its unwind table states it.

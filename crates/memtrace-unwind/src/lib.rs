@@ -40,9 +40,10 @@
 //!
 //! # Limits
 //!
-//! Code registered at run time (a JIT's) is not known and truncates the stack. When a library is
-//! unloaded and other code is loaded at the same address, [`forget_unloaded`] must be called before
-//! the rules there are right again.
+//! Code registered at run time (a JIT's) is known where libgcc is a library of its own and was told of
+//! it; stacks that reach it through libgcc are truncated there. When a library is unloaded and other
+//! code is loaded at the same address, [`forget_unloaded`] must be called before the rules there are
+//! right again.
 
 #![no_std]
 #![deny(unsafe_code)]

@@ -198,6 +198,11 @@ mod tests {
         let read = |addr| Some(crate::entry::read_word(addr));
         let walk = walk(here(), &StackBounds::current(), &mut rules, read, &mut frames);
         frames.truncate(walk.len);
+        // The table keeps nothing of what it should not.
+        let mut by_table = [0; 200];
+        let walk_by_table = crate::capture(&StackBounds::current(), &mut by_table);
+        assert_eq!(walk, walk_by_table);
+        assert_eq!(frames[1..], by_table[1..walk.len]);
         (frames, walk.end)
     }
 
@@ -238,9 +243,9 @@ mod tests {
             // sub rsp, 24; call rdi; add rsp, 24; ret
             let second = [0x48, 0x83, 0xEC, 24, 0xFF, 0xD7, 0x48, 0x83, 0xC4, 24, 0xC3];
             for (offset, code) in [(0, &first[..]), (SECOND, &second)] {
-                // SAFETY: the page has room for this.
-                let to = unsafe { core::slice::from_raw_parts_mut(page.add(offset), code.len()) };
-                to.copy_from_slice(code);
+                let to = page.wrapping_add(offset);
+                // SAFETY: the page has room for this, and is nobody else's.
+                unsafe { to.copy_from_nonoverlapping(code.as_ptr(), code.len()) };
             }
             // SAFETY: the page made above.
             let failed =
@@ -291,9 +296,8 @@ mod tests {
                 let f = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
                 f();
             }
-            // SAFETY: one of the two functions written above.
-            let function = unsafe { self.page.add(offset) };
-            // SAFETY: it takes what to call and, for that, another argument.
+            let function = self.page.wrapping_add(offset);
+            // SAFETY: one of the two functions written above, which take what to call and an argument.
             let function = unsafe {
                 core::mem::transmute::<*mut u8, extern "C" fn(Callback, *mut c_void)>(function)
             };
@@ -382,7 +386,7 @@ mod tests {
             // SAFETY: nothing is shared.
             unsafe {
                 backtrace::trace_unsynchronized(|_| {
-                    captured.get_or_insert_with(|| capture());
+                    captured.get_or_insert_with(capture);
                     true
                 });
             }

@@ -22,8 +22,9 @@
 //! as it is touched.
 
 use crate::object;
-use crate::rule::{Registers, Rule};
 use crate::plain::Rules;
+use crate::registered::{self, Interpreter, Learned};
+use crate::rule::{Registers, Rule};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const BUCKET_BITS: u32 = 15;
@@ -42,8 +43,14 @@ static TABLE: [Bucket; N_BUCKETS] =
 /// Whether anything was ever stored: a table that was never used is not touched to clear it.
 static IS_USED: AtomicBool = AtomicBool::new(false);
 
-/// The rules of this process.
-pub(crate) struct ProcessRules;
+/// The rules of this process, for one walk.
+pub(crate) struct ProcessRules(Interpreter);
+
+impl ProcessRules {
+    pub(crate) const fn new() -> Self {
+        Self(Interpreter::new())
+    }
+}
 
 impl Rules for ProcessRules {
     #[inline]
@@ -65,9 +72,7 @@ impl Rules for ProcessRules {
         registers: Registers,
         read_word: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Option<Registers> {
-        object::with_unwind_tables(registers.call_addr(), |tables| {
-            tables.step(registers, read_word)
-        })?
+        self.0.step(registers, read_word)
     }
 }
 
@@ -95,8 +100,10 @@ pub fn rule_table() -> (*const u8, usize) {
 #[cold]
 #[inline(never)]
 fn learn(call_addr: u64) -> Rule {
-    let rule = object::with_unwind_tables(call_addr, |tables| tables.rule(call_addr))
-        .unwrap_or(Rule::UNKNOWN);
+    let rule = match registered::learn(call_addr) {
+        Learned::Lasting(rule) => rule,
+        Learned::Passing(rule) => return rule,
+    };
     if call_addr < END_OF_KEYS {
         let bucket = &bucket(call_addr).0;
         // In a full bucket the tag picks the word to displace: any choice is right (I2).
@@ -148,8 +155,11 @@ mod tests {
     #[test]
     fn an_address_outside_of_every_object_has_no_rule_and_keeps_having_none() {
         for call_addr in [0, 16, END_OF_KEYS - 1, END_OF_KEYS, u64::MAX] {
-            assert_eq!(ProcessRules.rule(call_addr), Rule::UNKNOWN);
-            assert_eq!(ProcessRules.rule(call_addr), Rule::UNKNOWN);
+            for _ in 0..2 {
+                // To be interpreted once `prepare` has found whom to ask.
+                let rule = ProcessRules::new().rule(call_addr);
+                assert!(rule == Rule::UNKNOWN || rule == Rule::INTERPRETED, "{call_addr:#x}");
+            }
         }
     }
 }
