@@ -10,13 +10,14 @@ use core::ops::Range;
 /// The address range of a thread's own stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StackBounds {
+    /// A multiple of 8.
     low: u64,
-    high: u64,
+    n_words: u64,
 }
 
 impl StackBounds {
     /// Bounds that contain nothing: every stack counts as a foreign one.
-    pub const UNKNOWN: Self = Self { low: 0, high: 0 };
+    pub const UNKNOWN: Self = Self { low: 0, n_words: 0 };
 
     /// Returns the bounds of the current thread's stack, or [`Self::UNKNOWN`] if the system does not
     /// tell.
@@ -28,20 +29,35 @@ impl StackBounds {
     }
 
     /// Makes bounds from a range, for walks over memory that is not a thread's stack.
+    ///
+    /// Of words that lie only partly within, none belongs to them.
     pub const fn from_range(range: Range<u64>) -> Self {
-        Self { low: range.start, high: range.end }
+        let Some(low) = range.start.checked_next_multiple_of(8) else { return Self::UNKNOWN };
+        let n_bytes = range.end.saturating_sub(low);
+        Self { low, n_words: n_bytes >> 3 }
     }
 
     /// Whether these are [`Self::UNKNOWN`].
     pub const fn is_unknown(&self) -> bool {
-        self.high == 0
+        self.n_words == 0
     }
 
-    /// Whether the eight bytes at `addr` lie within.
-    #[inline]
+    /// Whether `addr` is a multiple of 8 and the eight bytes there lie within.
+    #[inline(always)]
     pub const fn contains_word(&self, addr: u64) -> bool {
-        // With `addr < high` and both multiples of 8, the whole word is below `high`.
-        addr >= self.low && addr < self.high
+        // The low bits, which must be clear, become the highest ones: one comparison for all.
+        addr.wrapping_sub(self.low).rotate_right(3) < self.n_words
+    }
+
+    /// Returns the part of a stack from `low` on, if `sp` lies within the stack.
+    #[inline(always)]
+    pub(crate) const fn above(&self, low: u64, sp: u64) -> Option<Self> {
+        let end = self.low.wrapping_add(self.n_words.wrapping_mul(8));
+        if sp < self.low || sp >= end {
+            return None;
+        }
+        let low = if low < self.low || low > sp { self.low } else { low & !7 };
+        Some(Self { low, n_words: end.wrapping_sub(low) >> 3 })
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -69,7 +85,7 @@ impl StackBounds {
         let size = if failed { 8 << 20 } else { limit.rlim_cur.clamp(1 << 20, 1 << 30) };
         // The words above the end are the arguments, in the same mapping and the same page.
         let high = end.checked_next_multiple_of(4096)?;
-        Some(Self { low: high.saturating_sub(size), high })
+        Some(Self::from_range(high.saturating_sub(size)..high))
     }
 
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
@@ -97,8 +113,7 @@ impl StackBounds {
             return None;
         }
         let low = base as u64;
-        // Rounded down so that a word below the bound is wholly below it.
-        Some(Self { low, high: low.checked_add(size as u64)? & !7 })
+        Some(Self::from_range(low..low.checked_add(size as u64)?))
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]

@@ -6,6 +6,7 @@ use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
 use crate::table::{ProcessRules, forget_unloaded};
+use crate::walker::walk;
 use core::ops::Range;
 
 /// Prepares for captures; called once, before the first of them, it keeps them off the loader's lock.
@@ -31,7 +32,7 @@ pub fn capture(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    plain::walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
+    walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
 }
 
 /// Captures as [`capture`] does, by [`plain::walk`]: slower, and simple enough to be believed.

@@ -14,6 +14,7 @@
 //! probability 2.7 · 10⁻⁶.
 
 use crate::rule::End;
+use crate::trail::CAPACITY;
 use core::num::NonZeroU64;
 
 /// The base of the polynomial.
@@ -70,7 +71,7 @@ impl Sum {
 }
 
 #[inline(always)]
-const fn finish(sum: u64, len: u64, end: End) -> StackHash {
+pub(crate) const fn finish(sum: u64, len: u64, end: End) -> StackHash {
     const KEY: u64 = 0x8BB8_4B93_962E_ACC9;
     let tail = len.wrapping_mul(4).wrapping_add(end as u64);
     let hash = fold(sum ^ tail.wrapping_mul(INVERSE), KEY);
@@ -82,7 +83,7 @@ const fn finish(sum: u64, len: u64, end: End) -> StackHash {
 }
 
 #[inline(always)]
-const fn mix(call_addr: u64) -> u64 {
+pub(crate) const fn mix(call_addr: u64) -> u64 {
     const KEY: u64 = 0x2D35_8DCC_AA6C_78A5;
     fold(call_addr ^ KEY, BASE)
 }
@@ -102,6 +103,21 @@ const fn inverse(odd: u64) -> u64 {
         n_bits *= 2;
     }
     inverse
+}
+
+/// `Bᵏ` at `k`.
+pub(crate) static POWERS: [u64; CAPACITY] = powers(BASE);
+/// `B⁻ᵏ` at `k`.
+pub(crate) static INVERSE_POWERS: [u64; CAPACITY] = powers(INVERSE);
+
+const fn powers(base: u64) -> [u64; CAPACITY] {
+    let mut powers = [1u64; CAPACITY];
+    let mut k = 1;
+    while k < CAPACITY {
+        powers[k] = powers[k - 1].wrapping_mul(base);
+        k += 1;
+    }
+    powers
 }
 
 const _: () = assert!(BASE.wrapping_mul(INVERSE) == 1);

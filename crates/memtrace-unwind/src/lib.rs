@@ -72,24 +72,36 @@ mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod objects_seen;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pages;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod plain;
 #[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
 pub mod portable;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod reach;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod records;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod registered;
 mod rule;
 mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod table;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod trail;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod walker;
 
 pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use cache::SiteCache;
+pub use cache::{Counts, SiteCache};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use cfi::UnwindTables;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use pages::{cache_memory, set_cache_budget};
 pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub use portable::{capture, function_range, prepare};
@@ -99,3 +111,5 @@ pub use rule::{CfaBase, End, Registers, Rule, Walk};
 pub use site::{N_FRAMES_ON_STACK, Sites};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use table::{forget_unloaded, rule_table};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use walker::walk;

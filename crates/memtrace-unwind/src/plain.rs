@@ -1,9 +1,12 @@
-//! The walk itself: safe code over a closure that reads words.
+//! The walk in its plainest form: what all cleverer ones must agree with.
+//!
+//! Safe code over a closure that reads words, one frame after the other, each by the rule of its
+//! address.
 //!
 //! # Invariants
 //!
 //! - **I1** Every address handed to `read_word` is a multiple of 8 and lies either within the given
-//!   stack bounds or within [`FOREIGN_WINDOW`] bytes above the stack pointer at which the walk
+//!   stack bounds, above the stack pointer, or within 16 MiB above the stack pointer at which the walk
 //!   entered a stack that is not the thread's own (a signal's alternate stack, a coroutine's).
 //! - **I2** Stepping by CFI, the stack pointer strictly rises, except across a signal frame, which
 //!   may lie on another stack. With at most `out.len() + 1` steps a walk always ends.
@@ -13,10 +16,8 @@
 //! Three loads and a table look-up a frame.
 
 use crate::bounds::StackBounds;
+use crate::reach::Reach;
 use crate::rule::{CfaBase, End, Registers, Rule, Walk};
-
-/// How far above the stack pointer a stack of unknown size is trusted to reach, in bytes.
-const FOREIGN_WINDOW: u64 = 16 << 20;
 
 /// What [`walk`] needs to know about code.
 pub trait Rules {
@@ -48,7 +49,7 @@ pub fn walk(
     out: &mut [u64],
 ) -> Walk {
     let mut registers = start;
-    let mut foreign = Window::above(start.sp, stack);
+    let mut reach = Reach::at(start.sp, stack);
     let mut len = 0;
     loop {
         match out.get_mut(len) {
@@ -59,14 +60,10 @@ pub fn walk(
         len = len.saturating_add(1);
 
         let mut read = |addr: u64| {
-            let reachable = stack.contains_word(addr) || foreign.contains_word(addr);
-            if addr.is_multiple_of(8) && reachable { read_word(addr) } else { None }
+            if reach.contains(addr) { read_word(addr) } else { None }
         };
         let rule = rules.rule(registers.call_addr());
-        let next = if rule == Rule::FRAME_POINTER {
-            // The commonest rule, spelled out: nothing below waits for the look-up's result.
-            step_by_frame_pointer(registers, &mut read)
-        } else if rule.is_plain() {
+        let next = if rule.is_plain() {
             step_by_rule(registers, rule, &mut read)
         } else if rule == Rule::OUTERMOST {
             return Walk { len, end: End::Outermost };
@@ -76,30 +73,19 @@ pub fn walk(
             None
         };
         let Some(next) = next else { return Walk { len, end: End::Truncated } };
-        if next.pc == 0 {
-            return Walk { len, end: End::Outermost };
-        }
         let crossed_signal_frame = next.is_exact_pc;
         if crossed_signal_frame {
-            foreign = Window::above(next.sp, stack);
+            reach = Reach::at(next.sp, stack);
         } else if next.sp <= registers.sp {
             return Walk { len, end: End::Truncated };
+        }
+        if next.pc == 0 {
+            return Walk { len, end: End::Outermost };
         }
         registers = next;
     }
 }
 
-#[inline(always)]
-fn step_by_frame_pointer(
-    registers: Registers,
-    read: &mut impl FnMut(u64) -> Option<u64>,
-) -> Option<Registers> {
-    let fp = registers.fp;
-    let pc = read(fp.wrapping_add(8))?;
-    Some(Registers { pc, sp: fp.wrapping_add(16), fp: read(fp)?, is_exact_pc: false })
-}
-
-#[inline(always)]
 fn step_by_rule(
     registers: Registers,
     rule: Rule,
@@ -118,29 +104,10 @@ fn step_by_rule(
     Some(Registers { pc, sp: cfa, fp, is_exact_pc: false })
 }
 
-/// The part of a stack that is not the thread's own which may be read.
-struct Window {
-    low: u64,
-    high: u64,
-}
-
-impl Window {
-    fn above(sp: u64, stack: &StackBounds) -> Self {
-        if stack.contains_word(sp) {
-            Self { low: 0, high: 0 }
-        } else {
-            Self { low: sp, high: sp.saturating_add(FOREIGN_WINDOW) }
-        }
-    }
-
-    fn contains_word(&self, addr: u64) -> bool {
-        addr >= self.low && addr < self.high
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::FOREIGN_WINDOW;
     extern crate std;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -218,6 +185,21 @@ mod tests {
         (stack, Table(rules), Registers { pc, sp: cfa, fp, is_exact_pc: false }, calls)
     }
 
+    /// Compares the walk of this module with the one that captures take.
+    fn assert_walked_alike(
+        start: Registers,
+        stack: &StackBounds,
+        rules: &mut Table,
+        read: &impl Fn(u64) -> Option<u64>,
+        limit: usize,
+    ) {
+        let (mut plain, mut fast) = (vec![0; limit], vec![0; limit]);
+        let plain_walk = walk(start, stack, rules, read, &mut plain);
+        let fast_walk = crate::walker::walk(start, stack, rules, read, &mut fast);
+        assert_eq!(plain_walk, fast_walk);
+        assert_eq!(plain, fast);
+    }
+
     fn bounds(stack: &[u64]) -> StackBounds {
         StackBounds::from_range(STACK..STACK + stack.len() as u64 * 8)
     }
@@ -231,6 +213,7 @@ mod tests {
             let walked = walk(start, &bounds(&stack), &mut rules, read, &mut out);
             prop_assert_eq!(walked, Walk { len: calls.len(), end: End::Outermost });
             prop_assert_eq!(&out[..walked.len], &calls[..]);
+            assert_walked_alike(start, &bounds(&stack), &mut rules, &read, out.len());
         }
 
         #[test]
@@ -241,6 +224,7 @@ mod tests {
             let walked = walk(start, &bounds(&stack), &mut rules, read, &mut out);
             prop_assert_eq!(walked, Walk { len: out.len(), end: End::Limit });
             prop_assert_eq!(&out[..], &calls[..out.len()]);
+            assert_walked_alike(start, &bounds(&stack), &mut rules, &read, out.len());
         }
 
         #[test]
@@ -276,6 +260,9 @@ mod tests {
             let start = Registers { pc: 0x40_0001, sp, fp, is_exact_pc: false };
             let walked = walk(start, &bounds, &mut rules, read, &mut out);
             prop_assert!(walked.len <= out.len());
+            for limit in [walked.len / 2, walked.len, walked.len + 1] {
+                assert_walked_alike(start, &bounds, &mut rules, &read, limit);
+            }
         }
     }
 

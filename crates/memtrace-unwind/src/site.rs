@@ -5,7 +5,7 @@ use crate::rule::End;
 use core::num::NonZeroU32;
 
 /// The longest stack that the provided [`Sites::with_buffer`] has room for.
-pub const N_FRAMES_ON_STACK: usize = 128;
+pub const N_FRAMES_ON_STACK: usize = 152;
 
 /// A table of distinct stacks, each with a number of its own: a *site*.
 ///

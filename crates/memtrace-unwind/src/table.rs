@@ -1,69 +1,75 @@
 //! The process-wide table of rules: call address → [`Rule`], filled as addresses are first seen.
 //!
-//! An array of buckets of four 64-bit words in zeroed memory. A word holds the part of its address
-//! that its bucket does not tell, and the rule; it is published by one store and never changes until
-//! it is displaced or the table is cleared, so there is nothing to lock and nothing torn to see, in
-//! a signal handler or anywhere else.
+//! An array of 64-bit words in zeroed memory. A word holds the part of its address that its place
+//! does not tell, and the rule; it is published by one store and never changes until it is displaced
+//! or the table is cleared, so there is nothing to lock and nothing torn to see, in a signal handler
+//! or anywhere else. An address has its place, and if others of the same place came first, one of the
+//! three after it.
 //!
 //! # Invariants
 //!
-//! - **I1** A word is zero (empty) or `tag(call_addr) << 32 | rule`; bucket and tag together are the
-//!   whole of an address below 2⁴⁷, so that no address is ever given the rule of another.
+//! - **I1** A word is zero (empty) or `tag(key) << 32 | rule`; place and tag together are the whole of
+//!   a key below 2⁴⁷, so that no address is ever given the rule of another.
 //! - **I2** The table is a cache: any word may be zeroed or replaced by another valid one at any
 //!   time, at the price of one more look into the unwind tables.
+//! - **I3** The generation is raised before the table is cleared: what was derived from a rule under
+//!   one generation is not used under a later one.
 //!
 //! # Orderings
 //!
-//! Everything is `Relaxed`: a word is complete in itself and publishes nothing else.
+//! Words are `Relaxed`: each is complete in itself and publishes nothing else. So is the generation:
+//! caches that compare it belong to one thread, and the program itself orders the unloading of a
+//! library with what other threads do there.
 //!
 //! # Cost
 //!
-//! One to four loads in one cache line for a known address. 1 MiB of address space, resident as far
-//! as it is touched.
+//! One load for a known address, up to four where addresses share a place. 512 KiB of address space,
+//! resident as far as it is touched.
 
 use crate::object;
 use crate::plain::Rules;
 use crate::registered::{self, Interpreter, Learned};
 use crate::rule::{Registers, Rule};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-const BUCKET_BITS: u32 = 15;
-const N_BUCKETS: usize = 1 << BUCKET_BITS;
+const PLACE_BITS: u32 = 16;
+const N_PLACES: usize = 1 << PLACE_BITS;
+/// Words that an address may have, from its place on.
 const N_WAYS: usize = 4;
-/// Addresses at and above this (kernel, or 57-bit user space) do not fit a word, and are looked up
-/// in the unwind tables each time.
-const END_OF_KEYS: u64 = 1 << (BUCKET_BITS + 32);
+/// Keys at and above this (57-bit user space, kernel) do not fit a word, and are looked up in the
+/// unwind tables each time.
+const END_OF_KEYS: u64 = 1 << 47;
 
-#[repr(align(32))]
-struct Bucket([AtomicU64; N_WAYS]);
-
-static TABLE: [Bucket; N_BUCKETS] =
-    [const { Bucket([const { AtomicU64::new(0) }; N_WAYS]) }; N_BUCKETS];
+static TABLE: [AtomicU64; N_PLACES + N_WAYS - 1] =
+    [const { AtomicU64::new(0) }; N_PLACES + N_WAYS - 1];
 
 /// Whether anything was ever stored: a table that was never used is not touched to clear it.
 static IS_USED: AtomicBool = AtomicBool::new(false);
+
+/// How often the table was cleared.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// The rules of this process, for one walk.
 pub(crate) struct ProcessRules(Interpreter);
 
 impl ProcessRules {
+    #[inline(always)]
     pub(crate) const fn new() -> Self {
         Self(Interpreter::new())
     }
 }
 
 impl Rules for ProcessRules {
-    #[inline]
+    #[inline(always)]
     fn rule(&mut self, call_addr: u64) -> Rule {
-        if call_addr < END_OF_KEYS {
-            for word in &bucket(call_addr).0 {
-                let word = word.load(Relaxed);
-                if word >> 32 == tag(call_addr) && word != 0 {
-                    return Rule::from_word(word as u32);
-                }
-            }
+        let key = key(call_addr);
+        // A place in the array for any key, which the compiler sees.
+        #[expect(clippy::indexing_slicing, reason = "masked to below the length")]
+        let word = TABLE[place(key)].load(Relaxed);
+        if word >> 32 == tag(key) {
+            return Rule::from_word(word as u32);
         }
-        learn(call_addr)
+        look_further(call_addr)
     }
 
     #[cold]
@@ -78,17 +84,25 @@ impl Rules for ProcessRules {
 
 /// Forgets the rules of all addresses: to be called when a library may have been unloaded.
 ///
-/// **Cost**: touches the table, 1 MiB; the rules come back one by one as they are needed.
+/// **Cost**: touches the table, 512 KiB; the rules come back one by one as they are needed.
 pub fn forget_unloaded() {
     object::forget_objects();
     if !IS_USED.load(Relaxed) {
         return;
     }
-    for word in TABLE.iter().flat_map(|bucket| &bucket.0) {
+    // Relaxed: see the head of this module.
+    GENERATION.fetch_add(1, Relaxed);
+    for word in &TABLE {
         if word.load(Relaxed) != 0 {
             word.store(0, Relaxed);
         }
     }
+}
+
+/// Returns how often rules were forgotten: what was derived from them before is void.
+#[inline(always)]
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Relaxed)
 }
 
 /// Returns the address and the size in bytes of the rule table, so that its resident part can be
@@ -97,41 +111,53 @@ pub fn rule_table() -> (*const u8, usize) {
     (TABLE.as_ptr().cast(), size_of_val(&TABLE))
 }
 
+/// Looks at the other words that an address may have, and then into the unwind tables.
 #[cold]
 #[inline(never)]
-fn learn(call_addr: u64) -> Rule {
+fn look_further(call_addr: u64) -> Rule {
+    let key = key(call_addr);
+    if key >= END_OF_KEYS {
+        let (Learned::Lasting(rule) | Learned::Passing(rule)) = registered::learn(call_addr);
+        return rule;
+    }
+    let ways = TABLE.get(place(key)..).and_then(|words| words.get(..N_WAYS)).unwrap_or(&[]);
+    for word in ways {
+        let word = word.load(Relaxed);
+        if word >> 32 == tag(key) {
+            return Rule::from_word(word as u32);
+        }
+    }
     let rule = match registered::learn(call_addr) {
         Learned::Lasting(rule) => rule,
         Learned::Passing(rule) => return rule,
     };
-    if call_addr < END_OF_KEYS {
-        let bucket = &bucket(call_addr).0;
-        // In a full bucket the tag picks the word to displace: any choice is right (I2).
-        let word = bucket
-            .iter()
-            .find(|word| word.load(Relaxed) == 0)
-            .or_else(|| bucket.get(tag(call_addr) as usize % N_WAYS));
-        if let Some(word) = word {
-            IS_USED.store(true, Relaxed);
-            word.store(tag(call_addr) << 32 | u64::from(rule.to_word()), Relaxed);
-            object::is_still_noted(call_addr);
-        }
+    // Where all are taken the tag picks the one to displace: any choice is right (I2).
+    let free = ways.iter().find(|word| word.load(Relaxed) == 0);
+    if let Some(word) = free.or_else(|| ways.get(tag(key) as usize % N_WAYS)) {
+        IS_USED.store(true, Relaxed);
+        word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);
+        object::is_still_noted(call_addr);
     }
     rule
 }
 
-/// The bucket of an address: bits 3 to 17, so that the calls of one function lie close together.
+/// What an address is looked up by: one more than it, which for most is the return address itself.
 #[inline(always)]
-fn bucket(call_addr: u64) -> &'static Bucket {
-    // The mask keeps the index below the length, which the compiler sees.
-    #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-    &TABLE[(call_addr >> 3) as usize & (N_BUCKETS - 1)]
+const fn key(call_addr: u64) -> u64 {
+    call_addr.wrapping_add(1)
 }
 
-/// The bits of an address that its bucket does not tell: 0 to 2 and 18 to 46.
+/// The place of a key: bits 3 to 18, so that the calls of one function lie close together.
 #[inline(always)]
-fn tag(call_addr: u64) -> u64 {
-    call_addr >> (BUCKET_BITS + 3) << 3 | call_addr & 7
+const fn place(key: u64) -> usize {
+    (key >> 3) as usize & (N_PLACES - 1)
+}
+
+/// The bits of a key below 2⁴⁷ that its place does not tell, 0 to 2 and 19 to 46, and a set bit above
+/// them, so that no empty word has a tag. That of a greater key does not fit 32 bits.
+#[inline(always)]
+const fn tag(key: u64) -> u64 {
+    (key >> (PLACE_BITS + 3) << 3 | key & 7).wrapping_add(1 << 31)
 }
 
 #[cfg(test)]
@@ -141,14 +167,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bucket_and_tag_tell_every_address_from_every_other(
+        fn place_and_tag_tell_every_address_from_every_other(
             a in 0..END_OF_KEYS,
-            flip in 0..BUCKET_BITS + 32,
+            flip in 0..64u32,
         ) {
             let b = a ^ 1 << flip;
-            let same_bucket = core::ptr::eq(bucket(a), bucket(b));
-            prop_assert!(!same_bucket || tag(a) != tag(b));
-            prop_assert!(tag(a) <= u64::from(u32::MAX));
+            prop_assert!(place(a) != place(b) || tag(a) != tag(b));
+            prop_assert!(tag(a) != 0 && tag(a) <= u64::from(u32::MAX));
+            prop_assert!(b < END_OF_KEYS || tag(b) > u64::from(u32::MAX));
         }
     }
 
