@@ -268,8 +268,9 @@ mod unwind {
             let id = notes
                 .filter_map(|header| bytes_in(headers, bias, mapped(header, bias)))
                 .find_map(build_id)?;
-            let offset = (id.as_ptr() as u64).checked_sub(map_start as u64)?;
-            Place::new(offset, id.len() as u64)
+            // The first eight bytes of a hash are as good as all of them.
+            let id = id.first_chunk::<8>()?;
+            Place::new((id.as_ptr() as u64).checked_sub(map_start as u64)?)
         };
         place().unwrap_or(Place::NOWHERE)
     }
@@ -278,12 +279,11 @@ mod unwind {
     fn fingerprint(found: &DlFindObject, place: Place) -> u64 {
         let range = found.map_start as u64 ^ (found.map_end as u64).rotate_left(32);
         let fingerprint = mix(range, found.eh_frame as u64);
-        match place.range() {
-            Some(range) => {
-                let len = range.end.saturating_sub(range.start) as usize;
-                let start = found.map_start.wrapping_add(range.start as usize);
+        match place.offset() {
+            Some(offset) => {
+                let id = found.map_start.wrapping_add(offset).cast::<u64>();
                 // SAFETY: the place lies in the first page of an object, which is readable (I1).
-                mix_bytes(fingerprint, unsafe { core::slice::from_raw_parts(start, len) })
+                mix(fingerprint, unsafe { id.read_unaligned() })
             }
             None => fingerprint_of_contents(found, fingerprint),
         }

@@ -43,36 +43,24 @@ const N_SLOTS: usize = 1 << SLOT_BITS;
 const PLACE_BITS: u32 = 12;
 const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
 
-/// Where in the first page of an object the bytes lie that tell its build from others: an offset,
-/// and a length of 8, 16 or 20 bytes; or nowhere.
+/// Where in the first page of an object the eight bytes lie that tell its build from others, as an
+/// offset; or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u64);
 
 impl Place {
+    /// The page begins with what all objects have in common.
     pub(crate) const NOWHERE: Self = Self(0);
 
-    /// Packs an offset, which must be a multiple of 4, and a length in bytes.
-    pub(crate) fn new(offset: u64, len: u64) -> Option<Self> {
-        let kind = match len {
-            8 => 1,
-            16 => 2,
-            20 => 3,
-            _ => return None,
-        };
-        let is_inside = offset.checked_add(len)? <= 1 << PLACE_BITS;
-        (is_inside && offset.is_multiple_of(4)).then_some(Self(offset | kind))
+    /// Makes a place of an offset in bytes, if the eight bytes there lie in the first page.
+    pub(crate) fn new(offset: u64) -> Option<Self> {
+        let is_inside = offset > 0 && offset.checked_add(8)? <= 1 << PLACE_BITS;
+        is_inside.then_some(Self(offset))
     }
 
-    /// The offsets in bytes.
-    pub(crate) fn range(self) -> Option<Range<u64>> {
-        let len = match self.0 & 3 {
-            1 => 8,
-            2 => 16,
-            3 => 20,
-            _ => return None,
-        };
-        let start = self.0 & !3;
-        Some(start..start.saturating_add(len))
+    /// Returns the offset in bytes.
+    pub(crate) fn offset(self) -> Option<usize> {
+        if self == Self::NOWHERE { None } else { usize::try_from(self.0).ok() }
     }
 }
 
@@ -265,18 +253,18 @@ mod tests {
 
     #[test]
     fn a_place_gives_back_what_was_packed_and_lies_in_the_first_page() {
-        for (offset, len) in [(0, 8), (568, 20), (4080, 16), (4076, 20)] {
-            let place = Place::new(offset, len).unwrap();
-            assert_eq!(place.range(), Some(offset..offset + len));
+        for offset in [1, 568, 4088] {
+            let place = Place::new(offset).unwrap();
+            assert_eq!(place.offset(), Some(offset as usize));
             let seen = Box::new(ObjectsSeen::new());
             for _ in 0..2 {
-                let agrees = seen.agrees(0x7000..0x9000, || place, |at| u64::from(at != place));
+                let agrees = seen.agrees(0x7000..0x9000, || place, |at| u64::from(at != place) * 2);
                 assert!(agrees && !seen.is_changed());
             }
         }
-        for (offset, len) in [(4080, 20), (2, 8), (0, 12), (u64::MAX - 3, 8)] {
-            assert_eq!(Place::new(offset, len), None);
+        for offset in [0, 4089, u64::MAX] {
+            assert_eq!(Place::new(offset), None);
         }
-        assert_eq!(Place::NOWHERE.range(), None);
+        assert_eq!(Place::NOWHERE.offset(), None);
     }
 }

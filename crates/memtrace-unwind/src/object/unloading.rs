@@ -3,11 +3,13 @@
 use super::unwind::{is_as_learned, prepare};
 use crate::{End, StackBounds, Walk, capture, forget_unloaded};
 extern crate std;
+use core::hint::black_box;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
-use std::{env, format, fs, println, process, string::String, vec::Vec};
+use std::time::{Duration, Instant};
+use std::{env, format, fs, println, process, vec::Vec};
 
 /// One of these tests at a time: all unload and forget what is the process's.
 static IS_FREE: Mutex<()> = Mutex::new(());
@@ -116,6 +118,16 @@ impl Drop for Library {
     }
 }
 
+/// What a look costs.
+fn cost_of(call_addr: u64) -> Duration {
+    const N: u32 = 100_000;
+    let start = Instant::now();
+    for _ in 0..N {
+        assert!(is_as_learned(black_box(call_addr)));
+    }
+    start.elapsed() / N
+}
+
 /// Loads each in the place of the other, and looks whether that is noticed.
 fn check(name: &str, options: &[&str]) {
     let _alone = alone();
@@ -130,6 +142,9 @@ fn check(name: &str, options: &[&str]) {
         let (_, end, call_addr) = first.capture();
         assert_eq!(end, End::Outermost);
         assert!(first.is_as_learned(call_addr));
+        if i == 0 {
+            println!("{name}: {:?} an address", cost_of(call_addr));
+        }
         drop(first);
 
         // The same library once more is no other.
@@ -179,11 +194,5 @@ fn learned_rules_are_those_of_the_code_that_is_running() {
     for &call_addr in &frames[..walk.len] {
         assert!(is_as_learned(call_addr), "{call_addr:#x}");
     }
-    const N: u32 = 100_000;
-    let start = std::time::Instant::now();
-    for _ in 0..N {
-        assert!(is_as_learned(core::hint::black_box(frames[0])));
-    }
-    let text: String = format!("{:?}", start.elapsed() / N);
-    println!("{text} an address");
+    println!("{:?} an address", cost_of(frames[0]));
 }
