@@ -1,4 +1,5 @@
-//! Whatever bytes are taken for unwind tables: no panic, no endless work, and answers that agree.
+//! Whatever bytes are taken for unwind tables: no panic, no endless work, and answers that agree with
+//! each other and with gimli's own machine for their programs.
 //!
 //! An input is the length of `.eh_frame_hdr` (2 bytes), its address, that of `.eh_frame` and the
 //! address that is asked for (8 bytes each), then both sections. Mutations change one of these parts
@@ -6,7 +7,10 @@
 
 #![no_main]
 
-use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, Error, LittleEndian, Register, RegisterRule,
+    UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, X86_64,
+};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use memtrace_unwind::{CfaBase, Registers, Rule, UnwindTables};
 
@@ -74,11 +78,68 @@ fuzz_target!(|bytes: &[u8]| {
     check(&indexed, *call_addr);
     // Without the index: in order of the entries.
     let unindexed = UnwindTables::new(&[], *header_addr, frames, *frames_addr);
+    compare(&input, unindexed.rule(*call_addr));
     if let Some(range) = check(&unindexed, *call_addr) {
         check(&unindexed, range.end);
         check(&indexed, range.end.wrapping_sub(1));
     }
 });
+
+/// Storage for gimli's machine.
+struct Rows;
+
+impl UnwindContextStorage<usize> for Rows {
+    type Rules = [(Register, RegisterRule<usize>); 64];
+    type Stack = [UnwindTableRow<usize, Self>; 4];
+}
+
+/// The longest CIE that is read, in bytes.
+const MAX_CIE_LEN: usize = 256;
+
+/// Compares the rule of an address with gimli's row, in a section without an index.
+fn compare(input: &Input, rule: Rule) {
+    let section = EhFrame::new(&input.frames, LittleEndian);
+    let bases = BaseAddresses::default()
+        .set_eh_frame_hdr(input.header_addr)
+        .set_eh_frame(input.frames_addr);
+    let fde = section.fde_for_address(&bases, input.call_addr, EhFrame::cie_from_offset);
+    // gimli gives up at the first entry that it does not understand.
+    let Ok(fde) = fde else { return };
+    let return_addr = fde.cie().return_address_register();
+    if fde.cie().entry_len() + 12 > MAX_CIE_LEN || [X86_64::RSP, X86_64::RBP].contains(&return_addr)
+    {
+        return;
+    }
+    let mut context = UnwindContext::<usize, Rows>::new_in();
+    match fde.unwind_info_for_address(&section, &bases, &mut context, input.call_addr) {
+        Ok(row) => {
+            assert_eq!(rule, rule_of(row, return_addr, fde.is_signal_trampoline()), "{row:?}");
+        }
+        // These limits are gimli's only.
+        Err(Error::TooManyRegisterRules | Error::StackFull) => {}
+        Err(error) => assert_eq!(rule, Rule::UNKNOWN, "{error:?}"),
+    }
+}
+
+fn rule_of(row: &UnwindTableRow<usize, Rows>, return_addr: Register, is_signal: bool) -> Rule {
+    let saved_fp = match row.register(X86_64::RBP) {
+        None | Some(RegisterRule::SameValue) => Some(None),
+        Some(RegisterRule::Offset(offset)) => Some(Some(offset)),
+        Some(_) => None,
+    };
+    match (row.cfa(), row.register(return_addr), saved_fp) {
+        (_, Some(RegisterRule::Undefined), _) => Rule::OUTERMOST,
+        (
+            CfaRule::RegisterAndOffset { register: base @ (X86_64::RSP | X86_64::RBP), offset },
+            Some(RegisterRule::Offset(-8)),
+            Some(saved_fp),
+        ) if !is_signal && row.register(X86_64::RSP).is_none() => {
+            let base = if *base == X86_64::RSP { CfaBase::Sp } else { CfaBase::Fp };
+            Rule::plain(base, *offset, saved_fp).unwrap_or(Rule::INTERPRETED)
+        }
+        _ => Rule::INTERPRETED,
+    }
+}
 
 /// Asks all questions about an address and compares the answers.
 fn check(tables: &UnwindTables<'_>, call_addr: u64) -> Option<std::ops::Range<u64>> {

@@ -146,7 +146,7 @@ impl<'a> UnwindTables<'a> {
         let section = self.section();
         let encoding = fde.cie().encoding();
 
-        let cfa = match row.cfa? {
+        let cfa = match row.cfa {
             CfaRule::RegisterAndOffset { register, offset } => {
                 let base = match register {
                     X86_64::RSP => registers.sp,
@@ -284,14 +284,20 @@ type Fde<'a> = FrameDescriptionEntry<Bytes<'a>>;
 /// What a walk needs of a row: where the CFA is, and the rules of three registers, if they have any.
 #[derive(Clone)]
 struct Row {
-    cfa: Option<CfaRule<usize>>,
+    cfa: CfaRule<usize>,
     return_addr: Option<RegisterRule<usize>>,
     fp: Option<RegisterRule<usize>>,
     sp: Option<RegisterRule<usize>>,
 }
 
 impl Row {
-    const EMPTY: Self = Self { cfa: None, return_addr: None, fp: None, sp: None };
+    const EMPTY: Self = Self {
+        // Of no use before it is defined, but instructions may change a part of it.
+        cfa: CfaRule::RegisterAndOffset { register: X86_64::RAX, offset: 0 },
+        return_addr: None,
+        fp: None,
+        sp: None,
+    };
 }
 
 /// Runs the programs of a CIE and an FDE.
@@ -372,7 +378,7 @@ impl Machine {
                 self.define_cfa(register, factored(factored_offset));
             }
             I::DefCfaExpression { expression } => {
-                self.row.cfa = Some(CfaRule::Expression(expression));
+                self.row.cfa = CfaRule::Expression(expression);
             }
             I::Undefined { register } => self.set(register, RegisterRule::Undefined),
             I::SameValue { register } => self.set(register, RegisterRule::SameValue),
@@ -421,13 +427,13 @@ impl Machine {
 
     fn cfa(&self) -> Option<(Register, i64)> {
         match self.row.cfa {
-            Some(CfaRule::RegisterAndOffset { register, offset }) => Some((register, offset)),
-            _ => None,
+            CfaRule::RegisterAndOffset { register, offset } => Some((register, offset)),
+            CfaRule::Expression(_) => None,
         }
     }
 
     fn define_cfa(&mut self, register: Register, offset: i64) {
-        self.row.cfa = Some(CfaRule::RegisterAndOffset { register, offset });
+        self.row.cfa = CfaRule::RegisterAndOffset { register, offset };
     }
 
     fn set(&mut self, register: Register, rule: RegisterRule<usize>) {
@@ -464,12 +470,8 @@ fn rule_of(row: &Row, is_signal_trampoline: bool) -> Rule {
             return None;
         }
         let (base, cfa_offset) = match row.cfa {
-            Some(CfaRule::RegisterAndOffset { register: X86_64::RSP, offset }) => {
-                (CfaBase::Sp, offset)
-            }
-            Some(CfaRule::RegisterAndOffset { register: X86_64::RBP, offset }) => {
-                (CfaBase::Fp, offset)
-            }
+            CfaRule::RegisterAndOffset { register: X86_64::RSP, offset } => (CfaBase::Sp, offset),
+            CfaRule::RegisterAndOffset { register: X86_64::RBP, offset } => (CfaBase::Fp, offset),
             _ => return None,
         };
         let saved_fp = match row.fp {
