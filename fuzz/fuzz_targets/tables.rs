@@ -1,9 +1,9 @@
-//! Whatever bytes are taken for unwind tables: no panic, no endless work, and answers that agree with
-//! each other and with gimli's own machine for their programs.
+//! Whatever bytes are taken for unwind tables: no panic, no endless work, and answers that agree
+//! with each other and with gimli's own machine for their programs.
 //!
 //! An input is the length of `.eh_frame_hdr` (2 bytes), its address, that of `.eh_frame` and the
-//! address that is asked for (8 bytes each), then both sections. Mutations change one of these parts
-//! and leave the others where they are; some make the address one that the tables know.
+//! address that is asked for (8 bytes each), then both sections. Mutations change one of these
+//! parts and leave the others where they are; some make the address one that the tables know.
 
 #![no_main]
 

@@ -1,9 +1,10 @@
 //! `cargo xtask fuzz`: looks for inputs that the code which reads them does not bear.
 //!
 //! The targets in `fuzz` are built with the marks of coverage that libFuzzer follows, which the
-//! stable compiler can make; a C++ compiler is needed for libFuzzer itself. What is found is kept from
-//! run to run under the target directory. An input that panics, takes longer than [`TIMEOUT_S`] or
-//! brings the process above [`MEMORY_LIMIT_MIB`] ends the run with an error and is left in a file.
+//! stable compiler can make; a C++ compiler is needed for libFuzzer itself. What is found is kept
+//! from run to run under the target directory. An input that panics, takes longer than
+//! [`TIMEOUT_S`] or brings the process above [`MEMORY_LIMIT_MIB`] ends the run with an error and is
+//! left in a file.
 
 mod seeds;
 

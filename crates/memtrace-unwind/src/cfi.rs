@@ -3,8 +3,8 @@
 //! The tables are read where the loader mapped them, or wherever their bytes are: `.eh_frame_hdr`
 //! holds a sorted index of functions, `.eh_frame` a small program for each, whose rows say how to
 //! unwind from each range of instructions. `gimli` decodes entries and instructions; the search of
-//! the index and the machine that runs the programs are here. The machine keeps what a walk needs, the
-//! CFA and three registers, so that no number of other saved registers is too many for it.
+//! the index and the machine that runs the programs are here. The machine keeps what a walk needs,
+//! the CFA and three registers, so that no number of other saved registers is too many for it.
 //!
 //! # Invariants
 //!
@@ -16,8 +16,8 @@
 //!
 //! # Cost
 //!
-//! A binary search and a program of some ten to fifty instructions, over half a KiB of stack. The rule
-//! table sees to it that this is paid once for each address.
+//! A binary search and a program of some ten to fifty instructions, over half a KiB of stack. The
+//! rule table sees to it that this is paid once for each address.
 
 use crate::expression::{Bytes, evaluate};
 use crate::rule::{CfaBase, Registers, Rule};
@@ -28,8 +28,8 @@ use gimli::{
     UnwindSection, X86_64,
 };
 
-/// The header of an index as every linker writes it: version 1, the address of `.eh_frame` relative to
-/// itself, a 32-bit count, and pairs of 32-bit offsets from the header.
+/// The header of an index as every linker writes it: version 1, the address of `.eh_frame` relative
+/// to itself, a 32-bit count, and pairs of 32-bit offsets from the header.
 const INDEX_HEADER: [u8; 4] = [1, 0x1B, 0x03, 0x3B];
 /// The longest CIE that is read, in bytes; usual ones take 20 to 30.
 const MAX_CIE_LEN: u64 = 256;
@@ -76,8 +76,8 @@ pub struct UnwindTables<'a> {
 impl<'a> UnwindTables<'a> {
     /// Makes tables of the contents of `.eh_frame_hdr` and `.eh_frame` and their addresses.
     ///
-    /// Either may be longer than the section. With an empty `header` (or any that is not an index as
-    /// linkers write it) each question takes one pass over `frames`.
+    /// Either may be longer than the section. With an empty `header` (or any that is not an index
+    /// as linkers write it) each question takes one pass over `frames`.
     pub const fn new(
         header: &'a [u8],
         header_addr: u64,
@@ -236,8 +236,8 @@ impl<'a> UnwindTables<'a> {
         usize::try_from(addr.checked_sub(self.frames_addr)?).ok()
     }
 
-    /// Goes through all entries, for the few objects without an index. Entries that make no sense are
-    /// passed over; a zero length ends the section.
+    /// Goes through all entries, for the few objects without an index. Entries that make no sense
+    /// are passed over; a zero length ends the section.
     fn search(&self, call_addr: u64) -> Option<Fde<'a>> {
         let mut offset = 0usize;
         loop {
@@ -281,7 +281,8 @@ impl<'a> UnwindTables<'a> {
 
 type Fde<'a> = FrameDescriptionEntry<Bytes<'a>>;
 
-/// What a walk needs of a row: where the CFA is, and the rules of three registers, if they have any.
+/// What a walk needs of a row: where the CFA is, and the rules of three registers, if they have
+/// any.
 #[derive(Clone)]
 struct Row {
     cfa: CfaRule<usize>,

@@ -1,9 +1,9 @@
 //! Which objects the rules were learned from, so that other code at the same address is noticed.
 //!
-//! A library is unloaded, another one is loaded where it was: rules learned of the first are wrong for
-//! the second. The loader tells nobody, and asking it how often it unloaded something takes its lock.
-//! So each object is noted when a rule is learned of it: its range, and a fingerprint of what differs
-//! between builds. Whoever walks through an address later compares what lies there now.
+//! A library is unloaded, another one is loaded where it was: rules learned of the first are wrong
+//! for the second. The loader tells nobody, and asking it how often it unloaded something takes its
+//! lock. So each object is noted when a rule is learned of it: its range, and a fingerprint of what
+//! differs between builds. Whoever walks through an address later compares what lies there now.
 //!
 //! A note is made before the rules of its object are stored, and is forgotten before they are:
 //!
@@ -13,21 +13,22 @@
 //! | the rule is stored | a fence |
 //! | a fence, then [`agrees`](ObjectsSeen::agrees) once more | all rules are dropped |
 //!
-//! Either the rule is stored before it is dropped, or the note is made once more after it was dropped.
+//! Either the rule is stored before it is dropped, or the note is made once more after it was
+//! dropped.
 //!
 //! # Invariants
 //!
-//! - **I1** A slot is empty (`key` 0) or that of one object, whose first address and [`Place`] are its
-//!   key. Only [`ObjectsSeen::forget`] empties a slot.
-//! - **I2** The ranges of two slots do not overlap, because objects that are loaded at one time do not,
-//!   and one that overlaps an earlier one is a change.
+//! - **I1** A slot is empty (`key` 0) or that of one object, whose first address and [`Place`] are
+//!   its key. Only [`ObjectsSeen::forget`] empties a slot.
+//! - **I2** The ranges of two slots do not overlap, because objects that are loaded at one time do
+//!   not, and one that overlaps an earlier one is a change.
 //! - **I3** After a change nothing agrees until all is forgotten.
 //!
 //! # Orderings
 //!
-//! Everything is `Relaxed`: a fingerprint covers its object's range, so that words of two objects taken
-//! together agree with nothing. One that is still 0 is being noted by somebody else, of the same
-//! object. The two fences are named above and are each other's partner.
+//! Everything is `Relaxed`: a fingerprint covers its object's range, so that words of two objects
+//! taken together agree with nothing. One that is still 0 is being noted by somebody else, of the
+//! same object. The two fences are named above and are each other's partner.
 //!
 //! # Cost
 //!
@@ -89,8 +90,8 @@ impl ObjectsSeen {
         Self { slots: [const { Slot::EMPTY }; N_SLOTS], is_changed: AtomicBool::new(false) }
     }
 
-    /// Whether the object that is loaded at `range` is the one that was there before, if any was; one
-    /// that is new is noted.
+    /// Whether the object that is loaded at `range` is the one that was there before, if any was;
+    /// one that is new is noted.
     ///
     /// `place` is asked for once for a new object, and given back to `fingerprint` each time.
     #[inline]

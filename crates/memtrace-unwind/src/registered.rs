@@ -1,18 +1,19 @@
-//! Code that was registered at run time, such as a JIT's: its unwind tables belong to no loaded object,
-//! but libgcc was told of them, by `__register_frame`.
+//! Code that was registered at run time, such as a JIT's: its unwind tables belong to no loaded
+//! object, but libgcc was told of them, by `__register_frame`.
 //!
-//! Where no object holds an address, libgcc is asked at each step, since the code may be given back and
-//! other code written in its place: what is learned of such an address never enters a table.
+//! Where no object holds an address, libgcc is asked at each step, since the code may be given back
+//! and other code written in its place: what is learned of such an address never enters a table.
 //!
-//! Asking may take libgcc's own lock. It is not asked when a frame further in lies in libgcc, because it
-//! may be this thread that holds the lock (libgcc allocates while it does): a stack that leads through
-//! libgcc and, further out, through registered code is truncated there. So that this is noticed
-//! without a test at each frame, the addresses in libgcc have rules that are interpreted.
+//! Asking may take libgcc's own lock. It is not asked when a frame further in lies in libgcc,
+//! because it may be this thread that holds the lock (libgcc allocates while it does): a stack that
+//! leads through libgcc and, further out, through registered code is truncated there. So that this
+//! is noticed without a test at each frame, the addresses in libgcc have rules that are
+//! interpreted.
 //!
 //! # Invariants
 //!
-//! - **I1** `UNWINDER` is the range of the object that holds the function in `FIND_FDE`, and not that of
-//!   the program.
+//! - **I1** `UNWINDER` is the range of the object that holds the function in `FIND_FDE`, and not
+//!   that of the program.
 //!
 //! # Orderings
 //!
@@ -75,7 +76,8 @@ pub(crate) enum Learned {
 
 /// Learns the rule of an address from the tables of the object that holds it.
 ///
-/// Where there is none, the rule is [`Rule::INTERPRETED`], for [`Interpreter::step`] to try, and passing.
+/// Where there is none, the rule is [`Rule::INTERPRETED`], for [`Interpreter::step`] to try, and
+/// passing.
 pub(crate) fn learn(call_addr: u64) -> Learned {
     match with_unwind_tables(call_addr, |tables| tables.rule(call_addr)) {
         Some(rule) if rule.is_plain() && is_in_unwinder(call_addr) => {
@@ -136,8 +138,8 @@ fn ask(call_addr: u64) -> Option<*const u8> {
     // SAFETY: `prepare` stored the address of `_Unwind_Find_FDE`, which has this signature.
     let find = unsafe { core::mem::transmute::<*mut c_void, FindFde>(find) };
     let mut bases = Bases([core::ptr::null_mut(); 3]);
-    // SAFETY: any address may be asked for; `bases` is a valid place for the result. This thread does
-    // not hold libgcc's lock: no frame of libgcc is among those further in.
+    // SAFETY: any address may be asked for; `bases` is a valid place for the result. This thread
+    // does not hold libgcc's lock: no frame of libgcc is among those further in.
     let fde = unsafe { find(call_addr as *mut c_void, &mut bases) };
     (!fde.is_null()).then_some(fde)
 }
@@ -297,7 +299,8 @@ mod tests {
                 f();
             }
             let function = self.page.wrapping_add(offset);
-            // SAFETY: one of the two functions written above, which take what to call and an argument.
+            // SAFETY: one of the two functions written above, which take what to call and an
+            // argument.
             let function = unsafe {
                 core::mem::transmute::<*mut u8, extern "C" fn(Callback, *mut c_void)>(function)
             };

@@ -136,7 +136,9 @@ fn look_further(call_addr: u64) -> Rule {
     if let Some(word) = free.or_else(|| ways.get(tag(key) as usize % N_WAYS)) {
         IS_USED.store(true, Relaxed);
         word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);
-        object::is_still_noted(call_addr);
+        if !object::is_still_noted(call_addr) {
+            forget_unloaded();
+        }
     }
     rule
 }

@@ -107,8 +107,9 @@ fn every_row_of_every_object_is_understood_as_gimli_understands_it() {
     }
 }
 
-/// Asserts that rows without a step belong to code that calls nothing, since the registers that they
-/// need do not outlive a call: no such row is met by a walk that does not start in a signal handler.
+/// Asserts that rows without a step belong to code that calls nothing, since the registers that
+/// they need do not outlive a call: no such row is met by a walk that does not start in a signal
+/// handler.
 fn assert_only_leaves(object: &Object, counts: &Counts) {
     for register in counts.unsupported.keys() {
         let is_known = match register.as_str() {

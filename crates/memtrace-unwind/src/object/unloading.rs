@@ -32,12 +32,16 @@ impl Libraries {
         let source = self.0.join(format!("frame_{frame_size}.c"));
         let library = source.with_extension("so");
         let text = format!(
-            "void call(void (*f)(void *), void *data) {{
-                volatile char frame[{frame_size}];
-                frame[0] = 1;
-                f(data);
-                frame[1] = 2;
-            }}"
+            "#define CALL(name)                         \\
+                void name(void (*f)(void *), void *data) {{ \\
+                    volatile char frame[{frame_size}];   \\
+                    frame[0] = 1;                       \\
+                    f(data);                            \\
+                    frame[1] = 2;                       \\
+                }}
+            CALL(call)
+            CALL(call_otherwise)
+            "
         );
         fs::write(&source, text).unwrap();
         let status = Command::new("cc")
@@ -64,6 +68,7 @@ type Call = extern "C" fn(extern "C" fn(*mut libc::c_void), *mut libc::c_void);
 struct Library {
     handle: *mut libc::c_void,
     call: Call,
+    call_otherwise: Call,
 }
 
 impl Library {
@@ -72,11 +77,14 @@ impl Library {
         // SAFETY: a library of the test's own, which runs nothing on being loaded.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         assert!(!handle.is_null());
-        // SAFETY: a live handle and a terminated name.
-        let call = unsafe { libc::dlsym(handle, c"call".as_ptr()) };
-        assert!(!call.is_null());
-        // SAFETY: the function has this type.
-        Self { handle, call: unsafe { core::mem::transmute::<*mut libc::c_void, Call>(call) } }
+        let [call, call_otherwise] = [c"call", c"call_otherwise"].map(|name| {
+            // SAFETY: a live handle and a terminated name.
+            let function = unsafe { libc::dlsym(handle, name.as_ptr()) };
+            assert!(!function.is_null());
+            // SAFETY: both functions have this type.
+            unsafe { core::mem::transmute::<*mut libc::c_void, Call>(function) }
+        });
+        Self { handle, call, call_otherwise }
     }
 
     fn addr(&self) -> u64 {
@@ -84,29 +92,29 @@ impl Library {
     }
 
     /// Calls back from inside the library.
-    fn call(&self, f: &mut dyn FnMut()) {
+    fn call(&self, function: Call, f: &mut dyn FnMut()) {
         extern "C" fn back(data: *mut libc::c_void) {
             // SAFETY: the reference passed below.
             let f = unsafe { &mut *data.cast::<&mut dyn FnMut()>() };
             f();
         }
         let mut f = f;
-        (self.call)(back, (&raw mut f).cast());
+        function(back, (&raw mut f).cast());
     }
 
-    /// Captures inside the library: the frames, and the address in the library.
-    fn capture(&self) -> (Vec<u64>, End, u64) {
+    /// Captures inside a function: the frames, and the address in the function.
+    fn capture(&self, function: Call) -> (Vec<u64>, End, u64) {
         let mut frames = [0; 200];
         let mut walk = Walk { len: 0, end: End::Limit };
-        self.call(&mut || walk = capture(&StackBounds::current(), &mut frames));
+        self.call(function, &mut || walk = capture(&StackBounds::current(), &mut frames));
         let frames = &frames[..walk.len];
-        let inside = frames.iter().find(|addr| addr.wrapping_sub(self.addr()) < 256);
+        let inside = frames.iter().find(|addr| addr.wrapping_sub(function as usize as u64) < 128);
         (frames.to_vec(), walk.end, *inside.unwrap())
     }
 
     fn is_as_learned(&self, call_addr: u64) -> bool {
         let mut answer = false;
-        self.call(&mut || answer = is_as_learned(call_addr));
+        self.call(self.call, &mut || answer = is_as_learned(call_addr));
         answer
     }
 }
@@ -128,6 +136,30 @@ fn cost_of(call_addr: u64) -> Duration {
     start.elapsed() / N
 }
 
+#[test]
+fn an_address_seen_for_the_first_time_shows_that_the_others_are_not_what_they_were() {
+    let _alone = alone();
+    prepare();
+    let libraries = Libraries::new("first-seen");
+    let paths = [0x220, 0x320].map(|frame_size| libraries.build(frame_size, &[]));
+    let mut n_noticed = 0;
+    for i in 0..20 {
+        let first = Library::open(&paths[i % 2]);
+        let (first_addr, first_frames) = (first.addr(), first.capture(first.call));
+        assert_eq!(first_frames.1, End::Outermost);
+        drop(first);
+        let second = Library::open(&paths[1 - i % 2]);
+        if second.addr() == first_addr {
+            // Nothing was captured in this function before.
+            assert_eq!(second.capture(second.call_otherwise).1, End::Outermost);
+            assert_eq!(second.capture(second.call).1, End::Outermost);
+            n_noticed += 1;
+        }
+        forget_unloaded();
+    }
+    assert!(n_noticed > 0);
+}
+
 /// Loads each in the place of the other, and looks whether that is noticed.
 fn check(name: &str, options: &[&str]) {
     let _alone = alone();
@@ -139,7 +171,7 @@ fn check(name: &str, options: &[&str]) {
         forget_unloaded();
         let first = Library::open(&paths[i % 2]);
         let first_addr = first.addr();
-        let (_, end, call_addr) = first.capture();
+        let (_, end, call_addr) = first.capture(first.call);
         assert_eq!(end, End::Outermost);
         assert!(first.is_as_learned(call_addr));
         if i == 0 {
@@ -151,7 +183,7 @@ fn check(name: &str, options: &[&str]) {
         let again = Library::open(&paths[i % 2]);
         if again.addr() == first_addr {
             assert!(again.is_as_learned(call_addr));
-            assert_eq!(again.capture().1, End::Outermost);
+            assert_eq!(again.capture(again.call).1, End::Outermost);
         }
         drop(again);
 
@@ -163,7 +195,7 @@ fn check(name: &str, options: &[&str]) {
         assert!(!second.is_as_learned(call_addr));
         assert!(!second.is_as_learned(call_addr), "nothing agrees before all is forgotten");
         forget_unloaded();
-        let (frames, end, second_call_addr) = second.capture();
+        let (frames, end, second_call_addr) = second.capture(second.call);
         assert_eq!((end, second_call_addr), (End::Outermost, call_addr), "{frames:x?}");
         assert!(second.is_as_learned(call_addr));
         n_noticed += 1;
