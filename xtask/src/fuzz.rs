@@ -1,9 +1,10 @@
-//! `cargo xtask fuzz`: looks for inputs that a loader does not bear.
+//! `cargo xtask fuzz`: looks for inputs that the code which reads them does not bear.
 //!
 //! The targets in `fuzz` are built with the marks of coverage that libFuzzer follows, which the
-//! stable compiler can make; a C++ compiler is needed for libFuzzer itself. What is found is kept from run to run under the target directory. An input that panics,
-//! takes longer than [`TIMEOUT_S`] or brings the process above [`MEMORY_LIMIT_MIB`] ends the run
-//! with an error and is left in a file.
+//! stable compiler can make; a C++ compiler is needed for libFuzzer itself. What is found is kept
+//! from run to run under the target directory. An input that panics, takes longer than
+//! [`TIMEOUT_S`] or brings the process above [`MEMORY_LIMIT_MIB`] ends the run with an error and is
+//! left in a file.
 
 mod seeds;
 
@@ -19,9 +20,6 @@ use std::process::Command;
 const TIMEOUT_S: u32 = 10;
 /// What the process may take in all, in MiB.
 const MEMORY_LIMIT_MIB: u32 = 256;
-/// The longest input, in bytes.
-const MAX_LEN: u32 = 1 << 16;
-
 /// Marks every edge of the target's code. Comparisons are not traced: that takes half of the time,
 /// and the only magic numbers of the format are those that mutations put right anyway.
 const INSTRUMENTATION: [&str; 6] = [
@@ -50,12 +48,37 @@ pub(crate) struct Args {
 enum Target {
     /// `Snapshot::read_from`.
     Loader,
+    /// `UnwindTables`.
+    Tables,
+    /// The walks over a stack.
+    Walk,
 }
 
 impl Target {
     fn name(self) -> &'static str {
         match self {
             Self::Loader => "loader",
+            Self::Tables => "tables",
+            Self::Walk => "walk",
+        }
+    }
+
+    /// The longest input, in bytes.
+    fn max_len(self) -> u32 {
+        match self {
+            Self::Loader => 1 << 16,
+            // Longer ones reach nothing more, and take their time.
+            Self::Tables => 4096,
+            Self::Walk => 1024,
+        }
+    }
+
+    /// A few inputs to begin with, with names for their files.
+    fn seeds(self) -> Vec<(&'static str, Vec<u8>)> {
+        match self {
+            Self::Loader => seeds::snapshots(),
+            Self::Tables => seeds::tables(),
+            Self::Walk => seeds::stacks(),
         }
     }
 }
@@ -76,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         format!("{error}; a C++ compiler (such as `apt install g++`) is needed, too")
     })?;
     let (corpus, artifacts) = (dir.join(name).join("corpus"), dir.join(name).join("artifacts"));
-    prepare(&corpus, &artifacts)?;
+    prepare(args.target, &corpus, &artifacts)?;
     let status = Command::new(programs.path(name)?)
         .args(fuzzer_args(args, &corpus, &artifacts))
         .status()
@@ -108,16 +131,16 @@ fn host() -> Result<String, Box<dyn Error>> {
 }
 
 /// Makes the folders, with a few valid inputs to begin with.
-fn prepare(corpus: &Path, artifacts: &Path) -> Result<(), Box<dyn Error>> {
+fn prepare(target: Target, corpus: &Path, artifacts: &Path) -> Result<(), Box<dyn Error>> {
     let failed = |path: &Path, error: &dyn Error| -> Box<dyn Error> {
         format!("{} could not be written: {error}", path.display()).into()
     };
     for dir in [corpus, artifacts] {
         fs::create_dir_all(dir).map_err(|error| failed(dir, &error))?;
     }
-    for (name, snapshot) in seeds::all() {
+    for (name, seed) in target.seeds() {
         let path: PathBuf = corpus.join(format!("seed-{name}"));
-        snapshot.dump(&path).map_err(|error| failed(&path, &error))?;
+        fs::write(&path, seed).map_err(|error| failed(&path, &error))?;
     }
     Ok(())
 }
@@ -131,7 +154,7 @@ fn fuzzer_args(args: &Args, corpus: &Path, artifacts: &Path) -> Vec<OsString> {
         artifact_prefix,
         format!("-runs={}", args.inputs).into(),
         format!("-seed={}", args.seed.unwrap_or(0)).into(),
-        format!("-max_len={MAX_LEN}").into(),
+        format!("-max_len={}", args.target.max_len()).into(),
         format!("-timeout={TIMEOUT_S}").into(),
         format!("-rss_limit_mb={MEMORY_LIMIT_MIB}").into(),
         "-print_final_stats=1".into(),
@@ -160,16 +183,29 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_small_and_can_be_loaded() {
-        let dir = tempfile::tempdir().unwrap();
-        prepare(&dir.path().join("corpus"), &dir.path().join("artifacts")).unwrap();
-        let mut n_seeds = 0;
-        for entry in fs::read_dir(dir.path().join("corpus")).unwrap() {
-            let path = entry.unwrap().path();
-            memtrace_core::Snapshot::load(&path).unwrap();
-            assert!(fs::metadata(&path).unwrap().len() < 8192, "{}", path.display());
-            n_seeds += 1;
+    fn seeds_are_small_and_written_to_the_corpus() {
+        for target in [Target::Loader, Target::Tables, Target::Walk] {
+            let dir = tempfile::tempdir().unwrap();
+            let corpus = dir.path().join("corpus");
+            prepare(target, &corpus, &dir.path().join("artifacts")).unwrap();
+            let mut n_seeds = 0;
+            for entry in fs::read_dir(corpus).unwrap() {
+                let path = entry.unwrap().path();
+                let len = fs::metadata(&path).unwrap().len();
+                assert!((1..8192).contains(&len), "{}", path.display());
+                assert!(len <= target.max_len().into(), "{}", path.display());
+                n_seeds += 1;
+            }
+            assert!(n_seeds >= 3, "{target:?}");
         }
-        assert!(n_seeds >= 5);
+    }
+
+    #[test]
+    fn seeds_of_the_loader_can_be_loaded() {
+        let snapshots = seeds::snapshots();
+        assert!(snapshots.len() >= 5);
+        for (name, seed) in snapshots {
+            memtrace_core::Snapshot::read_from(&seed[..]).expect(name);
+        }
     }
 }

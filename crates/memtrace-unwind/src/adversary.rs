@@ -150,6 +150,8 @@ impl<'a> World for &'a Process {
     fn generation(&self) -> u32 {
         self.generation.get()
     }
+
+    fn look_for_unloaded(&self, _: impl Iterator<Item = u64>) {}
 }
 
 /// Sites by number, from 1.

@@ -39,11 +39,15 @@ const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
 const LEVELS: [usize; 4] = [992, 8 << 10, 32 << 10, 128 << 10];
 
+/// Hits after which one is answered by a walk.
+const N_HITS_A_WALK: u64 = 4096;
 /// Of how many stacks worth a record at least one gets it, when most do not come again.
 const MAX_SKIPPED: u32 = 15;
 /// Without one hit for so many misses, records are not looked for.
 const MIN_HITS_A_MISS: u64 = 8;
-/// Decisions, each after 256 walks, that records are left out for.
+/// Walks after which it is decided anew how records are used.
+const N_WALKS_A_JUDGEMENT: u64 = 256;
+/// Decisions that records are left out for.
 const N_JUDGED_WITHOUT: u32 = 16;
 
 /// What one thread remembers of its earlier captures.
@@ -197,7 +201,10 @@ impl SiteCache {
             let found = records::find(memory, self.index_len, order, start, stack, read, prefetch);
             if let Some(site) = found {
                 self.n_hits = self.n_hits.wrapping_add(1);
-                return NonZeroU32::new(site);
+                // Now and then a walk, which looks whether the code is still what it was.
+                if !self.n_hits.is_multiple_of(N_HITS_A_WALK) {
+                    return NonZeroU32::new(site);
+                }
             }
         }
         self.site_by_walk(world, start, stack, limit, sites)
@@ -230,7 +237,8 @@ impl SiteCache {
         let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
         let read = |addr: u64| Some(read_word(addr));
         let ended = visit(start, stack, &mut world.rules(), read, &mut along);
-        let Some((trail, found)) = along.finish(ended) else {
+        let found = along.finish(ended);
+        let Some((trail, found)) = found.filter(|_| self.epoch == epoch(world, limit)) else {
             // Walked twice.
             self.trail_trial.count(limit as u32, 0);
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
@@ -268,7 +276,13 @@ impl SiteCache {
                 trail.for_each_word(&found, |addr, value| writer.push(addr, value))
             });
         }
-        self.look_after_records();
+        self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
+        let is_full = self.records_extent.n_turns() != self.growth.n_turns;
+        let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
+        if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
+            world.look_for_unloaded(trail.call_addrs(&found));
+            self.judge_records();
+        }
         Some(site)
     }
 
@@ -310,26 +324,15 @@ impl SiteCache {
         self.uses_records = true;
     }
 
-    /// Decides, now and then, whether records are used, and whether there is room for enough of them.
-    #[inline(always)]
-    fn look_after_records(&mut self) {
-        self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
-        if self.growth.n_misses % 256 == 0 || self.records_extent.n_turns() != self.growth.n_turns {
-            self.judge_records();
-        }
-    }
-
+    /// Decides whether records are used, and whether there is room for enough of them.
     #[cold]
     #[inline(never)]
     fn judge_records(&mut self) {
         let Growth { n_turns, n_hits, n_misses } = self.growth;
         let n_hits = self.n_hits.wrapping_sub(n_hits);
         let is_full = self.records_extent.n_turns() != n_turns;
-        self.growth = Growth {
-            n_turns: self.records_extent.n_turns(),
-            n_hits: self.n_hits,
-            n_misses: 0,
-        };
+        self.growth =
+            Growth { n_turns: self.records_extent.n_turns(), n_hits: self.n_hits, n_misses: 0 };
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
         self.n_skipped_a_record = if n_hits < n_misses.saturating_mul(2) {
@@ -351,7 +354,7 @@ impl SiteCache {
             n_hits.saturating_mul(MIN_HITS_A_MISS) >= n_misses
         } else {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
-            self.n_judged_without % N_JUDGED_WITHOUT == 0
+            self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
         };
     }
 
@@ -444,8 +447,14 @@ fn site_without_cache(
         len: 0,
         sum: Sum::new(),
     };
+    let before = world.generation();
     let read = |addr: u64| Some(world.read_word(addr));
     let ended = visit(start, stack, &mut world.rules(), read, &mut hashed);
+    if world.generation() != before {
+        // A library was found to be another than before, perhaps beyond frames that its old rules led
+        // to.
+        return insert_by_walk(world, start, stack, limit, hashed.n_own, sites);
+    }
     let end = ended.map_or(End::Limit, |(end, _)| end);
     let hash = hashed.sum.finish(end);
     if hashed.len != 0

@@ -5,7 +5,7 @@ use crate::bounds::StackBounds;
 use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
-use crate::table::{ProcessRules, generation};
+use crate::table::{ProcessRules, forget_unloaded, generation};
 use crate::walker::walk;
 use crate::world::World;
 use core::ops::Range;
@@ -15,6 +15,8 @@ use core::ops::Range;
 /// Without it captures are right but look new addresses up with `dl_iterate_phdr`.
 pub fn prepare() {
     object::prepare();
+    // Rules of libgcc's code that were learned before are not those to be used from now on.
+    forget_unloaded();
 }
 
 /// Captures the stack of the caller into `call_addrs`, newest frame first.
@@ -31,7 +33,14 @@ pub fn capture(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
+    let read = |addr: u64| Some(read_word(addr));
+    let before = generation();
+    let result = walk(start, stack, &mut ProcessRules::new(), read, call_addrs);
+    if generation() == before {
+        return result;
+    }
+    // A library was found to be another than before, perhaps beyond frames that its old rules led to.
+    walk(start, stack, &mut ProcessRules::new(), read, call_addrs)
 }
 
 /// Captures as [`capture`] does, by [`plain::walk`]: slower, and simple enough to be believed.
@@ -42,7 +51,7 @@ pub fn capture_plainly(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_plainly_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
-    plain::walk(start, stack, &mut ProcessRules, |addr| Some(read_word(addr)), call_addrs)
+    plain::walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
 }
 
 /// Returns the extent of the function that holds `call_addr`, as its unwind table states it.
@@ -76,7 +85,7 @@ pub fn here() -> Registers {
 
 /// Reads a word of a stack of this process for a walk of its own.
 #[inline(always)]
-fn read_word(addr: u64) -> u64 {
+pub(crate) fn read_word(addr: u64) -> u64 {
     // SAFETY: a walk asks only for aligned words above the stack pointer of a live frame: in the
     // thread's own stack, or where the unwind tables of the running code say that a caller's frame
     // lies (the walker's I1).
@@ -91,7 +100,7 @@ impl World for Process {
 
     #[inline(always)]
     fn rules(&self) -> ProcessRules {
-        ProcessRules
+        ProcessRules::new()
     }
 
     #[inline(always)]
@@ -102,6 +111,12 @@ impl World for Process {
     #[inline(always)]
     fn generation(&self) -> u32 {
         generation()
+    }
+
+    fn look_for_unloaded(&self, mut call_addrs: impl Iterator<Item = u64>) {
+        if !call_addrs.all(object::is_as_learned) {
+            forget_unloaded();
+        }
     }
 }
 

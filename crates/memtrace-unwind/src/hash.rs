@@ -99,7 +99,7 @@ const fn inverse(odd: u64) -> u64 {
     let mut n_bits = 3;
     while n_bits < 64 {
         inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
-        n_bits *= 2;
+        n_bits = n_bits.saturating_mul(2);
     }
     inverse
 }
@@ -109,6 +109,11 @@ pub(crate) static POWERS: [u64; CAPACITY] = powers(BASE);
 /// `B⁻ᵏ` at `k`.
 pub(crate) static INVERSE_POWERS: [u64; CAPACITY] = powers(INVERSE);
 
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs in the compiler"
+)]
 const fn powers(base: u64) -> [u64; CAPACITY] {
     let mut powers = [1u64; CAPACITY];
     let mut k = 1;

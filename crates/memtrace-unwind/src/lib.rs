@@ -40,9 +40,10 @@
 //!
 //! # Limits
 //!
-//! Code registered at run time (a JIT's) is not known and truncates the stack. When a library is
-//! unloaded and other code is loaded at the same address, [`forget_unloaded`] must be called before
-//! the rules there are right again.
+//! Code registered at run time (a JIT's) is known where libgcc is a library of its own and was told of
+//! it; stacks that reach it through libgcc are truncated there. When a library is unloaded and other
+//! code is loaded at the same address, [`forget_unloaded`] must be called before the rules there are
+//! right again.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -71,6 +72,8 @@ mod expression;
 mod hash;
 mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod objects_seen;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod pages;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod plain;
@@ -80,6 +83,8 @@ pub mod portable;
 mod reach;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod records;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod registered;
 mod rule;
 mod site;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -95,11 +100,13 @@ pub use bounds::StackBounds;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use cache::{Counts, SiteCache};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use cfi::UnwindTables;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
+pub use object::{LoadedObject, for_each_object};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use pages::{cache_memory, set_cache_budget};
-pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub use portable::{capture, function_range, prepare};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -110,4 +117,3 @@ pub use site::{N_FRAMES_ON_STACK, Sites};
 pub use table::{forget_unloaded, rule_table};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use walker::walk;
-

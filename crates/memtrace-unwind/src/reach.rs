@@ -23,7 +23,6 @@ pub(crate) struct Reach {
     here: StackBounds,
     /// The thread's own stack, if the walk is on another.
     own: StackBounds,
-    is_own: bool,
 }
 
 impl Reach {
@@ -31,18 +30,12 @@ impl Reach {
     #[inline(always)]
     pub(crate) fn at(sp: u64, own: &StackBounds) -> Self {
         match own.above(sp.wrapping_sub(RED_ZONE), sp) {
-            Some(here) => Self { here, own: StackBounds::UNKNOWN, is_own: true },
+            Some(here) => Self { here, own: StackBounds::UNKNOWN },
             None => {
                 let here = StackBounds::from_range(sp..sp.saturating_add(FOREIGN_WINDOW));
-                Self { here, own: *own, is_own: false }
+                Self { here, own: *own }
             }
         }
-    }
-
-    /// Whether the walk is on the thread's own stack.
-    #[inline(always)]
-    pub(crate) fn is_own(&self) -> bool {
-        self.is_own
     }
 
     /// Whether the word at `addr` may be read.

@@ -179,7 +179,13 @@ impl Order {
     pub(crate) const NONE: Self = Self { last: u32::MAX, next: u32::MAX };
 
     #[inline(always)]
-    fn expect_after(&mut self, record: &[u64], index: &[u64], words: &[u64], prefetch: &impl Fn(&u64)) {
+    fn expect_after(
+        &mut self,
+        record: &[u64],
+        index: &[u64],
+        words: &[u64],
+        prefetch: &impl Fn(&u64),
+    ) {
         self.next = (record.get(SLOT_WORD).copied().unwrap_or(0) >> 32) as u32;
         let slot = index.get(self.next as usize).copied().unwrap_or(0);
         if let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..) {
@@ -210,7 +216,7 @@ fn search_hash(
 #[inline(always)]
 fn place_that_tells(tells: &[u64], start_hash: u64) -> u64 {
     let at = entry_of(tells, start_hash);
-    let entry = tells.get(at / 2).copied().unwrap_or(0) >> (at as u32 % 2 * 32) & 0xFFFF_FFFF;
+    let entry = tells.get(at / 2).copied().unwrap_or(0) >> half_of(at) & 0xFFFF_FFFF;
     if entry >> 16 == start_hash & 0xFFFF { entry & 0xFFFF } else { 0 }
 }
 
@@ -218,6 +224,12 @@ fn place_that_tells(tells: &[u64], start_hash: u64) -> u64 {
 #[inline(always)]
 fn entry_of(tells: &[u64], start_hash: u64) -> usize {
     (start_hash >> 40) as usize & tells.len().wrapping_mul(2).wrapping_sub(1)
+}
+
+/// By how much the word of an entry is shifted for it.
+#[inline(always)]
+const fn half_of(entry: usize) -> u32 {
+    (entry as u32 % 2).wrapping_mul(32)
 }
 
 /// The records of one thread, in borrowed memory.
@@ -246,7 +258,7 @@ impl<'a> Records<'a> {
         // One byte a stack, eight a word.
         let place = (stack >> 8) as usize & self.marks.len().wrapping_mul(8).wrapping_sub(1);
         let Some(word) = self.marks.get_mut(place / 8) else { return false };
-        let shift = place as u32 % 8 * 8;
+        let shift = (place as u32 % 8).wrapping_mul(8);
         let (old, new) = (*word >> shift & 0xFF, stack & 0xFF);
         *word ^= (old ^ new) << shift;
         old == new
@@ -285,7 +297,8 @@ impl<'a> Records<'a> {
         };
         let Some((header, body)) = record.split_first_chunk_mut() else { return };
         let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp));
-        let mut writer = Writer { body, sp: start.sp, next: 0, n_words: 0, last: (0, 0), places: 0 };
+        let mut writer =
+            Writer { body, sp: start.sp, next: 0, n_words: 0, last: (0, 0), places: 0 };
         let written = write(&mut writer).and_then(|()| writer.fill_up());
         let (Some(limit_place), Some(())) = (limit_place, written) else {
             // Nothing names it yet.
@@ -330,7 +343,7 @@ impl<'a> Records<'a> {
         let Some(place) = others.iter().flatten().find_map(differing) else { return };
         let at = entry_of(self.tells, start.hash());
         if let Some(word) = self.tells.get_mut(at / 2) {
-            let shift = at as u32 % 2 * 32;
+            let shift = half_of(at);
             let entry = (start.hash() & 0xFFFF) << 16 | place;
             *word = *word & !(0xFFFF_FFFF << shift) | entry << shift;
         }
@@ -392,7 +405,10 @@ impl<'a> Records<'a> {
             }
         }
         let end = self.extent.head.wrapping_add(len);
-        while self.extent.n_records != 0 && self.extent.tail >= self.extent.head && self.extent.tail < end {
+        while self.extent.n_records != 0
+            && self.extent.tail >= self.extent.head
+            && self.extent.tail < end
+        {
             self.drop_oldest();
         }
         let position = self.extent.head;
@@ -460,7 +476,7 @@ impl Writer<'_> {
         let i = self.n_words % WORDS_A_GROUP;
         self.n_words = self.n_words.wrapping_add(1);
         self.next = self.next.wrapping_add(1);
-        self.places |= place << (16 * i as u32);
+        self.places |= place << 16u32.wrapping_mul(i as u32);
         if i == WORDS_A_GROUP - 1 {
             *self.body.get_mut(self.next)? = self.places;
             self.next = self.next.wrapping_add(1);
@@ -485,7 +501,7 @@ fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
     let n_groups = header.get(3).map_or(0, |&facts| n_groups(facts));
     let groups = body.as_chunks::<GROUP_LEN>().0.iter().take(n_groups);
     groups.flat_map(|&[a, b, c, d, places]| {
-        let place = move |i: u32| places >> (16 * i) & 0xFFFF;
+        let place = move |i: u32| places >> 16u32.wrapping_mul(i) & 0xFFFF;
         [(place(0), a), (place(1), b), (place(2), c), (place(3), d)]
     })
 }

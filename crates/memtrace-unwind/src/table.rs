@@ -27,8 +27,9 @@
 //! resident as far as it is touched.
 
 use crate::object;
-use crate::rule::{Registers, Rule};
 use crate::plain::Rules;
+use crate::registered::{self, Interpreter, Learned};
+use crate::rule::{Registers, Rule};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 const PLACE_BITS: u32 = 16;
@@ -48,8 +49,15 @@ static IS_USED: AtomicBool = AtomicBool::new(false);
 /// How often the table was cleared.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// The rules of this process.
-pub(crate) struct ProcessRules;
+/// The rules of this process, for one walk.
+pub(crate) struct ProcessRules(Interpreter);
+
+impl ProcessRules {
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self(Interpreter::new())
+    }
+}
 
 impl Rules for ProcessRules {
     #[inline(always)]
@@ -70,9 +78,7 @@ impl Rules for ProcessRules {
         registers: Registers,
         read_word: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Option<Registers> {
-        object::with_unwind_tables(registers.call_addr(), |tables| {
-            tables.step(registers, read_word)
-        })?
+        self.0.step(registers, read_word)
     }
 }
 
@@ -80,6 +86,7 @@ impl Rules for ProcessRules {
 ///
 /// **Cost**: touches the table, 512 KiB; the rules come back one by one as they are needed.
 pub fn forget_unloaded() {
+    object::forget_objects();
     if !IS_USED.load(Relaxed) {
         return;
     }
@@ -110,7 +117,8 @@ pub fn rule_table() -> (*const u8, usize) {
 fn look_further(call_addr: u64) -> Rule {
     let key = key(call_addr);
     if key >= END_OF_KEYS {
-        return find(call_addr);
+        let (Learned::Lasting(rule) | Learned::Passing(rule)) = registered::learn(call_addr);
+        return rule;
     }
     let ways = TABLE.get(place(key)..).and_then(|words| words.get(..N_WAYS)).unwrap_or(&[]);
     for word in ways {
@@ -119,19 +127,20 @@ fn look_further(call_addr: u64) -> Rule {
             return Rule::from_word(word as u32);
         }
     }
-    let rule = find(call_addr);
+    let rule = match registered::learn(call_addr) {
+        Learned::Lasting(rule) => rule,
+        Learned::Passing(rule) => return rule,
+    };
     // Where all are taken the tag picks the one to displace: any choice is right (I2).
     let free = ways.iter().find(|word| word.load(Relaxed) == 0);
     if let Some(word) = free.or_else(|| ways.get(tag(key) as usize % N_WAYS)) {
         IS_USED.store(true, Relaxed);
         word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);
+        if !object::is_still_noted(call_addr) {
+            forget_unloaded();
+        }
     }
     rule
-}
-
-/// Reads the rule of an address from the unwind tables of its object.
-fn find(call_addr: u64) -> Rule {
-    object::with_unwind_tables(call_addr, |tables| tables.rule(call_addr)).unwrap_or(Rule::UNKNOWN)
 }
 
 /// What an address is looked up by: one more than it, which for most is the return address itself.
@@ -174,8 +183,11 @@ mod tests {
     #[test]
     fn an_address_outside_of_every_object_has_no_rule_and_keeps_having_none() {
         for call_addr in [0, 16, END_OF_KEYS - 1, END_OF_KEYS, u64::MAX] {
-            assert_eq!(ProcessRules.rule(call_addr), Rule::UNKNOWN);
-            assert_eq!(ProcessRules.rule(call_addr), Rule::UNKNOWN);
+            for _ in 0..2 {
+                // To be interpreted once `prepare` has found whom to ask.
+                let rule = ProcessRules::new().rule(call_addr);
+                assert!(rule == Rule::UNKNOWN || rule == Rule::INTERPRETED, "{call_addr:#x}");
+            }
         }
     }
 }

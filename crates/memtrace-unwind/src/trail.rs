@@ -322,10 +322,13 @@ impl<'a> Trail<'a> {
 
     /// Writes the call addresses of a stack that the last walk found, newest first.
     pub(crate) fn copy_to(&self, found: &Found, out: &mut [u64]) {
+        self.call_addrs(found).zip(out).for_each(|(addr, place)| *place = addr);
+    }
+
+    /// Returns the call addresses of a stack that the last walk found.
+    pub(crate) fn call_addrs(&self, found: &Found) -> impl Iterator<Item = u64> {
         let states = self.states.get(found.outermost..=found.newest).unwrap_or(&[]);
-        for (&words, place) in states.iter().rev().zip(out) {
-            *place = State::of(words).key.wrapping_sub(1);
-        }
+        states.iter().rev().map(|&words| State::of(words).key.wrapping_sub(1))
     }
 
     /// Tells `word` of every word that the walk to this stack depended on, leaf first: where it is, and
@@ -354,10 +357,9 @@ impl<'a> Trail<'a> {
     /// Returns how many words [`Self::for_each_word`] tells of.
     #[inline(always)]
     pub(crate) fn n_words(&self, found: &Found) -> usize {
-        let is_saved = |state: State| {
-            state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps)
-        };
-        let of = |state: State| 1 + usize::from(is_saved(state));
+        let is_saved =
+            |state: State| state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps);
+        let of = |state: State| usize::from(is_saved(state)).wrapping_add(1);
         let n_words = self.steps(found).fold(0usize, |n, state| n.wrapping_add(of(state)));
         n_words.wrapping_add(usize::from(self.zero_slot(found) != 0))
     }
@@ -407,8 +409,7 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
         {
             return self.meet(number, place);
         }
-        let state =
-            State { key: place.key, sp: place.sp, fp: place.fp, slot: self.incoming_slot };
+        let state = State { key: place.key, sp: place.sp, fp: place.fp, slot: self.incoming_slot };
         let Some(slot) = self.trail.fresh.get_mut(self.n_fresh) else {
             self.stop = Stop::Lost;
             return None;

@@ -33,11 +33,7 @@ pub(crate) struct Place {
 impl Place {
     #[inline(always)]
     pub(crate) const fn of(registers: Registers) -> Self {
-        Self {
-            key: registers.call_addr().wrapping_add(1),
-            sp: registers.sp,
-            fp: registers.fp,
-        }
+        Self { key: registers.call_addr().wrapping_add(1), sp: registers.sp, fp: registers.fp }
     }
 
     #[inline(always)]
@@ -135,7 +131,8 @@ pub(crate) fn visit(
             }
             // A copy, so that the other one can stay in registers.
             let reach_here = reach;
-            let mut read = |addr: u64| if reach_here.contains(addr) { read_word(addr) } else { None };
+            let mut read =
+                |addr: u64| if reach_here.contains(addr) { read_word(addr) } else { None };
             let Some(registers) = interpret(place, is_exact_pc, rules, &mut read) else {
                 return Some((End::Truncated, 0));
             };

@@ -14,6 +14,10 @@ pub(crate) trait World {
 
     /// Returns how often rules were forgotten.
     fn generation(&self) -> u32;
+
+    /// Forgets all rules if the code at one of these addresses, which are on the stack, is not what it
+    /// was when its rule was learned.
+    fn look_for_unloaded(&self, call_addrs: impl Iterator<Item = u64>);
 }
 
 /// The checks that make what is remembered as good as a walk.

@@ -1,10 +1,14 @@
-//! Small snapshots, each with something that the others lack, for a fuzzer to begin with.
+//! Small inputs for a fuzzer to begin with, each with something that the others lack.
+
+mod unwind;
+
+pub(crate) use unwind::{stacks, tables};
 
 use memtrace_core::{Attribution, Frame, Generation, Module, Snapshot, SnapshotBuilder, Thread};
 
-/// All of them, with names for their files.
-pub(crate) fn all() -> [(&'static str, Snapshot); 7] {
-    [
+/// Files of snapshots.
+pub(crate) fn snapshots() -> Vec<(&'static str, Vec<u8>)> {
+    let snapshots = [
         ("empty", SnapshotBuilder::new(1).finish()),
         ("named", named()),
         ("unnamed", unnamed()),
@@ -12,7 +16,13 @@ pub(crate) fn all() -> [(&'static str, Snapshot); 7] {
         ("threads", threads()),
         ("sizes", sizes()),
         ("equal", equal()),
-    ]
+    ];
+    let file_of = |snapshot: Snapshot| {
+        let mut file = Vec::new();
+        snapshot.write_to(&mut file).expect("a vector takes everything");
+        file
+    };
+    snapshots.into_iter().map(|(name, snapshot)| (name, file_of(snapshot))).collect()
 }
 
 /// Functions, files, lines; stacks that share their outer frames; more than one block of a column.
