@@ -18,7 +18,7 @@ use crate::environment;
 use crate::fork;
 use crate::lock::LeafLock;
 use crate::options::Options;
-use crate::recorder::{N_FRAMES_ON_STACK, RECORDER};
+use crate::recorder::RECORDER;
 use crate::thread;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst};
@@ -121,7 +121,7 @@ pub(crate) fn is_on() -> bool {
 pub(crate) enum Mode {
     /// Nothing.
     Off,
-    /// Records size and stack, of at most [`N_FRAMES_ON_STACK`] frames.
+    /// Records size and stack.
     Short,
     /// Records what [`records`] says.
     AtLength,
@@ -226,6 +226,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         // Asks the loader, which may be loading an object whose constructor starts tracing: no lock
         // of ours may be held.
         memtrace_unwind::prepare();
+        thread::prepare();
         let _held = CONTROL.lock();
         if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
@@ -243,8 +244,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();
         RECORDER.begin_peak(options.peak_percent);
-        let is_short = usize::from(options.n_frames) <= N_FRAMES_ON_STACK && !records.any();
-        STATE.store(if is_short { ON } else { ON_AT_LENGTH }, SeqCst);
+        STATE.store(if records.any() { ON_AT_LENGTH } else { ON }, SeqCst);
         Ok(Started::Now)
     })
 }

@@ -7,9 +7,8 @@
 //!
 //! # Invariants
 //!
-//! - **I1** Ranges are added under the control lock, and never changed or removed.
-//! - **I2** `n_at_most` is the most frames of the hook that any capture has had; a capture that has
-//!   more raises it and is made again.
+//! - **I1** Ranges are added under the control lock, and never changed or removed. What captures
+//!   remember is forgotten after that.
 //!
 //! # Orderings
 //!
@@ -23,8 +22,8 @@ use core::sync::atomic::{
 };
 use memtrace_unwind::StackBounds;
 
-/// Frames of the hook that a capture leaves room for while their number is not known.
-pub(crate) const N_HOOK_FRAMES: usize = 24;
+/// Functions that may lie between the recorder and the program.
+const N_HOOK_FRAMES: usize = 24;
 
 /// The code ranges of the functions between the recorder and the program.
 pub(crate) struct HookFrames {
@@ -32,8 +31,6 @@ pub(crate) struct HookFrames {
     ranges: [(AtomicU64, AtomicU64); N_HOOK_FRAMES],
     n_ranges: AtomicU32,
     n_probes: AtomicU32,
-    /// The most frames of the hook seen in a capture; 0 before the first.
-    n_at_most: AtomicU32,
 }
 
 impl HookFrames {
@@ -42,7 +39,6 @@ impl HookFrames {
             ranges: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; N_HOOK_FRAMES],
             n_ranges: AtomicU32::new(0),
             n_probes: AtomicU32::new(0),
-            n_at_most: AtomicU32::new(0),
         }
     }
 
@@ -84,46 +80,11 @@ impl HookFrames {
         self.n_probes.load(Relaxed)
     }
 
-    fn contains(&self, addr: u64) -> bool {
+    /// Whether a call address lies in a function of the hook.
+    #[inline(always)]
+    pub(crate) fn contains(&self, addr: u64) -> bool {
         let n_ranges = self.n_ranges.load(Acquire) as usize;
         let mut ranges = self.ranges.iter().take(n_ranges);
         ranges.any(|(start, end)| (start.load(Relaxed)..end.load(Relaxed)).contains(&addr))
-    }
-
-    /// Returns how many frames of the hook a capture must be ready for.
-    pub(crate) fn n_expected(&self) -> usize {
-        match self.n_at_most.load(Relaxed) {
-            0 => N_HOOK_FRAMES,
-            n => n as usize,
-        }
-    }
-
-    /// Makes captures ready for `n` frames of the hook.
-    #[cold]
-    pub(crate) fn expect(&self, n: usize) {
-        self.n_at_most.fetch_max(n.min(N_HOOK_FRAMES) as u32, Relaxed);
-    }
-
-    /// Returns how many of the newest frames are the hook's.
-    #[inline(always)]
-    pub(crate) fn count_in(&self, captured: &[u64]) -> usize {
-        // What is newer than the first known frame is the recorder's inside, of which an optimised
-        // build has no frames of its own.
-        let newest = captured.iter().take(N_HOOK_FRAMES);
-        let mut n_hook = newest.take_while(|addr| !self.contains(**addr)).count();
-        if n_hook == captured.len() && n_hook < N_HOOK_FRAMES {
-            // Not out of the recorder yet.
-            return n_hook;
-        }
-        if n_hook == N_HOOK_FRAMES {
-            return 1;
-        }
-        while captured.get(n_hook).is_some_and(|addr| self.contains(*addr)) {
-            n_hook = n_hook.saturating_add(1);
-        }
-        if self.n_at_most.load(Relaxed) == 0 {
-            self.expect(n_hook);
-        }
-        n_hook
     }
 }

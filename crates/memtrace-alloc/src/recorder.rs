@@ -11,7 +11,7 @@ use crate::c_symbols;
 use crate::control::{self, Mode};
 use crate::flat_shadow::FlatShadow;
 use crate::generation::Generations;
-use crate::hook_frames::{HookFrames, N_HOOK_FRAMES};
+use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
@@ -23,8 +23,9 @@ use crate::thread::{self, Probe, ThreadState};
 use crate::thread_table::{ThreadInfo, ThreadTable};
 use crate::totals::{Totals, TracedMemory};
 use crate::tracked::{self, Tracked, TrackedTable, TrackedTrace};
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use memtrace_unwind::{End, StackBounds};
+use memtrace_unwind::{End, N_FRAMES_ON_STACK, Registers, StackHash, here};
 
 /// The one recorder of the process.
 pub(crate) static RECORDER: Recorder = Recorder {
@@ -60,9 +61,6 @@ pub(crate) struct Recorder {
     n_nested: AtomicU64,
 }
 
-/// Stacks up to this many frames are captured on the thread's own stack.
-pub(crate) const N_FRAMES_ON_STACK: usize = 128;
-
 /// What was lost for want of memory or by nesting, since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,6 +94,8 @@ pub struct TracerMemory {
     pub peak: u64,
     /// Unwind rules of the addresses seen so far.
     pub unwind_rules: u64,
+    /// What threads remember of their earlier captures; mapped bytes rather than resident ones.
+    pub site_caches: u64,
     /// Buffers for deep captures.
     pub buffers: u64,
     /// Number of distinct stacks.
@@ -115,6 +115,7 @@ impl TracerMemory {
             .saturating_add(self.threads)
             .saturating_add(self.peak)
             .saturating_add(self.unwind_rules)
+            .saturating_add(self.site_caches)
             .saturating_add(self.buffers)
     }
 }
@@ -134,15 +135,18 @@ impl Recorder {
         for entry in [Recorder::allocated as *const (), Recorder::resized as *const ()] {
             self.hook_frames.add_function_of(entry.addr() as u64);
         }
-        for entry in [tracked::track as *const (), c_symbols::memtrace_track as *const ()] {
+        let entries = [
+            Recorder::capture as *const (),
+            tracked::track as *const (),
+            c_symbols::memtrace_track as *const (),
+        ];
+        for entry in entries {
             self.track_frames.add_function_of(entry.addr() as u64);
         }
         thread::while_probing(Probe::Functions, platform::probe_global_allocator);
-        if self.hook_frames.n_probes() == before {
-            return false;
-        }
-        thread::while_probing(Probe::Depth, platform::probe_global_allocator);
-        true
+        // Stacks that were remembered may begin with frames now known to be the hook's.
+        memtrace_unwind::forget_unloaded();
+        self.hook_frames.n_probes() != before
     }
 
     /// Records a block that the wrapped allocator has handed out.
@@ -152,11 +156,14 @@ impl Recorder {
         let recorded = match control::mode() {
             _ if block.is_null() => return self.probed(),
             Mode::Off => return self.probed(),
-            Mode::Short => thread::guarded(|state| {
-                let trace = LiveTrace { size, site: self.site_of_caller(state) };
-                self.record(block_addr, trace, None);
-            }),
-            Mode::AtLength => self.record_at_length(block_addr, size, None),
+            Mode::Short => {
+                let here = here();
+                thread::guarded(|state| {
+                    let trace = LiveTrace { size, site: self.site_from(here, state) };
+                    self.record(block_addr, trace, None);
+                })
+            }
+            Mode::AtLength => self.record_at_length(here(), block_addr, size, None),
         };
         if recorded.is_none() {
             self.count_nested();
@@ -167,9 +174,15 @@ impl Recorder {
     ///
     /// A function of its own: the short way needs fewer registers and less stack.
     #[inline(never)]
-    fn record_at_length(&self, block_addr: u64, size: u64, old: Option<LiveTrace>) -> Option<()> {
+    fn record_at_length(
+        &self,
+        here: Registers,
+        block_addr: u64,
+        size: u64,
+        old: Option<LiveTrace>,
+    ) -> Option<()> {
         thread::guarded(|state| {
-            let trace = LiveTrace { size, site: self.site_without(&self.hook_frames, state) };
+            let trace = LiveTrace { size, site: self.site_from(here, state) };
             if control::records().any() {
                 self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
             }
@@ -183,10 +196,6 @@ impl Recorder {
         match thread::probe() {
             Probe::None => {}
             Probe::Functions => self.hook_frames.learn(),
-            // The way that every allocation takes, for the sake of its frames.
-            Probe::Depth => {
-                thread::guarded(|state| self.site_of_caller(state));
-            }
         }
     }
 
@@ -257,11 +266,14 @@ impl Recorder {
                 }
                 return self.probed();
             }
-            Mode::Short => thread::guarded(|state| {
-                let trace = LiveTrace { size, site: self.site_of_caller(state) };
-                self.record(block_addr, trace, old);
-            }),
-            Mode::AtLength => self.record_at_length(block_addr, size, old),
+            Mode::Short => {
+                let here = here();
+                thread::guarded(|state| {
+                    let trace = LiveTrace { size, site: self.site_from(here, state) };
+                    self.record(block_addr, trace, old);
+                })
+            }
+            Mode::AtLength => self.record_at_length(here(), block_addr, size, old),
         };
         if recorded.is_none() {
             match old {
@@ -378,8 +390,9 @@ impl Recorder {
     /// Returns the site of the caller of a function of this crate, and the detail of what it does now.
     #[inline(never)]
     pub(crate) fn capture(&self) -> (SiteId, Detail) {
+        let here = here();
         thread::guarded(|state| {
-            let site = self.site_without(&self.track_frames, state);
+            let site = self.site_without(&self.track_frames, here, state);
             (site, self.detail_now(|| self.number_of(state)))
         })
         .unwrap_or((SiteId::UNKNOWN, Detail::UNKNOWN))
@@ -477,31 +490,21 @@ impl Recorder {
         }
     }
 
-    /// Captures and interns the stack, of at most [`N_FRAMES_ON_STACK`] frames, without the frames of
-    /// the hook.
+    /// Returns the site of the program's call of the hook, the recorder having been entered at `here`.
     #[inline(always)]
-    fn site_of_caller(&self, state: &ThreadState) -> SiteId {
-        self.shallow_site_without(&self.hook_frames, state)
+    fn site_from(&self, here: Registers, state: &ThreadState) -> SiteId {
+        self.site_without(&self.hook_frames, here, state)
     }
 
-    /// Captures and interns the stack, however deep, without frames of the recorder's own.
+    /// Returns the site of the stack at `here`, without the frames of the recorder's own.
     #[inline(always)]
-    fn site_without(&self, own: &HookFrames, state: &ThreadState) -> SiteId {
+    fn site_without(&self, own: &HookFrames, here: Registers, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());
-        if limit <= N_FRAMES_ON_STACK {
-            return self.shallow_site_without(own, state);
+        let sites = SitesWithout { sites: &self.sites, own };
+        match state.site_from(here, limit, &sites) {
+            Some(number) => SiteId(number.get()),
+            None => self.count_without_site(),
         }
-        let stack = state.stack();
-        let site = scratch::with_buffer(|buffer| self.capture_into(buffer, &stack, limit, own));
-        site.flatten().unwrap_or_else(|| self.count_without_site())
-    }
-
-    #[inline(always)]
-    fn shallow_site_without(&self, own: &HookFrames, state: &ThreadState) -> SiteId {
-        let limit = usize::from(control::limit());
-        let mut buffer = [0; N_FRAMES_ON_STACK + N_HOOK_FRAMES];
-        let site = self.capture_into(&mut buffer, &state.stack(), limit, own);
-        site.unwrap_or_else(|| self.count_without_site())
     }
 
     #[cold]
@@ -509,36 +512,34 @@ impl Recorder {
         self.n_blocks_without_site.fetch_add(1, Relaxed);
         SiteId::UNKNOWN
     }
+}
+
+/// The table of sites, as captures that leave own frames out see it.
+struct SitesWithout<'a> {
+    sites: &'a Sites,
+    own: &'a HookFrames,
+}
+
+impl memtrace_unwind::Sites for SitesWithout<'_> {
+    #[inline(always)]
+    fn find(&self, hash: StackHash) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.sites.find(hash)?.get())
+    }
+
+    fn insert(&self, hash: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.sites.insert(hash, call_addrs, end)?.get())
+    }
+
+    fn with_buffer<R>(&self, len: usize, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        if len <= N_FRAMES_ON_STACK {
+            return Some(f(&mut [0; N_FRAMES_ON_STACK]));
+        }
+        scratch::with_buffer(f)
+    }
 
     #[inline(always)]
-    fn capture_into(
-        &self,
-        buffer: &mut [u64],
-        stack: &StackBounds,
-        limit: usize,
-        own: &HookFrames,
-    ) -> Option<SiteId> {
-        loop {
-            let n_expected = own.n_expected();
-            let buffer = buffer.get_mut(..limit.saturating_add(n_expected))?;
-            let walk = memtrace_unwind::capture(stack, buffer);
-            let captured = buffer.get(..walk.len)?;
-            let n_hook = own.count_in(captured);
-            let may_expect_more = n_expected < N_HOOK_FRAMES;
-            if n_hook > n_expected && may_expect_more && walk.end == End::Limit {
-                // A longer way through the hook than any before: there is less than was asked for.
-                own.expect(n_hook);
-                continue;
-            }
-            // A stack that ends inside the recorder was cut there: better its frames than none.
-            let n_hook = if n_hook == captured.len() { 0 } else { n_hook };
-            let frames = captured.get(n_hook..)?;
-            let (call_addrs, end) = match frames.get(..limit) {
-                Some(newest) if frames.len() > limit => (newest, End::Limit),
-                _ => (frames, walk.end),
-            };
-            return self.sites.intern(call_addrs, end);
-        }
+    fn is_own(&self, call_addr: u64) -> bool {
+        self.own.contains(call_addr)
     }
 }
 
@@ -571,6 +572,7 @@ pub fn tracer_memory() -> TracerMemory {
         threads: resident_bytes_of(Part::Threads),
         peak: resident_bytes_of(Part::Peak),
         unwind_rules: mapped::resident_bytes(rules, rules_len),
+        site_caches: memtrace_unwind::cache_memory(),
         buffers: resident_bytes_of(Part::Scratch),
         n_sites: RECORDER.sites.n_sites(),
         n_peak_copies: RECORDER.n_peak_copies().0,

@@ -5,14 +5,25 @@
 //! - **I1** The state is const-initialised and has no destructor: it can be used from the first to
 //!   the last instruction of a thread, destructors of other thread-locals included.
 //! - **I2** The guard's depth is back to what it was when a guarded section ends, also by a panic.
+//! - **I3** The cache is used only in the recorder's guarded sections, and in the destructor, of which a
+//!   thread is in one at a time.
+//!
+//! Memory of the cache is given back by a destructor of the C library's thread-specific data, which
+//! needs no allocation and no support of the language; from then on the thread's captures remember
+//! nothing.
 //!
 //! The fields are atomics because a signal handler may look at them between any two instructions;
 //! all accesses are `Relaxed`, no other thread ever sees them.
 
+#![expect(unsafe_code, reason = "a cache in thread-local state, and the C library's thread data")]
+
 use crate::platform::thread_local;
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::c_void;
+use core::mem::ManuallyDrop;
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, compiler_fence};
-use memtrace_unwind::StackBounds;
+use memtrace_unwind::{Registers, SiteCache, Sites, StackBounds};
 
 pub(crate) struct ThreadState {
     /// How many guarded sections the thread is in.
@@ -26,6 +37,8 @@ pub(crate) struct ThreadState {
     /// The number of the thread in the table of threads; 0 before it has one.
     number: AtomicU32,
     stack: Cell<StackBounds>,
+    /// What the thread's captures remember (I3).
+    cache: UnsafeCell<ManuallyDrop<SiteCache>>,
 }
 
 thread_local! {
@@ -37,6 +50,7 @@ thread_local! {
             probe: AtomicU8::new(Probe::None as u8),
             number: AtomicU32::new(0),
             stack: Cell::new(StackBounds::UNKNOWN),
+            cache: UnsafeCell::new(ManuallyDrop::new(SiteCache::new())),
         }
     };
 }
@@ -85,7 +99,37 @@ impl ThreadState {
     fn find_stack(&self) -> StackBounds {
         let stack = StackBounds::current();
         self.stack.set(stack);
+        self.ask_for_the_end();
         stack
+    }
+
+    /// Lets the C library call [`on_thread_end`] for this thread; where it does not, nothing is
+    /// remembered that would have to be given back then.
+    fn ask_for_the_end(&self) {
+        let is_asked = END_KEY.load(Relaxed).checked_sub(1).is_some_and(|key| {
+            // SAFETY: a key that `prepare` made; the state is there when its destructor runs.
+            unsafe { libc::pthread_setspecific(key, core::ptr::from_ref(self).cast()) == 0 }
+        });
+        if !is_asked {
+            // SAFETY: called from a guarded section (I3).
+            unsafe { &mut *self.cache.get() }.retire();
+        }
+    }
+
+    /// Returns the site of the stack at `start`, at most `limit` of its frames. Called in the
+    /// recorder's guarded section, of which `start` was read at the beginning.
+    #[inline(always)]
+    pub(crate) fn site_from(
+        &self,
+        start: Registers,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        let stack = self.stack();
+        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
+        let cache = unsafe { &mut *self.cache.get() };
+        // SAFETY: `start` was read in a function of the recorder's that has called this one.
+        unsafe { cache.site_from(start, &stack, limit, sites) }
     }
 }
 
@@ -137,6 +181,38 @@ pub(crate) fn holds_lock() -> bool {
     STATE.try_with(|state| state.n_locks.load(Relaxed) != 0).unwrap_or(true)
 }
 
+/// One more than the key of the data whose destructor tells of a thread's end; 0 without one.
+static END_KEY: AtomicU32 = AtomicU32::new(0);
+
+/// Prepares for the ends of threads, once; where there is no key left, nothing is remembered by their
+/// captures.
+pub(crate) fn prepare() {
+    if END_KEY.load(Relaxed) != 0 {
+        return;
+    }
+    let mut key = 0;
+    // SAFETY: `key` is a valid place for the result; the destructor is a function of this program.
+    if unsafe { libc::pthread_key_create(&mut key, Some(on_thread_end)) } != 0 {
+        return;
+    }
+    let number = key.saturating_add(1);
+    // Relaxed: the key was there before its number; nothing else is published.
+    if END_KEY.compare_exchange(0, number, Relaxed, Relaxed).is_err() {
+        // SAFETY: the key made above, which no thread has used.
+        unsafe { libc::pthread_key_delete(key) };
+    }
+}
+
+/// Gives back what a thread's captures remember; those still to come remember nothing.
+extern "C" fn on_thread_end(state: *mut c_void) {
+    // SAFETY: what this thread gave to the C library: its own state, which is still there (I1).
+    let Some(state) = (unsafe { state.cast::<ThreadState>().as_ref() }) else { return };
+    // A signal handler that allocates meanwhile is not to use what is being given back.
+    let _guard = state.enter();
+    // SAFETY: destructors run outside of the recorder, and the guard keeps it out (I3).
+    unsafe { &mut *state.cache.get() }.retire();
+}
+
 /// What the thread is finding out about the hook's own frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -145,8 +221,6 @@ pub(crate) enum Probe {
     None,
     /// Which functions they belong to.
     Functions,
-    /// How many there are.
-    Depth,
 }
 
 /// Returns what the thread is finding out.
@@ -154,7 +228,6 @@ pub(crate) fn probe() -> Probe {
     let probe = STATE.try_with(|state| state.probe.load(Relaxed)).unwrap_or(0);
     match probe {
         1 => Probe::Functions,
-        2 => Probe::Depth,
         _ => Probe::None,
     }
 }

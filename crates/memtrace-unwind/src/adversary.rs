@@ -418,7 +418,7 @@ const N_STEPS: usize = 4000;
 #[test]
 fn a_cache_answers_as_a_walk_does_whatever_changes_further_out() {
     let mut sum = Counts::default();
-    for seed in 0..40 {
+    for seed in 0..12 {
         let (n_differences, counts) = differences(seed, N_STEPS);
         assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
         sum.n_hits += counts.n_hits;
@@ -427,7 +427,7 @@ fn a_cache_answers_as_a_walk_does_whatever_changes_further_out() {
         sum.n_plain += counts.n_plain;
     }
     let Counts { n_hits, n_joined, n_walked, n_plain } = sum;
-    assert!(n_hits.min(n_joined).min(n_walked).min(n_plain) > 2_000, "{sum:?}");
+    assert!(n_hits.min(n_joined).min(n_walked).min(n_plain) > 600, "{sum:?}");
 }
 
 /// Asserts that answers go wrong without a check.

@@ -57,6 +57,7 @@ pub struct SiteCache {
     /// Generation of the rules, and the limit.
     epoch: u64,
     uses_records: bool,
+    is_retired: bool,
     index_len: usize,
     records: Pages,
     records_extent: records::Extent,
@@ -148,6 +149,7 @@ impl SiteCache {
         Self {
             epoch: u64::MAX,
             uses_records: false,
+            is_retired: false,
             index_len: 0,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
@@ -182,6 +184,25 @@ impl SiteCache {
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
         self.site(&Process, here(), stack, limit, sites)
+    }
+
+    /// Returns the site of the stack that [`here`] was called on, as [`Self::site_of_caller`] does.
+    ///
+    /// So a tool whose capture is some calls deep in functions of its own begins where it was entered.
+    ///
+    /// # Safety
+    ///
+    /// `start` is what [`here`] returned, on this thread, in a function that has not returned since.
+    #[expect(unsafe_code, reason = "the caller vouches for registers")]
+    #[inline(always)]
+    pub unsafe fn site_from(
+        &mut self,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        self.site(&Process, start, stack, limit, sites)
     }
 
     #[inline(always)]
@@ -304,7 +325,7 @@ impl SiteCache {
     fn gets_memory(&mut self) -> bool {
         // Asked for again after as many captures as came without.
         let n = self.counts.n_plain;
-        if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() {
+        if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() || self.is_retired {
             return false;
         }
         let Some(trail) = Pages::map(trail::N_WORDS, 1) else { return false };
@@ -356,6 +377,13 @@ impl SiteCache {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
         };
+    }
+
+    /// Gives all memory back, and takes none again: to be called when the thread is about to end.
+    ///
+    /// Captures go on being right, by a walk each.
+    pub fn retire(&mut self) {
+        *self = Self { is_retired: true, counts: self.counts(), ..Self::new() };
     }
 
     /// Returns how the captures so far were answered.
