@@ -1,0 +1,157 @@
+//! Checks a workload, then times it: in each round all contenders in turn.
+
+use crate::check;
+use crate::clock::cpu_ns;
+use crate::contender::{ALL, Contender, Site, TRUTH, nothing};
+use crate::hook::{Mode, set_mode, take_count};
+use crate::programs::{self, Program};
+use crate::synthetic::Synthetic;
+use crate::table::TABLE;
+use memtrace_benches::unwind::{self, Figures};
+use std::error::Error;
+use std::hint::black_box;
+
+/// How much is to be measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    pub(crate) n_rounds: usize,
+    /// CPU time for each contender in each round, in nanoseconds; one run at least.
+    pub(crate) budget_ns: f64,
+}
+
+/// Checks and times captures in a loop.
+pub(crate) fn synthetic(
+    name: &str,
+    workload: &Synthetic,
+    effort: Effort,
+) -> Result<Figures, Box<dyn Error>> {
+    let mean_depth = workload.assert_depth();
+    let n_captures = workload.run(check::check);
+    assert_eq!(check::n_checked(), n_captures);
+    assert!((check::mean_depth() - workload.limit as f64).abs() < 1e-9, "not at the limit");
+
+    let contenders: Vec<usize> = (0..ALL.len()).filter(|&i| ALL[i].is_there()).collect();
+    let sites: Vec<Site> =
+        [nothing as Site].into_iter().chain(contenders.iter().map(|&i| ALL[i].site)).collect();
+    let times = rounds(&sites, effort, &mut |site| {
+        workload.run(*site);
+    });
+    let figures = Figures {
+        workload: name.to_owned(),
+        is_program: false,
+        limit: workload.limit,
+        n_captures,
+        mean_depth,
+        ..Figures::default()
+    };
+    finish(figures, &contenders, times, true)
+}
+
+/// Checks and times a program that allocates.
+pub(crate) fn program(
+    name: &str,
+    program: &Program,
+    effort: Effort,
+) -> Result<Figures, Box<dyn Error>> {
+    let limit = programs::LIMIT;
+    let run = |mode| {
+        set_mode(mode, limit);
+        let checksum = program.run();
+        set_mode(Mode::Off, limit);
+        checksum
+    };
+    // What is made once and kept is not among what is counted.
+    let checksum = run(Mode::Off);
+    let counted = [run(Mode::Count), run(Mode::Check)];
+    let n_captures = take_count();
+    let n_checked = check::n_checked();
+    if counted != [checksum; 2] {
+        return Err(format!("{name} computes something else when it is traced").into());
+    }
+    if program.is_deterministic && n_checked != n_captures {
+        return Err(format!("{name}: {n_checked} captures at {n_captures} allocations").into());
+    }
+
+    let interning = |&i: &usize| ALL[i].is_interning && ALL[i].is_there();
+    let contenders: Vec<usize> = (0..ALL.len()).filter(interning).collect();
+    let modes: Vec<Mode> =
+        [Mode::Off].into_iter().chain(contenders.iter().map(|&i| Mode::Capture(i))).collect();
+    let mut is_wrong = false;
+    let times = rounds(&modes, effort, &mut |&mode| is_wrong |= run(mode) != checksum);
+    if is_wrong {
+        return Err(format!("{name} computes something else when it is traced").into());
+    }
+    let figures = Figures {
+        workload: name.to_owned(),
+        is_program: true,
+        limit,
+        n_captures,
+        mean_depth: check::mean_depth(),
+        ..Figures::default()
+    };
+    finish(figures, &contenders, times, program.is_deterministic)
+}
+
+/// Times `run` under each of `ways` in each round; each round begins with another one. Returns the
+/// nanoseconds of a run, by way and round.
+fn rounds<T>(ways: &[T], effort: Effort, run: &mut impl FnMut(&T)) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::new(); ways.len()];
+    for round in 0..effort.n_rounds {
+        for i in (0..ways.len()).map(|i| (i + round) % ways.len()) {
+            let mut n_runs = 1;
+            // First once, as others have used the caches meanwhile. Both times by the same calls, so
+            // that the stacks are the same.
+            for is_warm in black_box([false, true]) {
+                let start = cpu_ns();
+                for _ in 0..n_runs {
+                    run(&ways[i]);
+                }
+                let ns = (cpu_ns() - start) / f64::from(n_runs);
+                if is_warm {
+                    times[i].push(ns);
+                }
+                n_runs = (effort.budget_ns / ns).clamp(1.0, 1e6) as u32;
+            }
+        }
+    }
+    times
+}
+
+/// Fills in what all workloads have; the first times are those of the base.
+fn finish(
+    mut figures: Figures,
+    contenders: &[usize],
+    times: Vec<Vec<f64>>,
+    is_deterministic: bool,
+) -> Result<Figures, Box<dyn Error>> {
+    if TABLE.n_lost() > 0 {
+        return Err(format!("the table had no room for {} stacks", TABLE.n_lost()).into());
+    }
+    let n_sites_timed = check::n_sites_timed();
+    let mut ns = times.into_iter().map(|times| {
+        times.into_iter().map(|ns| ns / figures.n_captures as f64).collect::<Vec<_>>()
+    });
+    figures.base_ns = ns.next().unwrap_or_default();
+    figures.n_sites = check::n_sites(TRUTH);
+    figures.has_frame_pointers = cfg!(frame_pointers);
+    for (&i, ns) in contenders.iter().zip(ns) {
+        let Contender { name, is_exact, is_interning, .. } = ALL[i];
+        let (n_checked, n_wrong) =
+            if is_interning { (check::n_checked(), check::n_wrong(i)) } else { (0, 0) };
+        figures.contenders.push(unwind::Contender {
+            name: name.to_owned(),
+            is_exact,
+            is_interning,
+            ns,
+            n_checked,
+            n_wrong,
+            n_sites: check::n_sites(i),
+            // Where threads meet by chance, not every run has the same stacks.
+            n_sites_timed: if is_deterministic { n_sites_timed[i] } else { check::n_sites(i) },
+            memory_bytes: ALL[i].memory_bytes(),
+        });
+    }
+    let absent = ALL.iter().filter(|contender| !contender.is_there());
+    figures.absent = absent.map(|contender| contender.name.to_owned()).collect();
+    Ok(figures)
+}
