@@ -50,10 +50,13 @@ pub struct Contender {
     pub n_wrong: u64,
     /// Distinct stacks that it found among those checked.
     pub n_sites: u64,
-    /// Distinct stacks that it found while it was timed.
-    pub n_sites_timed: u64,
+    /// Distinct stacks that it found while it was timed; absent if chance has a part in them, as
+    /// where threads meet.
+    pub n_sites_timed: Option<u64>,
     /// Bytes of memory that it takes, if it tells.
     pub memory_bytes: Option<u64>,
+    /// The part of the rules for addresses that it found in its own cache, if it tells.
+    pub rule_hits: Option<f64>,
 }
 
 impl Figures {

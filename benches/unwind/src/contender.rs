@@ -64,11 +64,16 @@ impl Contender {
         (self.is_there)()
     }
 
-    /// Bytes of memory that a contender takes, if it tells.
+    /// Bytes of memory that it takes, if it tells.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
         let is_memtrace = self.name.starts_with("memtrace");
         // The one figure that memtrace's interface offers: address space of its table of rules.
         is_memtrace.then(|| memtrace_unwind::rule_table().1 as u64)
+    }
+
+    /// The part of its rules that this thread found in its cache, if it tells.
+    pub(crate) fn rule_hits(&self) -> Option<f64> {
+        self.name.starts_with("framehop").then(framehop::rule_hits).flatten()
     }
 }
 

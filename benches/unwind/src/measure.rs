@@ -2,7 +2,7 @@
 
 use crate::check;
 use crate::clock::cpu_ns;
-use crate::contender::{ALL, Contender, Site, TRUTH, nothing};
+use crate::contender::{ALL, Contender, Site, TRUTH, n_all, nothing};
 use crate::hook::{Mode, set_mode, take_count};
 use crate::programs::{self, Program};
 use crate::synthetic::Synthetic;
@@ -33,6 +33,7 @@ pub(crate) fn synthetic(
     let contenders: Vec<usize> = (0..ALL.len()).filter(|&i| ALL[i].is_there()).collect();
     let sites: Vec<Site> =
         [nothing as Site].into_iter().chain(contenders.iter().map(|&i| ALL[i].site)).collect();
+    let before = check::n_sites_timed();
     let times = rounds(&sites, effort, &mut |site| {
         workload.run(*site);
     });
@@ -44,7 +45,7 @@ pub(crate) fn synthetic(
         mean_depth,
         ..Figures::default()
     };
-    finish(figures, &contenders, times, true)
+    finish(figures, &contenders, times, Some(before))
 }
 
 /// Checks and times a program that allocates.
@@ -77,6 +78,7 @@ pub(crate) fn program(
     let modes: Vec<Mode> =
         [Mode::Off].into_iter().chain(contenders.iter().map(|&i| Mode::Capture(i))).collect();
     let mut is_wrong = false;
+    let before = check::n_sites_timed();
     let times = rounds(&modes, effort, &mut |&mode| is_wrong |= run(mode) != checksum);
     if is_wrong {
         return Err(format!("{name} computes something else when it is traced").into());
@@ -89,7 +91,7 @@ pub(crate) fn program(
         mean_depth: check::mean_depth(),
         ..Figures::default()
     };
-    finish(figures, &contenders, times, program.is_deterministic)
+    finish(figures, &contenders, times, program.is_deterministic.then_some(before))
 }
 
 /// Times `run` under each of `ways` in each round; each round begins with another one. Returns the
@@ -99,30 +101,30 @@ fn rounds<T>(ways: &[T], effort: Effort, run: &mut impl FnMut(&T)) -> Vec<Vec<f6
     for round in 0..effort.n_rounds {
         for i in (0..ways.len()).map(|i| (i + round) % ways.len()) {
             let mut n_runs = 1;
-            // First once, as others have used the caches meanwhile. Both times by the same calls, so
-            // that the stacks are the same.
-            for is_warm in black_box([false, true]) {
+            let mut ns = 0.0;
+            // First once, as others have used the caches meanwhile. Both times by the same call, so
+            // that the stacks are the same: the loop must not be unrolled.
+            for _ in 0..black_box(2) {
                 let start = cpu_ns();
                 for _ in 0..n_runs {
                     run(&ways[i]);
                 }
-                let ns = (cpu_ns() - start) / f64::from(n_runs);
-                if is_warm {
-                    times[i].push(ns);
-                }
+                ns = (cpu_ns() - start) / f64::from(n_runs);
                 n_runs = (effort.budget_ns / ns).clamp(1.0, 1e6) as u32;
             }
+            times[i].push(ns);
         }
     }
     times
 }
 
-/// Fills in what all workloads have; the first times are those of the base.
+/// Fills in what all workloads have; the first times are those of the base. Without the numbers of
+/// stacks found before anything was timed, those found since are not told.
 fn finish(
     mut figures: Figures,
     contenders: &[usize],
     times: Vec<Vec<f64>>,
-    is_deterministic: bool,
+    n_sites_before: Option<[u64; n_all()]>,
 ) -> Result<Figures, Box<dyn Error>> {
     if TABLE.n_lost() > 0 {
         return Err(format!("the table had no room for {} stacks", TABLE.n_lost()).into());
@@ -146,9 +148,9 @@ fn finish(
             n_checked,
             n_wrong,
             n_sites: check::n_sites(i),
-            // Where threads meet by chance, not every run has the same stacks.
-            n_sites_timed: if is_deterministic { n_sites_timed[i] } else { check::n_sites(i) },
+            n_sites_timed: n_sites_before.map(|before| n_sites_timed[i] - before[i]),
             memory_bytes: ALL[i].memory_bytes(),
+            rule_hits: ALL[i].rule_hits(),
         });
     }
     let absent = ALL.iter().filter(|contender| !contender.is_there());

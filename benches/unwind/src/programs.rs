@@ -28,7 +28,7 @@ const ALL: [(&str, fn(&[String]) -> u64); 5] = [
 ];
 
 /// Crates of this repository whose source is parsed.
-const PARSED_CRATES: [&str; 2] = ["memtrace-heap", "memtrace-unwind"];
+const PARSED_CRATES: [&str; 1] = ["memtrace-symbols"];
 
 impl Program {
     /// Returns the names of all.

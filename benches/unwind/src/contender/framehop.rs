@@ -33,6 +33,14 @@ pub(super) fn prepare() {
     });
 }
 
+/// The part of the rules that this thread found in its cache.
+pub(super) fn rule_hits() -> Option<f64> {
+    let cache = CACHE.try_with(UnsafeCell::get).ok()?;
+    // SAFETY: no capture is under way.
+    let stats = unsafe { &*cache }.as_ref()?.stats();
+    Some(stats.hits() as f64 / stats.total() as f64)
+}
+
 /// Captures, and returns the number of the stack.
 #[inline(never)]
 pub(super) fn site(limit: usize) -> Option<NonZeroU32> {
