@@ -11,15 +11,18 @@ use std::thread;
 /// Frames of a stack that are taken.
 pub(crate) const LIMIT: usize = 25;
 
+/// Does all of a program's work on its input, and returns a checksum.
+type Run = fn(&[String]) -> u64;
+
 /// A program that runs again and again on the same input.
 pub(crate) struct Program {
-    run: fn(&[String]) -> u64,
+    run: Run,
     input: Vec<String>,
     /// Whether each run makes the same allocations from the same places.
     pub(crate) is_deterministic: bool,
 }
 
-const ALL: [(&str, fn(&[String]) -> u64); 5] = [
+const ALL: [(&str, Run); 5] = [
     ("serde_json", serde_json),
     ("maps", maps),
     ("regex", regex),
