@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 pub(crate) const N_SLOTS: usize = 1 << 20;
 /// Words of the pool: address space, resident as far as it is written.
 const N_WORDS: usize = 1 << 25;
+/// The place of a stack whose frames had no room.
+const NO_FRAMES: u64 = 1 << 16;
 const MASK: usize = N_SLOTS - 1;
 /// Stacks that are taken in; beyond this, chains of slots would grow long.
 const MAX_SITES: usize = N_SLOTS / 4 * 3;
@@ -67,9 +69,15 @@ impl Table {
 
     /// Returns the frames and the end of a stack.
     pub(crate) fn stack(&self, site: NonZeroU32) -> (&'static [AtomicU64], End) {
-        let slot = site.get() as usize - 1;
-        // Partner: the release in `insert`.
-        self.stack_at(self.places[slot].load(Ordering::Acquire))
+        let place = &self.places[site.get() as usize - 1];
+        loop {
+            // Partner: the release in `insert`.
+            match place.load(Ordering::Acquire) {
+                // Another thread has made the number known and is about to write the frames.
+                0 => std::thread::yield_now(),
+                place => return self.stack_at(place),
+            }
+        }
     }
 
     /// Calls `visit` with the frames of every stack.
@@ -145,11 +153,12 @@ impl Sites for Table {
             }
         }
         self.n_sites.fetch_add(1, Ordering::Relaxed);
-        match self.keep(call_addrs, end) {
-            // Partner: the acquiring loads of whoever reads the frames.
-            Some(place) => self.places[slot].store(place, Ordering::Release),
-            None => _ = self.n_lost.fetch_add(1, Ordering::Relaxed),
-        }
+        let place = self.keep(call_addrs, end).unwrap_or_else(|| {
+            self.n_lost.fetch_add(1, Ordering::Relaxed);
+            NO_FRAMES
+        });
+        // Partner: the acquiring loads of whoever reads the frames.
+        self.places[slot].store(place, Ordering::Release);
         NonZeroU32::new(slot as u32 + 1)
     }
 }
