@@ -162,3 +162,23 @@ impl Sites for Table {
         NonZeroU32::new(slot as u32 + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_keeps_its_number_its_frames_and_its_end_and_no_other_stack_has_them() {
+        TABLE.prepare();
+        let frames = [0x1000, 0x2000, 0x3000];
+        let complete = TABLE.intern(&frames, End::Outermost).unwrap();
+        let cut = TABLE.intern(&frames, End::Limit).unwrap();
+        let shorter = TABLE.intern(&frames[..2], End::Outermost).unwrap();
+        assert!(complete != cut && complete != shorter && cut != shorter);
+        assert_eq!(TABLE.intern(&frames, End::Outermost), Some(complete));
+        let (found, end) = TABLE.stack(cut);
+        let found: Vec<u64> = found.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        assert_eq!((found.as_slice(), end), (frames.as_slice(), End::Limit));
+        assert_eq!(TABLE.n_lost(), 0);
+    }
+}
