@@ -77,9 +77,9 @@ impl Contender {
     }
 }
 
-/// Does all that has to be done before the first capture.
-pub(crate) fn prepare() {
-    crate::table::TABLE.prepare();
+/// Does all that has to be done before the first capture, for a table of so many slots.
+pub(crate) fn prepare(n_slots: usize) {
+    crate::table::TABLE.prepare(n_slots);
     memtrace_unwind::prepare();
     framehop::prepare();
     libunwind::prepare();

@@ -64,6 +64,15 @@ pub(crate) fn set_mode(mode: Mode, limit: usize) {
     MODE.store(number, Relaxed);
 }
 
+/// Has the C library keep what is freed: how often it goes to the kernel for memory, and back, is not
+/// what is to be measured.
+pub(crate) fn keep_memory() {
+    for option in [libc::M_TRIM_THRESHOLD, libc::M_MMAP_THRESHOLD] {
+        // SAFETY: sets a number.
+        unsafe { libc::mallopt(option, 1 << 30) };
+    }
+}
+
 /// Returns how many allocations were counted since the last call.
 pub(crate) fn take_count() -> u64 {
     N_ALLOCATIONS.swap(0, Relaxed)

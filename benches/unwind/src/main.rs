@@ -46,10 +46,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(name: &str, effort: Effort) -> Result<(), Box<dyn Error>> {
-    contender::prepare();
     let figures = if let Some(workload) = Synthetic::find(name) {
+        contender::prepare(Synthetic::N_SLOTS);
         measure::synthetic(name, &workload, effort)?
     } else if let Some(program) = Program::find(name)? {
+        contender::prepare(Program::N_SLOTS);
+        hook::keep_memory();
         measure::program(name, &program, effort)?
     } else {
         return Err(format!("there is no workload {name}").into());

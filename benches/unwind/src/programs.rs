@@ -34,6 +34,9 @@ const ALL: [(&str, Run); 5] = [
 const PARSED_CRATES: [&str; 1] = ["memtrace-symbols"];
 
 impl Program {
+    /// Slots of the table of stacks: a third is filled by the program that has most of them.
+    pub(crate) const N_SLOTS: usize = 1 << 20;
+
     /// Returns the names of all.
     pub(crate) fn names() -> impl Iterator<Item = String> {
         ALL.into_iter().map(|(name, _)| name.to_owned())
@@ -157,7 +160,7 @@ fn channels(_: &[String]) -> u64 {
         for id in 0..2 {
             let sender = sender.clone();
             scope.spawn(move || {
-                for i in 0..8000 {
+                for i in 0..24_000 {
                     sender.send(format!("{id}: {i}")).expect("the receiver waits");
                 }
             });

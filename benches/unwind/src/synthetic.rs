@@ -50,6 +50,9 @@ pub(crate) struct Synthetic {
 }
 
 impl Synthetic {
+    /// Slots of the table of stacks: a fifth is filled by the workload that has most of them.
+    pub(crate) const N_SLOTS: usize = 1 << 18;
+
     /// Returns all of them, by name.
     pub(crate) fn names() -> impl Iterator<Item = String> {
         let of = |(pattern, name): (_, &str)| {

@@ -5,7 +5,8 @@
 //!
 //! # Orderings
 //!
-//! A key is complete in itself and its number follows from its place: `Relaxed`. A stack's place in
+//! A key is complete in itself and its number follows from its place: `Relaxed`, as is the mask, which
+//! is set before there are other threads. A stack's place in
 //! the pool is published by a release of `places`, which whoever reads the frames acquires.
 #![expect(unsafe_code, reason = "maps memory for the pool of frames")]
 
@@ -14,18 +15,17 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Slots, so that even a large program's stacks under all contenders fill half of them.
+/// The most slots, so that even a large program's stacks under all contenders fill half of them.
 pub(crate) const N_SLOTS: usize = 1 << 20;
 /// Words of the pool: address space, resident as far as it is written.
 const N_WORDS: usize = 1 << 25;
 /// The place of a stack whose frames had no room.
 const NO_FRAMES: u64 = 1 << 16;
-const MASK: usize = N_SLOTS - 1;
-/// Stacks that are taken in; beyond this, chains of slots would grow long.
-const MAX_SITES: usize = N_SLOTS / 4 * 3;
 
 /// Distinct stacks by their hashes.
 pub(crate) struct Table {
+    /// The number of slots in use, a power of two, less one.
+    mask: AtomicUsize,
     keys: [AtomicU64; N_SLOTS],
     /// Word in the pool, shifted by 16, and length, by 2, and end of each stack; 0 is none.
     places: [AtomicU64; N_SLOTS],
@@ -37,6 +37,7 @@ pub(crate) struct Table {
 
 /// The one table.
 pub(crate) static TABLE: Table = Table {
+    mask: AtomicUsize::new(N_SLOTS - 1),
     keys: [const { AtomicU64::new(0) }; N_SLOTS],
     places: [const { AtomicU64::new(0) }; N_SLOTS],
     pool: OnceLock::new(),
@@ -46,8 +47,11 @@ pub(crate) static TABLE: Table = Table {
 };
 
 impl Table {
-    /// Maps the pool; to be called before the first stack is inserted.
-    pub(crate) fn prepare(&self) {
+    /// Maps the pool, and uses so many slots, a power of two; to be called before the first stack is
+    /// inserted.
+    pub(crate) fn prepare(&self, n_slots: usize) {
+        assert!(n_slots.is_power_of_two() && n_slots <= N_SLOTS);
+        self.mask.store(n_slots - 1, Ordering::Relaxed);
         self.pool.get_or_init(|| {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -124,7 +128,8 @@ impl Table {
 impl Sites for Table {
     #[inline]
     fn find(&self, hash: StackHash) -> Option<NonZeroU32> {
-        let mut slot = hash.get() as usize & MASK;
+        let mask = self.mask.load(Ordering::Relaxed) & (N_SLOTS - 1);
+        let mut slot = hash.get() as usize & mask;
         loop {
             let key = self.keys[slot].load(Ordering::Relaxed);
             if key == hash.get() {
@@ -133,23 +138,25 @@ impl Sites for Table {
             if key == 0 {
                 return None;
             }
-            slot = (slot + 1) & MASK;
+            slot = (slot + 1) & mask;
         }
     }
 
     #[cold]
     fn insert(&self, hash: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
-        if self.n_sites.load(Ordering::Relaxed) >= MAX_SITES {
+        let mask = self.mask.load(Ordering::Relaxed) & (N_SLOTS - 1);
+        // Fuller, chains of slots would grow long.
+        if self.n_sites.load(Ordering::Relaxed) > mask / 4 * 3 {
             self.n_lost.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let mut slot = hash.get() as usize & MASK;
+        let mut slot = hash.get() as usize & mask;
         loop {
             let key = &self.keys[slot];
             match key.compare_exchange(0, hash.get(), Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(other) if other == hash.get() => return NonZeroU32::new(slot as u32 + 1),
-                Err(_) => slot = (slot + 1) & MASK,
+                Err(_) => slot = (slot + 1) & mask,
             }
         }
         self.n_sites.fetch_add(1, Ordering::Relaxed);
@@ -169,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_stack_keeps_its_number_its_frames_and_its_end_and_no_other_stack_has_them() {
-        TABLE.prepare();
+        TABLE.prepare(1 << 10);
         let frames = [0x1000, 0x2000, 0x3000];
         let complete = TABLE.intern(&frames, End::Outermost).unwrap();
         let cut = TABLE.intern(&frames, End::Limit).unwrap();

@@ -97,7 +97,7 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 fn effort(args: &Args) -> Effort {
-    let (n_rounds, n_layouts, budget_ms) = if args.quick { (9, 3, 3) } else { (20, 5, 10) };
+    let (n_rounds, n_layouts, budget_ms) = if args.quick { (9, 3, 10) } else { (20, 5, 30) };
     let n_rounds = args.rounds.unwrap_or(n_rounds);
     let n_layouts = n_layouts.min(n_rounds);
     Effort { n_layouts, n_rounds: n_rounds.div_ceil(n_layouts), budget_ms }

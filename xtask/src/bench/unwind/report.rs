@@ -63,8 +63,11 @@ fn introduction(measured: &Measured, effort: Effort) -> String {
         "{}, {n_cpus} CPUs usable; {}. Load average {before} before, {after} after. {n_layouts} \
          layouts of the code, {n_rounds} rounds each, contenders in turn within a round, \
          {budget_ms} ms or one run. Figures are medians (least–greatest) over the rounds of all \
-         layouts. The truth is the backtrace crate; a row that claims to be right and is not says \
-         WRONG. Times hold only as far as nothing else used the machine. {absent}\n",
+         layouts. The truth is the backtrace crate; what claims to be right and is not says WRONG. \
+         Where frame pointers are not right in a build that has them, what lacks them is the C \
+         library, at the outer end of complete stacks. Framehop's cache of rules is direct-mapped: \
+         how often it hits depends on the layout. Times hold only as far as nothing else used the \
+         machine. {absent}\n",
         cpu_model(),
         rustc_version(),
     )
