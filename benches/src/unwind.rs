@@ -48,6 +48,8 @@ pub struct Contender {
     pub n_checked: u64,
     /// Those that were not the same.
     pub n_wrong: u64,
+    /// Those of the wrong ones that lack outer frames, and are right as far as they go.
+    pub n_cut: u64,
     /// Distinct stacks that it found among those checked.
     pub n_sites: u64,
     /// Distinct stacks that it found while it was timed; absent if chance has a part in them, as

@@ -14,6 +14,8 @@ static N_CHECKED: AtomicU64 = AtomicU64::new(0);
 /// Frames of the true stacks.
 static N_FRAMES: AtomicU64 = AtomicU64::new(0);
 static N_WRONG: [AtomicU64; n_all()] = [const { AtomicU64::new(0) }; n_all()];
+/// Those of the wrong ones that lack outer frames and are right as far as they go.
+static N_CUT: [AtomicU64; n_all()] = [const { AtomicU64::new(0) }; n_all()];
 /// For each contender a bit for each stack that it found.
 static FOUND: [[AtomicU64; N_SLOTS / 64]; n_all()] =
     [const { [const { AtomicU64::new(0) }; N_SLOTS / 64] }; n_all()];
@@ -53,18 +55,20 @@ fn compare(limit: usize, sites: &[Option<NonZeroU32>; n_all()]) {
             continue;
         }
         let found = sites[i].map(|site| TABLE.stack(site));
-        let is_right = match (found, truth) {
+        let (mut is_right, mut is_cut) = (false, false);
+        if let (Some((found, end)), Some((truth, true_end))) = (found, truth) {
             // The newest frame is the contender itself.
-            (Some((found, end)), Some((truth, true_end))) => {
-                let pairs = || found.iter().zip(truth).skip(1);
-                found.len() == truth.len()
-                    && pairs().all(|(found, truth)| found.load(Relaxed) == truth.load(Relaxed))
-                    && (!contender.tells_end || end == true_end)
-            }
-            _ => false,
-        };
+            let mut pairs = found.iter().zip(truth).skip(1);
+            let is_same = pairs.all(|(found, truth)| found.load(Relaxed) == truth.load(Relaxed));
+            let is_right_end = !contender.tells_end || end == true_end;
+            is_right = is_same && found.len() == truth.len() && is_right_end;
+            is_cut = is_same && found.len() < truth.len() && found.len() > 1;
+        }
         if !is_right {
             N_WRONG[i].fetch_add(1, Relaxed);
+        }
+        if is_cut {
+            N_CUT[i].fetch_add(1, Relaxed);
         }
         if let Some(site) = sites[i] {
             let slot = site.get() as usize - 1;
@@ -86,6 +90,11 @@ pub(crate) fn mean_depth() -> f64 {
 /// Stacks of a contender that were not the true ones.
 pub(crate) fn n_wrong(i: usize) -> u64 {
     N_WRONG[i].load(Relaxed)
+}
+
+/// Those of the wrong ones that only lack outer frames.
+pub(crate) fn n_cut(i: usize) -> u64 {
+    N_CUT[i].load(Relaxed)
 }
 
 /// Distinct stacks that a contender found when all captured in turn.

@@ -153,6 +153,7 @@ fn finish(
             ns,
             n_checked,
             n_wrong,
+            n_cut: if is_interning { check::n_cut(i) } else { 0 },
             n_sites: check::n_sites(i),
             n_sites_timed: n_sites_before.map(|before| n_sites_timed[i] - before[i]),
             memory_bytes: ALL[i].memory_bytes(),

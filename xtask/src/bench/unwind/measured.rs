@@ -35,8 +35,9 @@ pub(super) enum Verdict {
     /// It claims to be right and is not: in this part of the captures, or 0, where only the number of
     /// distinct stacks differs.
     Wrong(f64),
-    /// It claims nothing, and is right in this part of the captures.
-    Partly(f64),
+    /// It claims nothing, and is right in this part of the captures, and right but without outer
+    /// frames in that.
+    Partly(f64, f64),
 }
 
 impl Measured {
@@ -113,13 +114,12 @@ impl Workload {
     }
 
     /// How many times more framehop adds than memtrace: framehop in its best layout, memtrace in the
-    /// median of all; and both in the median. `None` where the times are no larger than the
-    /// differences between rounds, so that a ratio would be noise.
+    /// median of all; and both in the median. `None` if memtrace's time drowned in that of the program
+    /// in any round: a ratio would be noise.
     pub(super) fn ratios(&self) -> Option<[f64; 2]> {
         let (site, framehop) = (self.added_ns(SITE)?, self.added_ns(FRAMEHOP)?);
         let best = self.added_ns_at_best(FRAMEHOP)?;
-        (site.median > 0.0 && site.min > 0.0)
-            .then(|| [best / site.median, framehop.median / site.median])
+        (site.min > 0.0).then(|| [best / site.median, framehop.median / site.median])
     }
 
     /// The part of the rules that a contender found in its cache, on average over the layouts.
@@ -131,10 +131,12 @@ impl Workload {
 
     /// Whether a contender's stacks are the true ones, in all layouts.
     pub(super) fn verdict(&self, name: &str) -> Verdict {
-        let (mut n_checked, mut n_wrong, mut is_exact, mut is_miscounted) = (0, 0, true, false);
+        let (mut n_checked, mut n_wrong, mut n_cut) = (0, 0, 0);
+        let (mut is_exact, mut is_miscounted) = (true, false);
         for (figures, contender) in self.by_layout(name) {
             n_checked += contender.n_checked;
             n_wrong += contender.n_wrong;
+            n_cut += contender.n_cut;
             is_exact &= contender.is_exact;
             let is_as_true = |n_sites| n_sites == figures.n_sites;
             is_miscounted |=
@@ -143,10 +145,10 @@ impl Workload {
         if n_checked == 0 {
             return Verdict::Unknown;
         }
-        let part_wrong = n_wrong as f64 / n_checked as f64;
+        let part = |n: u64| n as f64 / n_checked as f64;
         match (is_exact, n_wrong > 0 || is_miscounted) {
-            (false, _) => Verdict::Partly(1.0 - part_wrong),
-            (true, true) => Verdict::Wrong(part_wrong),
+            (false, _) => Verdict::Partly(part(n_checked - n_wrong), part(n_cut)),
+            (true, true) => Verdict::Wrong(part(n_wrong)),
             (true, false) => Verdict::Right,
         }
     }
@@ -226,7 +228,9 @@ pub(super) mod tests {
         assert_eq!(verdict(|site| site.n_sites = 8), Verdict::Wrong(0.0));
         assert_eq!(verdict(|site| site.n_sites_timed = Some(6)), Verdict::Wrong(0.0));
         assert_eq!(verdict(|site| site.n_checked = 0), Verdict::Unknown);
-        let partly = |site: &mut Contender| (site.is_exact, site.n_wrong) = (false, 750);
-        assert_eq!(verdict(partly), Verdict::Partly(0.25));
+        let partly = |site: &mut Contender| {
+            (site.is_exact, site.n_wrong, site.n_cut) = (false, 750, 500);
+        };
+        assert_eq!(verdict(partly), Verdict::Partly(0.25, 0.5));
     }
 }

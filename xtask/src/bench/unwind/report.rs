@@ -64,8 +64,9 @@ fn introduction(measured: &Measured, effort: Effort) -> String {
          layouts of the code, {n_rounds} rounds each, contenders in turn within a round, \
          {budget_ms} ms or one run. Figures are medians (least–greatest) over the rounds of all \
          layouts. The truth is the backtrace crate; what claims to be right and is not says WRONG. \
-         Where frame pointers are not right in a build that has them, what lacks them is the C \
-         library, at the outer end of complete stacks. Framehop's cache of rules is direct-mapped: \
+         *Cut short* are stacks that are right as far as they go and lack outer frames: in a build \
+         with frame pointers those of the C library, at the outer end of complete stacks. Framehop's \
+         cache of rules is direct-mapped: \
          how often it hits depends on the layout. Times hold only as far as nothing else used the \
          machine. {absent}\n",
         cpu_model(),
@@ -109,7 +110,9 @@ fn cell(workload: &Workload, name: &str) -> String {
         Verdict::Right | Verdict::Unknown => time,
         Verdict::Wrong(0.0) => format!("{time} WRONG number of stacks"),
         Verdict::Wrong(part) => format!("{time} WRONG {}", percent(part, 2)),
-        Verdict::Partly(part) => format!("{time}, {} right", percent(part, 0)),
+        Verdict::Partly(right, cut) => {
+            format!("{time}, {} right, {} cut short", percent(right, 0), percent(cut, 0))
+        }
     }
 }
 
