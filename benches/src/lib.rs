@@ -9,7 +9,8 @@
 //! The library depends on none of memtrace's crates, so every configuration times the same code.
 //!
 //! [`flat`] is the other question, whether the tracer's own memory stays flat under load that comes
-//! and goes. [`analysis`] is a third one, how fast snapshots of a large heap are analysed.
+//! and goes. [`analysis`] is a third one, how fast snapshots of a large heap are analysed. [`unwind`]
+//! is what the contenders of `unwind/`, from allocation to call site, print.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +20,7 @@ mod measurement;
 mod request;
 pub mod resident;
 pub mod stopwatch;
+pub mod unwind;
 mod workload;
 
 pub use measurement::{Count, LineError, Measurement, TracerFigures};

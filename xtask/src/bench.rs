@@ -16,6 +16,7 @@ mod flat_memory;
 mod report;
 mod results;
 mod table;
+mod unwind;
 
 use crate::cargo::Workspace;
 use configuration::{Configurations, HEAPTRACK};
@@ -56,6 +57,8 @@ enum Verb {
     },
     /// Times snapshots of a large heap and what is asked of them, beside CPython's tracemalloc.
     Core(core::Args),
+    /// Times the way from an allocation to its call site, beside other unwinders.
+    Unwind(unwind::Args),
 }
 
 /// No workload's name contains what was asked for.
@@ -73,6 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     match &args.verb {
         Some(Verb::Memory { allocations }) => return flat_memory::run(*allocations),
         Some(Verb::Core(args)) => return core::run(args),
+        Some(Verb::Unwind(args)) => return unwind::run(args),
         None => {}
     }
     let workloads = workloads(args.filter.as_deref())?;

@@ -71,6 +71,7 @@ mod tests {
         assert!(parse("xtask bench memory --allocations 1000000").is_ok());
         assert!(parse("xtask bench core --quick --check --markdown t.md").is_ok());
         assert!(parse("xtask bench core --rounds 2 --without-cpython").is_ok());
+        assert!(parse("xtask bench unwind --quick --check --filter 25/ --rounds 9").is_ok());
         assert!(parse("xtask bench --quick memory").is_err());
         assert!(parse("xtask bench --quick core").is_err());
         assert!(parse("xtask bench --rounds 0").is_err());
