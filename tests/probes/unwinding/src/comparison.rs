@@ -183,10 +183,35 @@ impl Comparer {
         if is_equal && walk.end == end {
             return;
         }
-        if self.tally.add_difference(kind) < MAX_REPORTS {
+        if self.is_explained(start, (answer, walk.end)) {
+            self.tally.add_explained(kind);
+        } else if self.tally.add_difference(kind) < MAX_REPORTS {
             // Neither allocates nor takes a lock: the comparer of a signal handler is here, too.
             let _ = report(kind, means, limit, (answer, walk.end), (truth, end));
         }
+    }
+
+    /// Whether an answer ends, and says so, where the library's guard rails end it.
+    ///
+    /// On a stack of unknown extent, such as a coroutine's, it reads nothing but what is above it, and
+    /// the thread's own stack. A coroutine that was resumed from another stack of unknown extent,
+    /// here that of a signal handler, cannot be left. A signal frame can: what it interrupted is
+    /// written on the handler's stack.
+    ///
+    /// `start` is the first frame of the truth that is compared.
+    fn is_explained(&self, start: usize, (answer, end): (&[u64], End)) -> bool {
+        let truth = &self.truth.call_addrs()[start..];
+        let newest = usize::from(start == self.start);
+        let (len, is_shorter) = (answer.len(), answer.len() < truth.len());
+        if end != End::Truncated || !is_shorter || len < 2 || answer[newest..] != truth[newest..len] {
+            return false;
+        }
+        let sp = |frame: usize| self.truth.stack_pointers()[start + frame];
+        // No frame is so large: this is another stack.
+        const FAR: u64 = 1 << 17;
+        let is_far = sp(len).wrapping_sub(sp(len - 1)) > FAR;
+        let are_foreign = [len - 1, len].iter().all(|&i| !self.bounds.contains_word(sp(i)));
+        is_far && are_foreign && !is_signal_return(truth[len - 1])
     }
 
     /// Spoils one answer in so many.
@@ -198,7 +223,7 @@ impl Comparer {
         }
         *self.tally.n_sabotaged.get_or_insert_default() += 1;
         match sabotage.rng.below(3) {
-            0 if walk.len > 1 => Walk { len: walk.len - 1, ..walk },
+            0 if walk.len > 1 && walk.end != End::Truncated => Walk { len: walk.len - 1, ..walk },
             1 if walk.len > 1 => {
                 let place = 1 + sabotage.rng.below(walk.len - 1);
                 self.answer[place] ^= 1 << sabotage.rng.below(47);
@@ -246,6 +271,13 @@ pub(crate) fn check(kind: Kind) {
 #[inline(never)]
 fn ask(cache: &mut SiteCache, bounds: &StackBounds, limit: usize) -> Option<NonZeroU32> {
     cache.site_of_caller(bounds, limit, &SITES)
+}
+
+/// Whether this is the C library's return from a signal handler: `mov $15, %rax`.
+fn is_signal_return(call_addr: u64) -> bool {
+    let code = call_addr as *const [u8; 7];
+    // SAFETY: the address was found on the stack as one of code, and more code follows a call.
+    unsafe { code.read_unaligned() == [0x48, 0xC7, 0xC0, 0x0F, 0, 0, 0] }
 }
 
 /// Standard error without a lock or a buffer.

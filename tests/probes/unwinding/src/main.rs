@@ -13,10 +13,11 @@
 //! It prints a line for each kind of call, fields separated by tabs:
 //!
 //! ```text
-//! kind  comparisons  differences
+//! kind  comparisons  differences  explained
 //! ```
 //!
-//! and fails if there is a difference, or a kind without comparisons. With `--sabotage` every Mth
+//! and fails if there is a difference, or a kind without comparisons. Explained are further
+//! differences, of a limit that the library states (`Comparer::is_explained`). With `--sabotage` every Mth
 //! answer is spoilt before it is compared, and a last line `sabotaged` tells how many were: each of
 //! them must show as a difference.
 

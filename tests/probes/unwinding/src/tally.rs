@@ -7,6 +7,7 @@ use std::fmt;
 struct Count {
     n_comparisons: u64,
     n_differences: u64,
+    n_explained: u64,
 }
 
 /// The counts of all kinds.
@@ -37,6 +38,11 @@ impl Tally {
         before
     }
 
+    /// Counts one that differed for a reason that is known.
+    pub(crate) fn add_explained(&mut self, kind: Kind) {
+        self.counts[kind as usize].n_explained += 1;
+    }
+
     /// All comparisons.
     pub(crate) fn n_comparisons(&self) -> u64 {
         self.counts.iter().map(|count| count.n_comparisons).sum()
@@ -47,6 +53,7 @@ impl Tally {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             mine.n_comparisons += theirs.n_comparisons;
             mine.n_differences += theirs.n_differences;
+            mine.n_explained += theirs.n_explained;
         }
         if let (Some(mine), Some(theirs)) = (&mut self.n_sabotaged, other.n_sabotaged) {
             *mine += theirs;
@@ -66,10 +73,11 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "kind\tcomparisons\tdifferences")?;
+        writeln!(f, "kind\tcomparisons\tdifferences\texplained")?;
         for (kind, count) in self.possible() {
-            let Count { n_comparisons, n_differences } = count;
-            writeln!(f, "{}\t{n_comparisons}\t{n_differences}", kind.name())?;
+            let Count { n_comparisons, n_differences, n_explained } = count;
+            let name = kind.name();
+            writeln!(f, "{name}\t{n_comparisons}\t{n_differences}\t{n_explained}")?;
         }
         if let Some(n_sabotaged) = self.n_sabotaged {
             writeln!(f, "sabotaged\t{n_sabotaged}")?;

@@ -19,19 +19,22 @@ type Trace = unsafe extern "C" fn(*mut Context, *mut c_void) -> c_int;
 
 unsafe extern "C-unwind" {
     fn _Unwind_Backtrace(trace: Trace, argument: *mut c_void) -> c_int;
+    fn _Unwind_GetCFA(context: *mut Context) -> usize;
     fn _Unwind_GetIPInfo(context: *mut Context, is_before_instruction: *mut c_int) -> usize;
 }
 
 /// A stack, with room to take it.
 pub(crate) struct Truth {
     call_addrs: Box<[u64; MAX_FRAMES]>,
+    stack_pointers: Box<[u64; MAX_FRAMES]>,
     len: usize,
     has_left_outermost: bool,
 }
 
 impl Truth {
     pub(crate) fn new() -> Self {
-        Self { call_addrs: Box::new([0; MAX_FRAMES]), len: 0, has_left_outermost: false }
+        let [call_addrs, stack_pointers] = [(); 2].map(|()| Box::new([0; MAX_FRAMES]));
+        Self { call_addrs, stack_pointers, len: 0, has_left_outermost: false }
     }
 
     /// Takes the stack of the caller, newest frame first: this function's may or may not be among
@@ -45,6 +48,11 @@ impl Truth {
     /// The call addresses.
     pub(crate) fn call_addrs(&self) -> &[u64] {
         &self.call_addrs[..self.len]
+    }
+
+    /// The stack pointer in each frame, as it was before the call.
+    pub(crate) fn stack_pointers(&self) -> &[u64] {
+        &self.stack_pointers[..self.len]
     }
 
     /// How the walk ended.
@@ -65,6 +73,9 @@ unsafe extern "C" fn add_frame(context: *mut Context, argument: *mut c_void) -> 
     }
     let call_addr = if is_before_instruction == 0 { pc - 1 } else { pc };
     truth.call_addrs[truth.len] = call_addr;
+    // What the unwinder calls so is the CFA of the frame that it came from.
+    // SAFETY: the context is the unwinder's, good for the time of this call.
+    truth.stack_pointers[truth.len] = unsafe { _Unwind_GetCFA(context) } as u64;
     truth.len += 1;
     0
 }
