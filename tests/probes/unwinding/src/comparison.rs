@@ -165,8 +165,11 @@ impl Comparer {
         let walk = self.spoil(walk);
         let start = self.start + if means.is_cache() { self.n_own } else { 0 };
         let truth = &self.truth.call_addrs()[start..];
-        let (truth, end) =
-            if truth.len() > limit { (&truth[..limit], End::Limit) } else { (truth, self.truth.end()) };
+        let (truth, end) = if truth.len() > limit {
+            (&truth[..limit], End::Limit)
+        } else {
+            (truth, self.truth.end())
+        };
         let answer = &self.answer[..walk.len];
         let is_equal = if means.is_cache() {
             answer == truth
@@ -203,7 +206,8 @@ impl Comparer {
         let truth = &self.truth.call_addrs()[start..];
         let newest = usize::from(start == self.start);
         let (len, is_shorter) = (answer.len(), answer.len() < truth.len());
-        if end != End::Truncated || !is_shorter || len < 2 || answer[newest..] != truth[newest..len] {
+        if end != End::Truncated || !is_shorter || len < 2 || answer[newest..] != truth[newest..len]
+        {
             return false;
         }
         let sp = |frame: usize| self.truth.stack_pointers()[start + frame];

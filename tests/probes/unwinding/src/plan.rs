@@ -73,10 +73,9 @@ impl Place {
             }
             // In the middle of a switch of stacks, unwind tables say nothing, and the system's
             // unwinder trusts what it then finds.
-            Self::Interrupted => !matches!(
-                kind,
-                Kind::Coroutine | Kind::Unwinding | Kind::LongJump | Kind::Late
-            ),
+            Self::Interrupted => {
+                !matches!(kind, Kind::Coroutine | Kind::Unwinding | Kind::LongJump | Kind::Late)
+            }
         };
         is_borne && kind.is_possible()
     }

@@ -20,10 +20,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(is_sabotaged: bool) -> Self {
-        Self {
-            counts: [Count::default(); Kind::ALL.len()],
-            n_sabotaged: is_sabotaged.then_some(0),
-        }
+        Self { counts: [Count::default(); Kind::ALL.len()], n_sabotaged: is_sabotaged.then_some(0) }
     }
 
     /// Counts captures that were compared.

@@ -7,7 +7,11 @@ use std::hint::black_box;
 #[inline(never)]
 pub(crate) fn call(step: Step, next: Next<'_>) {
     if step.below(2) == 0 {
-        let only_second = |i| if i == 1 { next() };
+        let only_second = |i| {
+            if i == 1 {
+                next()
+            }
+        };
         black_box((0..2).map(only_second).count());
     } else {
         let mut sum = step.number;

@@ -1,7 +1,7 @@
 //! Calls inside `catch_unwind`, and in destructors while a panic unwinds.
 
-use super::c_frame;
 use super::Next;
+use super::c_frame;
 use crate::plan::Step;
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
