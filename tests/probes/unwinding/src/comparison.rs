@@ -259,11 +259,10 @@ pub(crate) fn check(kind: Kind) {
     let walk = capture_plainly(&this.bounds, &mut this.answer[..]);
     this.compare(kind, Means::PlainWalk, MAX_FRAMES, walk);
 
-    for i in 0..LIMITS.len() {
+    for (i, &limit) in LIMITS.iter().enumerate() {
         let Some(caches) = &mut this.caches else { break };
-        let cache = &mut caches.of_one_limit[i];
-        let site = cache.site_of_caller(&this.bounds, LIMITS[i], &SITES);
-        this.compare_site(kind, Means::CacheOfOneLimit, LIMITS[i], site);
+        let site = caches.of_one_limit[i].site_of_caller(&this.bounds, limit, &SITES);
+        this.compare_site(kind, Means::CacheOfOneLimit, limit, site);
     }
     if let Some(caches) = &mut this.caches {
         let site = ask(&mut caches.of_many_limits, &this.bounds, limit);
