@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-/// Sizes of the frames of the libraries, in bytes. All need an immediate operand of four bytes, so
+/// Sizes of the frames of the libraries, in bytes, as `src/calls/late.rs` has them. All need an immediate operand of four bytes, so
 /// that the code of the libraries differs in nothing but these numbers, and a return address in one
 /// is a return address in the others.
 const LATE_FRAMES: [u32; 3] = [1024, 2048, 3072];
@@ -46,6 +46,8 @@ fn compiler() -> cc::Build {
         .debug(false)
         // Otherwise the optimization level decides.
         .force_frame_pointer(false)
+        // Equal functions stay two.
+        .flag("-fno-ipa-icf")
         .warnings(true)
         .extra_warnings(true)
         .warnings_into_errors(true);

@@ -74,3 +74,24 @@ __attribute__((noinline)) int memtrace_jump_over(call_with_target f, void *data)
 __attribute__((noinline, noreturn)) void memtrace_jump_to(void *target) {
     longjmp(*(jmp_buf *)target, 1);
 }
+
+typedef void *(*late_call)(call f, void *data, void *decoy);
+
+/* Calls a function of a library from a frame with `n_bytes` full of `decoy`; each number makes a
+   function of its own with the same frame. */
+#define LATE_CALLER(number)                                                                            \
+    __attribute__((noinline)) void *memtrace_late_caller_##number(size_t n_bytes, late_call late,      \
+                                                                  call f, void *data, void *decoy) {   \
+        void **words = alloca(n_bytes);                                                                \
+        for (size_t i = 0; i < n_bytes / sizeof *words; i++) {                                         \
+            words[i] = decoy;                                                                          \
+        }                                                                                              \
+        KEEP(words);                                                                                   \
+        void *return_addr = late(f, data, decoy);                                                      \
+        __asm__ volatile("" : : "r"(words), "i"(number) : "memory");                                   \
+        return return_addr;                                                                            \
+    }
+
+LATE_CALLER(0)
+LATE_CALLER(1)
+LATE_CALLER(2)

@@ -1,4 +1,5 @@
-//! Every kind of call, each of which calls `next` once from the middle of a frame.
+//! Every kind of call, each of which calls `next` from the middle of a frame: once, or
+//! twice in [`late`].
 //!
 //! Functions are never inlined and do something after the call, since a last call would take the
 //! place of its caller; [`tail_call`] is about those.

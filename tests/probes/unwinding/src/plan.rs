@@ -32,7 +32,7 @@ const WEIGHTS: [(Kind, usize); 20] = [
     (Kind::Signal, 15),
     (Kind::AlternateStack, 15),
     (Kind::Coroutine, 50),
-    // Each unloads a library and forgets all rules.
+    // Each unloads two libraries and forgets all rules.
     (Kind::Late, 3),
 ];
 

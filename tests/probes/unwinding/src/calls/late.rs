@@ -1,5 +1,11 @@
-//! Calls through a library that is loaded for that, and unloaded after: the next one may come to lie
-//! at its address.
+//! Calls through a library that is loaded for that, and unloaded after, when the next comes to lie at
+//! its address.
+//!
+//! The libraries differ in nothing but the size of their frames. Each is called by a function of its
+//! own, whose frame is larger by as much as the library's is smaller: the rest of the path is taken
+//! twice, at the same stack pointer. And the frame of a library is full of return addresses into the
+//! caller of the one before, so that each word that a walk by the old rules reads is there, with
+//! its old value. Only who knows that a library was unloaded does not believe it.
 
 use super::Next;
 use crate::plan::Step;
@@ -25,6 +31,7 @@ mod library {
     use libc::c_void;
     use std::collections::HashMap;
     use std::ffi::CString;
+    use std::hint::black_box;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::{Mutex, PoisonError};
 
@@ -35,19 +42,82 @@ mod library {
     /// unloaded until its rules are forgotten: no other comes to lie there in between.
     static LOADED: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
 
-    type Late = unsafe extern "C-unwind" fn(f: Callback, data: *mut c_void);
+    /// Sizes of the libraries' frames, as `build.rs` has them.
+    const FRAMES: [usize; 3] = [1024, 2048, 3072];
+
+    /// Returns the address that the function returns to.
+    type Late = unsafe extern "C-unwind" fn(Callback, *mut c_void, *mut c_void) -> *mut c_void;
+    type Caller = unsafe extern "C-unwind" fn(
+        n_bytes: usize,
+        late: Late,
+        f: Callback,
+        data: *mut c_void,
+        decoy: *mut c_void,
+    ) -> *mut c_void;
+
+    unsafe extern "C-unwind" {
+        fn memtrace_late_caller_0(
+            _: usize,
+            _: Late,
+            _: Callback,
+            _: *mut c_void,
+            _: *mut c_void,
+        ) -> *mut c_void;
+        fn memtrace_late_caller_1(
+            _: usize,
+            _: Late,
+            _: Callback,
+            _: *mut c_void,
+            _: *mut c_void,
+        ) -> *mut c_void;
+        fn memtrace_late_caller_2(
+            _: usize,
+            _: Late,
+            _: Callback,
+            _: *mut c_void,
+            _: *mut c_void,
+        ) -> *mut c_void;
+    }
+
+    const CALLERS: [Caller; 3] =
+        [memtrace_late_caller_0, memtrace_late_caller_1, memtrace_late_caller_2];
 
     pub(crate) fn is_address_reused() -> bool {
         // Tells of itself only.
         IS_REUSED.load(Relaxed)
     }
 
+    /// A step. All of it lies in memory, so that rounds have no more in registers than they must:
+    /// what a round's frame saves of them is the same in the next.
+    struct Rounds<'a> {
+        next: Next<'a>,
+        which: usize,
+        n_left: u32,
+        decoy: *mut c_void,
+    }
+
     #[inline(never)]
-    pub(crate) fn call(step: Step, mut next: Next<'_>) {
-        let (handle, late) = load(step.below(PATHS.len() as u64) as usize);
-        // SAFETY: the callback gets what it expects, while it is alive.
-        unsafe { late(call_next, data_of(&mut next)) };
+    pub(crate) fn call(step: Step, next: Next<'_>) {
+        let which = step.below(PATHS.len() as u64) as usize;
+        let mut rounds = Rounds { next, which, n_left: 2, decoy: std::ptr::null_mut() };
+        // Not to be unrolled to two calls, which return to different addresses.
+        while black_box(&mut rounds).n_left > 0 {
+            round(&mut rounds);
+        }
+    }
+
+    #[inline(never)]
+    fn round(rounds: &mut Rounds<'_>) {
+        let which = rounds.which;
+        let (handle, late) = load(which);
+        let n_bytes = FRAMES[2] + 64 - FRAMES[which];
+        let data = data_of(&mut rounds.next);
+        // SAFETY: the callback gets what it expects, while it is alive; the decoy is only data.
+        let decoy = unsafe { CALLERS[which](n_bytes, late, call_next, data, rounds.decoy) };
         unload(handle);
+        rounds.decoy = decoy;
+        rounds.which = (rounds.which + 1) % PATHS.len();
+        rounds.n_left -= 1;
     }
 
     fn load(which: usize) -> (*mut c_void, Late) {
