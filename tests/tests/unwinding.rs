@@ -30,23 +30,23 @@ fn check(settings: &Settings, n_kinds: usize) {
 
 #[test]
 fn captures_of_dev_builds_are_those_of_the_system_unwinder() {
-    check(&Settings::DEV, 22);
+    check(&Settings::DEV, 23);
 }
 
 #[test]
 fn captures_of_release_builds_are_those_of_the_system_unwinder() {
-    check(&Settings::RELEASE, 22);
+    check(&Settings::RELEASE, 23);
 }
 
 #[test]
 fn captures_of_builds_with_frame_pointers_are_those_of_the_system_unwinder() {
-    check(&unwinding::FRAME_POINTERS, 22);
+    check(&unwinding::FRAME_POINTERS, 23);
 }
 
 #[test]
 fn captures_of_static_programs_are_those_of_the_system_unwinder() {
     // They load no libraries, and are not interrupted.
-    check(&unwinding::STATIC_PIE, 20);
+    check(&unwinding::STATIC_PIE, 21);
 }
 
 #[test]

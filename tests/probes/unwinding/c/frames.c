@@ -95,3 +95,24 @@ typedef void *(*late_call)(call f, void *data, void *decoy);
 LATE_CALLER(0)
 LATE_CALLER(1)
 LATE_CALLER(2)
+
+__attribute__((noinline)) static void inner(size_t n_bytes, call f, void *data) {
+    char *bytes = alloca(n_bytes);
+    KEEP(bytes);
+    f(data);
+    KEEP(bytes);
+}
+
+/* Calls `f(data)` two frames deeper, the outer one with room for `n_bytes` and the inner one for the
+   rest of `n_all`. Nothing is written to that room: what was there before, stays. */
+#define SHARED_ROOM(number)                                                                            \
+    __attribute__((noinline)) void memtrace_shared_room_##number(size_t n_bytes, size_t n_all, call f, \
+                                                                 void *data) {                         \
+        char *bytes = alloca(n_bytes);                                                                 \
+        KEEP(bytes);                                                                                   \
+        inner(n_all - n_bytes, f, data);                                                               \
+        __asm__ volatile("" : : "r"(bytes), "i"(number) : "memory");                                   \
+    }
+
+SHARED_ROOM(0)
+SHARED_ROOM(1)

@@ -10,6 +10,7 @@ pub(crate) mod closure;
 pub(crate) mod coroutine;
 pub(crate) mod generic;
 pub(crate) mod late;
+pub(crate) mod live_frame_pointer;
 pub(crate) mod long_jump;
 pub(crate) mod own_frame;
 pub(crate) mod panic;
@@ -36,6 +37,7 @@ pub(crate) fn call(step: Step, next: Next<'_>) {
         Kind::OwnFrame => own_frame::relay(step, next),
         Kind::TailCall => tail_call::call(step, next),
         Kind::Alloca => c_frame::alloca(step, next),
+        Kind::LiveFramePointer => live_frame_pointer::call(step, next),
         Kind::VariableArray => c_frame::variable_array(step, next),
         Kind::Realigned => c_frame::realigned(step, next),
         Kind::DecoyFramePointer => assembly::decoy_frame_pointer(step, next),

@@ -9,6 +9,7 @@ use crate::rng::Rng;
 use crate::sites::Table;
 use crate::tally::Tally;
 use crate::truth::Truth;
+use libc::c_void;
 use memtrace_unwind::{End, SiteCache, StackBounds, Walk, capture, capture_plainly};
 use std::cell::Cell;
 use std::fmt::{self, Write};
@@ -19,6 +20,8 @@ use std::sync::OnceLock;
 
 /// Frames that the caches are asked for.
 const LIMITS: [usize; 5] = [5, 10, 25, 64, 128];
+/// Frames that [`check_barely`] asks for.
+const BARE_LIMIT: usize = 64;
 /// As much as a truth has room for, so that no walk of the whole stack is cut.
 const MAX_FRAMES: usize = 1024;
 /// Differences that are printed, of each thread.
@@ -33,7 +36,7 @@ thread_local! {
 /// The functions whose frames are left out of sites, as a tool leaves out its hooks.
 struct OwnCode {
     check: Range<u64>,
-    others: [Range<u64>; 2],
+    others: [Range<u64>; 3],
 }
 
 impl OwnCode {
@@ -45,7 +48,12 @@ impl OwnCode {
             };
             Self {
                 check: range(check as *const ()),
-                others: [ask as *const (), crate::calls::own_frame::relay as *const ()].map(range),
+                others: [
+                    ask as *const (),
+                    check_barely as *const (),
+                    crate::calls::own_frame::relay as *const (),
+                ]
+                .map(range),
             }
         })
     }
@@ -88,6 +96,8 @@ pub(crate) struct Comparer {
     n_own: usize,
     /// What is compared with the truth.
     answer: Box<[u64; MAX_FRAMES]>,
+    /// What [`check_barely`] was told.
+    bare_site: Option<NonZeroU32>,
     n_nodes: usize,
     tally: Tally,
     sabotage: Option<Sabotage>,
@@ -96,11 +106,17 @@ pub(crate) struct Comparer {
 struct Caches {
     of_one_limit: [SiteCache; LIMITS.len()],
     of_many_limits: SiteCache,
+    /// Asked by [`check_barely`].
+    bare: SiteCache,
 }
 
 impl Caches {
     fn new() -> Self {
-        Self { of_one_limit: LIMITS.map(|_| SiteCache::new()), of_many_limits: SiteCache::new() }
+        Self {
+            of_one_limit: LIMITS.map(|_| SiteCache::new()),
+            of_many_limits: SiteCache::new(),
+            bare: SiteCache::new(),
+        }
     }
 }
 
@@ -123,6 +139,7 @@ impl Comparer {
             start: 0,
             n_own: 0,
             answer: Box::new([0; MAX_FRAMES]),
+            bare_site: None,
             n_nodes: 0,
             tally: Tally::new(sabotage.is_some()),
             sabotage: sabotage.map(|every| Sabotage { every, n_answers: 0, rng: Rng::new(every) }),
@@ -137,19 +154,32 @@ impl Comparer {
         result
     }
 
+    /// The comparer that [`check`] uses on this thread.
+    pub(crate) fn current() -> *mut Self {
+        CURRENT.get()
+    }
+
     /// The counts of this thread so far.
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// Finds the frame of [`check`] in the truth that it took.
+    /// Finds in the truth the frame of the function that took it: [`check`] or [`check_barely`].
     fn find_start(&mut self) {
         let call_addrs = self.truth.call_addrs();
-        let is_check = |call_addr: &u64| self.own_code.check.contains(call_addr);
-        self.start = call_addrs.iter().position(is_check).expect("the truth leads to its caller");
+        let is_own = |&call_addr: &u64| self.own_code.contains(call_addr);
+        self.start = call_addrs.iter().position(is_own).expect("the truth leads to its caller");
         let is_other = |&call_addr: &u64| !self.own_code.contains(call_addr);
         self.n_own = call_addrs[self.start..].iter().position(is_other).unwrap_or(0);
         assert!(self.n_own > 0, "there is a frame that called: {call_addrs:x?}");
+    }
+
+    /// Compares what [`check_barely`] found.
+    pub(crate) fn compare_bare_site(&mut self, kind: Kind) {
+        self.find_start();
+        if self.caches.is_some() {
+            self.compare_site(kind, Means::CacheOfOneLimit, BARE_LIMIT, self.bare_site);
+        }
     }
 
     /// Compares the site that a cache gave with the truth.
@@ -274,6 +304,22 @@ pub(crate) fn check(kind: Kind) {
 #[inline(never)]
 fn ask(cache: &mut SiteCache, bounds: &StackBounds, limit: usize) -> Option<NonZeroU32> {
     cache.site_of_caller(bounds, limit, &SITES)
+}
+
+/// Takes the truth and asks a cache, and does nothing else that might need a register: optimized, it
+/// leaves the frame pointer as its caller has it.
+///
+/// # Safety
+///
+/// `comparer` is that of the thread, and nothing else refers to it meanwhile.
+#[inline(never)]
+pub(crate) unsafe extern "C-unwind" fn check_barely(comparer: *mut c_void) {
+    // SAFETY: the caller sees to it (above).
+    let this = unsafe { &mut *comparer.cast::<Comparer>() };
+    this.truth.take();
+    if let Some(caches) = &mut this.caches {
+        this.bare_site = caches.bare.site_of_caller(&this.bounds, BARE_LIMIT, &SITES);
+    }
 }
 
 /// Whether this is the C library's return from a signal handler: `mov $15, %rax`.

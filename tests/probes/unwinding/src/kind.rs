@@ -30,6 +30,7 @@ kinds! {
     OwnFrame "own frame farther out",
     TailCall "tail call",
     Alloca "alloca",
+    LiveFramePointer "live frame pointer",
     VariableArray "variable array",
     Realigned "realigned stack",
     DecoyFramePointer "decoy frame pointer",

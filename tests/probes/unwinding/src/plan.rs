@@ -12,7 +12,7 @@ const MAX_STEPS: usize = 9;
 const N_RECENT: usize = 24;
 
 /// How often each kind of step is taken.
-const WEIGHTS: [(Kind, usize); 20] = [
+const WEIGHTS: [(Kind, usize); 21] = [
     (Kind::Recursion, 120),
     (Kind::Closure, 100),
     (Kind::TraitObject, 100),
@@ -20,6 +20,7 @@ const WEIGHTS: [(Kind, usize); 20] = [
     (Kind::OwnFrame, 30),
     (Kind::TailCall, 40),
     (Kind::Alloca, 40),
+    (Kind::LiveFramePointer, 20),
     (Kind::VariableArray, 40),
     (Kind::Realigned, 40),
     (Kind::DecoyFramePointer, 40),
