@@ -96,10 +96,10 @@ const fn fold(a: u64, b: u64) -> u64 {
 /// The inverse of an odd number modulo 2⁶⁴, by Newton's iteration: each step doubles the right bits.
 const fn inverse(odd: u64) -> u64 {
     let mut inverse = odd;
-    let mut n_bits = 3;
+    let mut n_bits: u32 = 3;
     while n_bits < 64 {
         inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
-        n_bits *= 2;
+        n_bits = n_bits.wrapping_mul(2);
     }
     inverse
 }
