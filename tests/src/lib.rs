@@ -1,6 +1,7 @@
-//! What the tests share: an allocator that knows the truth, a source of repeatable numbers, and
-//! builds of programs outside of this workspace.
+//! What the tests share: an allocator that knows the truth, a source of repeatable numbers, builds of
+//! programs outside of this workspace, and one of these that development tasks run, too.
 
 pub mod nested_build;
 pub mod rng;
 pub mod truth;
+pub mod unwinding;

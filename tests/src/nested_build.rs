@@ -32,13 +32,15 @@ pub struct Settings {
     pub is_release: bool,
     /// Keys of that profile and their values, as TOML.
     pub profile: &'static [(&'static str, &'static str)],
-    /// Flags for every rustc.
+    /// Flags for every rustc; with a target, only for what is built for it.
     pub rustflags: &'static [&'static str],
+    /// What to build for, if it must be named: then build scripts are built without the flags.
+    pub target: Option<&'static str>,
 }
 
 impl Settings {
     /// What `cargo build` does.
-    pub const DEV: Self = Self { name: "dev", is_release: false, profile: &[], rustflags: &[] };
+    pub const DEV: Self = Self { is_release: false, ..Self::release("dev", &[]) };
 
     /// What `cargo build --release` does: no debug information.
     pub const RELEASE: Self = Self::release("release", &[]);
@@ -52,7 +54,7 @@ impl Settings {
         name: &'static str,
         profile: &'static [(&'static str, &'static str)],
     ) -> Self {
-        Self { name, is_release: true, profile, rustflags: &[] }
+        Self { name, is_release: true, profile, rustflags: &[], target: None }
     }
 }
 
@@ -120,6 +122,9 @@ impl Probe {
             .env("CARGO_INCREMENTAL", "0");
         let profile = if settings.is_release { "release" } else { "dev" };
         cargo.args(["--profile", profile]);
+        if let Some(target) = settings.target {
+            cargo.args(["--target", target]);
+        }
         for (key, value) in settings.profile {
             cargo.arg("--config").arg(format!("profile.{profile}.{key}={value}"));
         }

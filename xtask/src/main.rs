@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod golden;
+mod soak;
 
 use clap::{Parser, Subcommand};
 use std::error::Error;
@@ -24,6 +25,7 @@ enum Verb {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Golden(golden::Args),
+    Soak(soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Golden(args) => golden::run(&args),
+        Verb::Soak(args) => soak::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,5 +78,14 @@ mod tests {
         assert!(parse("xtask bench --quick memory").is_err());
         assert!(parse("xtask bench --quick core").is_err());
         assert!(parse("xtask bench --rounds 0").is_err());
+    }
+
+    #[test]
+    fn soak_asks_what_to_compare_and_takes_a_number_of_captures() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("xtask soak unwinding").is_ok());
+        assert!(parse("xtask soak unwinding --captures 10000000 --seed 3").is_ok());
+        assert!(parse("xtask soak").is_err());
+        assert!(parse("xtask soak unwinding --captures 0").is_err());
     }
 }

@@ -6,8 +6,9 @@
 //! # Invariants
 //!
 //! - **I1** Every address handed to `read_word` is a multiple of 8 and lies either within the given
-//!   stack bounds, above the stack pointer, or within 16 MiB above the stack pointer at which the walk
-//!   entered a stack that is not the thread's own (a signal's alternate stack, a coroutine's).
+//!   stack bounds, above the red zone of the stack pointer, or between that and 16 MiB above the stack
+//!   pointer at which the walk entered a stack that is not the thread's own (a signal's alternate
+//!   stack, a coroutine's).
 //! - **I2** Stepping by CFI, the stack pointer strictly rises, except across a signal frame, which
 //!   may lie on another stack. With at most `out.len() + 1` steps a walk always ends.
 //!
@@ -115,6 +116,31 @@ mod tests {
 
     /// Rules by call address; everything else is unknown.
     struct Table(HashMap<u64, Rule>);
+
+    /// Rules of a handler's frame, which leads to what it interrupted, and of that.
+    struct Interrupted {
+        interrupted: Registers,
+        rule: Rule,
+    }
+
+    impl Rules for Interrupted {
+        fn rule(&mut self, call_addr: u64) -> Rule {
+            match call_addr {
+                0x40_0000 => Rule::INTERPRETED,
+                addr if addr == self.interrupted.pc => self.rule,
+                0x40_2000 => Rule::FRAME_POINTER,
+                _ => Rule::OUTERMOST,
+            }
+        }
+
+        fn interpret(
+            &mut self,
+            _: Registers,
+            _: &mut dyn FnMut(u64) -> Option<u64>,
+        ) -> Option<Registers> {
+            Some(self.interrupted)
+        }
+    }
 
     impl Rules for Table {
         fn rule(&mut self, call_addr: u64) -> Rule {
@@ -246,7 +272,7 @@ mod tests {
                 rules.map(|(i, &word)| (0x40_0000 + i as u64, Rule::from_word(word))).collect(),
             );
             let bounds = bounds(&words);
-            let window = sp..sp.saturating_add(FOREIGN_WINDOW);
+            let window = sp.saturating_sub(128)..sp.saturating_add(FOREIGN_WINDOW);
             let is_own = bounds.contains_word(sp);
             let read = |addr: u64| {
                 assert!(addr.is_multiple_of(8), "{addr:#x} is not aligned");
@@ -306,5 +332,23 @@ mod tests {
         let mut out = [0; 1000];
         let walked = walk(start, &bounds(&words), &mut rules, read, &mut out);
         assert_eq!(walked, Walk { len: 2, end: End::Truncated });
+    }
+
+    #[test]
+    fn what_an_interrupted_epilogue_has_popped_is_found_below_the_stack_pointer() {
+        // The frame pointer was popped from the word below the return address; the caller needs it.
+        let words = [STACK + 24, 0x40_2001, 0, 0x1234, 0x40_3001];
+        let interrupted = Registers { pc: 0x40_1000, sp: STACK + 8, fp: 0, is_exact_pc: true };
+        let rule = Rule::plain(CfaBase::Sp, 8, Some(-16)).unwrap();
+        let read = |addr: u64| words.get((addr.wrapping_sub(STACK) / 8) as usize).copied();
+        let start = Registers { pc: 0x40_0001, sp: 0x1000, fp: 0, is_exact_pc: false };
+        // On the thread's own stack, and on one of which nothing is known.
+        for bounds in [bounds(&words), StackBounds::UNKNOWN] {
+            let mut out = [0; 8];
+            let mut rules = Interrupted { interrupted, rule };
+            let walked = walk(start, &bounds, &mut rules, read, &mut out);
+            assert_eq!(walked, Walk { len: 4, end: End::Outermost }, "{bounds:?}");
+            assert_eq!(out[..4], [0x40_0000, 0x40_1000, 0x40_2000, 0x40_3000]);
+        }
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! - **I1** On the thread's own stack a walk reads from the red zone below its stack pointer up to the
 //!   stack's end: all of it is mapped.
-//! - **I2** On a stack whose extent is not known (a signal's, a coroutine's) it reads at most
-//!   [`FOREIGN_WINDOW`] bytes above the stack pointer with which it came there, and what lies on the
+//! - **I2** On a stack whose extent is not known (a signal's, a coroutine's) it reads from the red zone
+//!   to [`FOREIGN_WINDOW`] bytes above the stack pointer with which it came there, and what lies on the
 //!   thread's own stack.
 //! - **I3** Only aligned words are read.
 
@@ -13,7 +13,8 @@ use crate::bounds::StackBounds;
 
 /// How far above the stack pointer a stack of unknown size is trusted to reach, in bytes.
 pub(crate) const FOREIGN_WINDOW: u64 = 16 << 20;
-/// Bytes below the stack pointer that a function may use without moving it.
+/// What a function has below its stack pointer and a signal handler leaves alone, in bytes. The unwind
+/// tables of an epilogue still have the saved registers where they were popped from, which is there.
 const RED_ZONE: u64 = 128;
 
 /// The words that a walk may read where it is now.
@@ -32,7 +33,8 @@ impl Reach {
         match own.above(sp.wrapping_sub(RED_ZONE), sp) {
             Some(here) => Self { here, own: StackBounds::UNKNOWN },
             None => {
-                let here = StackBounds::from_range(sp..sp.saturating_add(FOREIGN_WINDOW));
+                let low = sp.saturating_sub(RED_ZONE);
+                let here = StackBounds::from_range(low..sp.saturating_add(FOREIGN_WINDOW));
                 Self { here, own: *own }
             }
         }

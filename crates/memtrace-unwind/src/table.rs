@@ -3,13 +3,13 @@
 //! An array of 64-bit words in zeroed memory. A word holds the part of its address that its place
 //! does not tell, and the rule; it is published by one store and never changes until it is displaced
 //! or the table is cleared, so there is nothing to lock and nothing torn to see, in a signal handler
-//! or anywhere else. An address has its place, and if others of the same place came first, one of the
-//! three after it.
+//! or anywhere else. An address has its place, and if another has that one, the three others of the
+//! same aligned four.
 //!
 //! # Invariants
 //!
-//! - **I1** A word is zero (empty) or `tag(key) << 32 | rule`; place and tag together are the whole of
-//!   a key below 2⁴⁷, so that no address is ever given the rule of another.
+//! - **I1** A word is zero (empty) or `tag(key) << 32 | rule`; the group of four and the tag together
+//!   are the whole of a key below 2⁴⁷, so that no address is ever given the rule of another.
 //! - **I2** The table is a cache: any word may be zeroed or replaced by another valid one at any
 //!   time, at the price of one more look into the unwind tables.
 //! - **I3** The generation is raised before the table is cleared: what was derived from a rule under
@@ -23,7 +23,7 @@
 //!
 //! # Cost
 //!
-//! One load for a known address, up to four where addresses share a place. 512 KiB of address space,
+//! One load for a known address, up to four where addresses share a place. 1 MiB of address space,
 //! resident as far as it is touched.
 
 use crate::object;
@@ -32,16 +32,20 @@ use crate::registered::{self, Interpreter, Learned};
 use crate::rule::{Registers, Rule};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-const PLACE_BITS: u32 = 16;
+const PLACE_BITS: u32 = 17;
 const N_PLACES: usize = 1 << PLACE_BITS;
-/// Words that an address may have, from its place on.
-const N_WAYS: usize = 4;
+/// Words that an address may have: an aligned group around its place.
+const WAY_BITS: u32 = 2;
+const N_WAYS: usize = 1 << WAY_BITS;
 /// Keys at and above this (57-bit user space, kernel) do not fit a word, and are looked up in the
 /// unwind tables each time.
 const END_OF_KEYS: u64 = 1 << 47;
 
-static TABLE: [AtomicU64; N_PLACES + N_WAYS - 1] =
-    [const { AtomicU64::new(0) }; N_PLACES + N_WAYS - 1];
+/// Aligned so that a group lies in one cache line.
+#[repr(align(64))]
+struct Table([AtomicU64; N_PLACES]);
+
+static TABLE: Table = Table([const { AtomicU64::new(0) }; N_PLACES]);
 
 /// Whether anything was ever stored: a table that was never used is not touched to clear it.
 static IS_USED: AtomicBool = AtomicBool::new(false);
@@ -65,8 +69,8 @@ impl Rules for ProcessRules {
         let key = key(call_addr);
         // A place in the array for any key, which the compiler sees.
         #[expect(clippy::indexing_slicing, reason = "masked to below the length")]
-        let word = TABLE[place(key)].load(Relaxed);
-        if word >> 32 == tag(key) {
+        let word = TABLE.0[place(key)].load(Relaxed);
+        if word >> 32 == tag(key) && word != 0 {
             return Rule::from_word(word as u32);
         }
         look_further(call_addr)
@@ -84,7 +88,7 @@ impl Rules for ProcessRules {
 
 /// Forgets the rules of all addresses: to be called when a library may have been unloaded.
 ///
-/// **Cost**: touches the table, 512 KiB; the rules come back one by one as they are needed.
+/// **Cost**: touches the table, 1 MiB; the rules come back one by one as they are needed.
 pub fn forget_unloaded() {
     object::forget_objects();
     if !IS_USED.load(Relaxed) {
@@ -92,7 +96,7 @@ pub fn forget_unloaded() {
     }
     // Relaxed: see the head of this module.
     GENERATION.fetch_add(1, Relaxed);
-    for word in &TABLE {
+    for word in &TABLE.0 {
         if word.load(Relaxed) != 0 {
             word.store(0, Relaxed);
         }
@@ -108,7 +112,7 @@ pub(crate) fn generation() -> u32 {
 /// Returns the address and the size in bytes of the rule table, so that its resident part can be
 /// measured.
 pub fn rule_table() -> (*const u8, usize) {
-    (TABLE.as_ptr().cast(), size_of_val(&TABLE))
+    (TABLE.0.as_ptr().cast(), size_of_val(&TABLE))
 }
 
 /// Looks at the other words that an address may have, and then into the unwind tables.
@@ -120,10 +124,11 @@ fn look_further(call_addr: u64) -> Rule {
         let (Learned::Lasting(rule) | Learned::Passing(rule)) = registered::learn(call_addr);
         return rule;
     }
-    let ways = TABLE.get(place(key)..).and_then(|words| words.get(..N_WAYS)).unwrap_or(&[]);
+    let first = place(key) & !(N_WAYS - 1);
+    let ways = TABLE.0.get(first..).and_then(|words| words.get(..N_WAYS)).unwrap_or(&[]);
     for word in ways {
         let word = word.load(Relaxed);
-        if word >> 32 == tag(key) {
+        if word >> 32 == tag(key) && word != 0 {
             return Rule::from_word(word as u32);
         }
     }
@@ -131,9 +136,11 @@ fn look_further(call_addr: u64) -> Rule {
         Learned::Lasting(rule) => rule,
         Learned::Passing(rule) => return rule,
     };
-    // Where all are taken the tag picks the one to displace: any choice is right (I2).
-    let free = ways.iter().find(|word| word.load(Relaxed) == 0);
-    if let Some(word) = free.or_else(|| ways.get(tag(key) as usize % N_WAYS)) {
+    // Its own place if that is free, else any that is; where all are taken, its own: any choice is right
+    // (I2).
+    let own = ways.get(place(key) & (N_WAYS - 1));
+    let free = own.into_iter().chain(ways).find(|word| word.load(Relaxed) == 0);
+    if let Some(word) = free.or(own) {
         IS_USED.store(true, Relaxed);
         word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);
         if !object::is_still_noted(call_addr) {
@@ -149,17 +156,18 @@ const fn key(call_addr: u64) -> u64 {
     call_addr.wrapping_add(1)
 }
 
-/// The place of a key: bits 3 to 18, so that the calls of one function lie close together.
+/// The place of a key: bits 3 to 19, so that the calls of one function lie close together.
 #[inline(always)]
 const fn place(key: u64) -> usize {
     (key >> 3) as usize & (N_PLACES - 1)
 }
 
-/// The bits of a key below 2⁴⁷ that its place does not tell, 0 to 2 and 19 to 46, and a set bit above
-/// them, so that no empty word has a tag. That of a greater key does not fit 32 bits.
+/// The bits of a key below 2⁴⁷ that its group does not tell: 0 to 4 and 20 to 46. That of a greater key
+/// does not fit 32 bits.
 #[inline(always)]
 const fn tag(key: u64) -> u64 {
-    (key >> (PLACE_BITS + 3) << 3 | key & 7).wrapping_add(1 << 31)
+    const LOW_BITS: u32 = 3 + WAY_BITS;
+    key >> (PLACE_BITS + 3) << LOW_BITS | key & ((1 << LOW_BITS) - 1)
 }
 
 #[cfg(test)]
@@ -169,13 +177,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn place_and_tag_tell_every_address_from_every_other(
+        fn group_and_tag_tell_every_address_from_every_other(
             a in 0..END_OF_KEYS,
             flip in 0..64u32,
         ) {
             let b = a ^ 1 << flip;
-            prop_assert!(place(a) != place(b) || tag(a) != tag(b));
-            prop_assert!(tag(a) != 0 && tag(a) <= u64::from(u32::MAX));
+            let group = |key| place(key) / N_WAYS;
+            prop_assert!(group(a) != group(b) || tag(a) != tag(b));
+            prop_assert!(tag(a) <= u64::from(u32::MAX));
             prop_assert!(b < END_OF_KEYS || tag(b) > u64::from(u32::MAX));
         }
     }

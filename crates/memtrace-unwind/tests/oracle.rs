@@ -2,9 +2,11 @@
 //! the `backtrace` crate) on randomised call paths.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use memtrace_unwind::{End, StackBounds, capture, prepare};
+use memtrace_unwind::{End, SiteCache, Sites, StackBounds, StackHash, Walk, capture, prepare};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 const MAX_FRAMES: usize = 400;
@@ -263,4 +265,54 @@ fn the_portable_walker_sees_the_same_frames() {
     assert_eq!(mine[1..walk.len], portable[1..walk.len]);
     let short = memtrace_unwind::portable::capture(&stack, &mut portable[..2]);
     assert_eq!((short.len, short.end), (2, End::Limit));
+}
+
+/// Keeps the last stack that was asked for; the frames in `own` are the tool's.
+struct LastStack {
+    own: Range<u64>,
+    stack: Cell<(Vec<u64>, End)>,
+}
+
+impl Sites for &LastStack {
+    fn find(&self, _: StackHash) -> Option<NonZeroU32> {
+        None
+    }
+
+    fn insert(&self, _: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
+        self.stack.set((call_addrs.to_vec(), end));
+        Some(NonZeroU32::MIN)
+    }
+
+    fn with_buffer<R>(&self, len: usize, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        Some(f(&mut vec![0; len]))
+    }
+
+    fn is_own(&self, call_addr: u64) -> bool {
+        self.own.contains(&call_addr)
+    }
+}
+
+/// Captures, and asks for the site, below some frames of this function.
+#[inline(never)]
+fn own(n_more: u64, limit: usize, sites: &LastStack, frames: &mut [u64]) -> Walk {
+    if n_more > 0 {
+        return black_box(own(n_more - 1, limit, sites, frames));
+    }
+    let bounds = StackBounds::current();
+    let walk = capture(&bounds, frames);
+    assert!(SiteCache::new().site_of_caller(&bounds, limit, &sites).is_some());
+    walk
+}
+
+#[test]
+fn the_newest_own_frames_are_left_out_of_a_site_and_take_no_part_of_its_limit() {
+    let own_code = memtrace_unwind::function_range(own as *const () as u64).unwrap();
+    let sites = LastStack { own: own_code, stack: Cell::new((vec![], End::Truncated)) };
+    for limit in [1, 3, MAX_FRAMES] {
+        let mut frames = [0; MAX_FRAMES];
+        let walk = own(2, limit, &sites, &mut frames);
+        let (found, end) = sites.stack.replace((vec![], End::Truncated));
+        assert_eq!(found, frames[3..walk.len][..limit.min(walk.len - 3)]);
+        assert_eq!(end, if limit == MAX_FRAMES { End::Outermost } else { End::Limit });
+    }
 }
