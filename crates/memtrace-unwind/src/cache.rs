@@ -435,7 +435,6 @@ struct Hashed<O> {
     is_own: O,
     is_in_own: bool,
     n_own: usize,
-    len: usize,
     sum: Sum,
 }
 
@@ -449,17 +448,18 @@ impl<O: Fn(u64) -> bool> Visitor for Hashed<O> {
                 return Some(place);
             }
         }
-        if self.len == self.limit {
+        if self.sum.len() == self.limit {
             return None;
         }
-        self.len = self.len.wrapping_add(1);
         self.sum.push(place.call_addr());
         Some(place)
     }
 }
 
 /// Walks the whole stack and looks its hash up.
-#[inline(always)]
+///
+/// A function of its own, so that its loop has all registers to itself.
+#[inline(never)]
 fn site_without_cache(
     world: &impl World,
     start: Registers,
@@ -472,7 +472,6 @@ fn site_without_cache(
         is_own: |addr| sites.is_own(addr),
         is_in_own: true,
         n_own: 0,
-        len: 0,
         sum: Sum::new(),
     };
     let before = world.generation();
@@ -485,7 +484,7 @@ fn site_without_cache(
     }
     let end = ended.map_or(End::Limit, |(end, _)| end);
     let hash = hashed.sum.finish(end);
-    if hashed.len != 0
+    if hashed.sum.len() != 0
         && let Some(site) = sites.find(hash)
     {
         return Some(site);

@@ -566,7 +566,8 @@ mod tests {
                         0 => Rule::plain(CfaBase::Sp, 8, None),
                         1..4 => Rule::plain(CfaBase::Sp, 16, Some(-16)),
                         4..60 => Some(Rule::FRAME_POINTER),
-                        _ => Rule::plain(CfaBase::Sp, 8, Some(-16)),
+                        // The frame pointer was popped, from where it still is: below the frame.
+                        _ => Some(Rule::INTERPRETED),
                     };
                     assert_eq!(Some(tables.rule(start + offset)), expected, "{offset}");
                     assert_eq!(tables.function_range(start + offset), Some(start..start + 64));

@@ -62,6 +62,12 @@ impl Sum {
         self.len = self.len.wrapping_add(1);
     }
 
+    /// Returns the number of frames so far.
+    #[inline(always)]
+    pub(crate) const fn len(&self) -> usize {
+        self.len as usize
+    }
+
     #[inline(always)]
     pub(crate) const fn finish(self, end: End) -> StackHash {
         finish(self.sum, self.len, end)

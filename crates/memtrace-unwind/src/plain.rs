@@ -118,16 +118,13 @@ mod tests {
     struct Table(HashMap<u64, Rule>);
 
     /// Rules of a handler's frame, which leads to what it interrupted, and of that.
-    struct Interrupted {
-        interrupted: Registers,
-        rule: Rule,
-    }
+    struct Interrupted(Registers);
 
     impl Rules for Interrupted {
         fn rule(&mut self, call_addr: u64) -> Rule {
             match call_addr {
                 0x40_0000 => Rule::INTERPRETED,
-                addr if addr == self.interrupted.pc => self.rule,
+                addr if addr == self.0.pc => Rule::INTERPRETED,
                 0x40_2000 => Rule::FRAME_POINTER,
                 _ => Rule::OUTERMOST,
             }
@@ -135,10 +132,14 @@ mod tests {
 
         fn interpret(
             &mut self,
-            _: Registers,
-            _: &mut dyn FnMut(u64) -> Option<u64>,
+            registers: Registers,
+            read_word: &mut dyn FnMut(u64) -> Option<u64>,
         ) -> Option<Registers> {
-            Some(self.interrupted)
+            if registers.pc != self.0.pc {
+                return Some(self.0);
+            }
+            let (pc, fp) = (read_word(registers.sp)?, read_word(registers.sp - 8)?);
+            Some(Registers { pc, sp: registers.sp + 8, fp, is_exact_pc: false })
         }
     }
 
@@ -226,6 +227,16 @@ mod tests {
         assert_eq!(plain, fast);
     }
 
+    /// A rule that could be, for any word.
+    fn any_rule(word: u32) -> Rule {
+        let rule = Rule::from_word(word);
+        if !rule.is_plain() {
+            return rule;
+        }
+        let saved_fp = rule.saved_fp().map(|offset| offset as i64);
+        Rule::plain(rule.base(), rule.cfa_offset() as i64, saved_fp).unwrap_or(Rule::UNKNOWN)
+    }
+
     fn bounds(stack: &[u64]) -> StackBounds {
         StackBounds::from_range(STACK..STACK + stack.len() as u64 * 8)
     }
@@ -269,7 +280,7 @@ mod tests {
         ) {
             let rules = packed.iter().enumerate();
             let mut rules = Table(
-                rules.map(|(i, &word)| (0x40_0000 + i as u64, Rule::from_word(word))).collect(),
+                rules.map(|(i, &word)| (0x40_0000 + i as u64, any_rule(word))).collect(),
             );
             let bounds = bounds(&words);
             let window = sp.saturating_sub(128)..sp.saturating_add(FOREIGN_WINDOW);
@@ -339,13 +350,12 @@ mod tests {
         // The frame pointer was popped from the word below the return address; the caller needs it.
         let words = [STACK + 24, 0x40_2001, 0, 0x1234, 0x40_3001];
         let interrupted = Registers { pc: 0x40_1000, sp: STACK + 8, fp: 0, is_exact_pc: true };
-        let rule = Rule::plain(CfaBase::Sp, 8, Some(-16)).unwrap();
         let read = |addr: u64| words.get((addr.wrapping_sub(STACK) / 8) as usize).copied();
         let start = Registers { pc: 0x40_0001, sp: 0x1000, fp: 0, is_exact_pc: false };
         // On the thread's own stack, and on one of which nothing is known.
         for bounds in [bounds(&words), StackBounds::UNKNOWN] {
             let mut out = [0; 8];
-            let mut rules = Interrupted { interrupted, rule };
+            let mut rules = Interrupted(interrupted);
             let walked = walk(start, &bounds, &mut rules, read, &mut out);
             assert_eq!(walked, Walk { len: 4, end: End::Outermost }, "{bounds:?}");
             assert_eq!(out[..4], [0x40_0000, 0x40_1000, 0x40_2000, 0x40_3000]);

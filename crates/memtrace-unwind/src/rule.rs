@@ -89,7 +89,8 @@ impl Rule {
     /// Packs a plain rule, the return address being at `CFA − 8`.
     ///
     /// `saved_fp` is the offset from the CFA, in bytes, at which the frame pointer was saved; `None`
-    /// if it was not touched. Returns `None` where the numbers do not fit.
+    /// if it was not touched. Returns `None` where the numbers do not fit, and where a frame that is
+    /// counted from the stack pointer has saved it outside of itself.
     pub const fn plain(base: CfaBase, cfa_offset: i64, saved_fp: Option<i64>) -> Option<Self> {
         if cfa_offset < 8 || cfa_offset > 0xFFF8 || cfa_offset % 8 != 0 {
             return None;
@@ -105,6 +106,9 @@ impl Rule {
                 if offset % 8 != 0 || words < i16::MIN as i64 || words > i16::MAX as i64 {
                     return None;
                 }
+                if matches!(base, CfaBase::Sp) && (offset >= 0 || offset < -cfa_offset) {
+                    return None;
+                }
                 Some(Self(low | 2 | (words as i16 as u16 as u32) << 16))
             }
         }
@@ -113,6 +117,12 @@ impl Rule {
     /// Whether a step by this rule is two loads and an addition.
     pub const fn is_plain(self) -> bool {
         self.0 & RARE == 0
+    }
+
+    /// Whether the rule is plain and the CFA counted from the stack pointer.
+    #[inline(always)]
+    pub(crate) const fn is_plain_by_sp(self) -> bool {
+        self.0 & (RARE | 1) == 0
     }
 
     /// Returns the register that the CFA is counted from; meaningful for plain rules.
@@ -162,6 +172,11 @@ mod tests {
         for base in [CfaBase::Sp, CfaBase::Fp] {
             for cfa_offset in [8, 16, 4096, 0xFFF8] {
                 for saved_fp in [None, Some(-16), Some(-8 * 32768), Some(8 * 32767), Some(0)] {
+                    let is_inside = |offset: i64| offset < 0 && -offset <= cfa_offset;
+                    if base == CfaBase::Sp && !saved_fp.is_none_or(is_inside) {
+                        assert_eq!(Rule::plain(base, cfa_offset, saved_fp), None);
+                        continue;
+                    }
                     let rule = Rule::plain(base, cfa_offset, saved_fp).unwrap();
                     assert!(rule.is_plain());
                     assert_eq!(rule.base(), base);

@@ -3,13 +3,13 @@
 //! An array of 64-bit words in zeroed memory. A word holds the part of its address that its place
 //! does not tell, and the rule; it is published by one store and never changes until it is displaced
 //! or the table is cleared, so there is nothing to lock and nothing torn to see, in a signal handler
-//! or anywhere else. An address has its place, and if another has that one, the three others of the
-//! same aligned four.
+//! or anywhere else. An address has its place, and if another has that one, the three others of its
+//! group.
 //!
 //! # Invariants
 //!
-//! - **I1** A word is zero (empty) or `tag(key) << 32 | rule`; the group of four and the tag together
-//!   are the whole of a key below 2⁴⁷, so that no address is ever given the rule of another.
+//! - **I1** A word is zero (empty) or `tag(key) << 32 | rule`; the group and the tag together are the
+//!   whole of a key below 2⁴⁷, so that no address is ever given the rule of another.
 //! - **I2** The table is a cache: any word may be zeroed or replaced by another valid one at any
 //!   time, at the price of one more look into the unwind tables.
 //! - **I3** The generation is raised before the table is cleared: what was derived from a rule under
@@ -34,14 +34,15 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 const PLACE_BITS: u32 = 17;
 const N_PLACES: usize = 1 << PLACE_BITS;
-/// Words that an address may have: an aligned group around its place.
+/// Words that an address may have: those whose places agree with its own but for the upper bits.
 const WAY_BITS: u32 = 2;
 const N_WAYS: usize = 1 << WAY_BITS;
+/// Bits of a key that its group tells.
+const GROUP_BITS: u32 = PLACE_BITS - WAY_BITS;
 /// Keys at and above this (57-bit user space, kernel) do not fit a word, and are looked up in the
 /// unwind tables each time.
 const END_OF_KEYS: u64 = 1 << 47;
 
-/// Aligned so that a group lies in one cache line.
 #[repr(align(64))]
 struct Table([AtomicU64; N_PLACES]);
 
@@ -70,7 +71,7 @@ impl Rules for ProcessRules {
         // A place in the array for any key, which the compiler sees.
         #[expect(clippy::indexing_slicing, reason = "masked to below the length")]
         let word = TABLE.0[place(key)].load(Relaxed);
-        if word >> 32 == tag(key) && word != 0 {
+        if word >> 32 == tag(key) {
             return Rule::from_word(word as u32);
         }
         look_further(call_addr)
@@ -124,11 +125,11 @@ fn look_further(call_addr: u64) -> Rule {
         let (Learned::Lasting(rule) | Learned::Passing(rule)) = registered::learn(call_addr);
         return rule;
     }
-    let first = place(key) & !(N_WAYS - 1);
-    let ways = TABLE.0.get(first..).and_then(|words| words.get(..N_WAYS)).unwrap_or(&[]);
-    for word in ways {
+    // Its own place first.
+    let ways = (0..N_WAYS).filter_map(|way| TABLE.0.get(place(key) ^ way << GROUP_BITS));
+    for word in ways.clone() {
         let word = word.load(Relaxed);
-        if word >> 32 == tag(key) && word != 0 {
+        if word >> 32 == tag(key) {
             return Rule::from_word(word as u32);
         }
     }
@@ -136,11 +137,9 @@ fn look_further(call_addr: u64) -> Rule {
         Learned::Lasting(rule) => rule,
         Learned::Passing(rule) => return rule,
     };
-    // Its own place if that is free, else any that is; where all are taken, its own: any choice is right
-    // (I2).
-    let own = ways.get(place(key) & (N_WAYS - 1));
-    let free = own.into_iter().chain(ways).find(|word| word.load(Relaxed) == 0);
-    if let Some(word) = free.or(own) {
+    // Where all are taken its own is displaced: any choice is right (I2).
+    let free = ways.clone().find(|word| word.load(Relaxed) == 0);
+    if let Some(word) = free.or_else(|| ways.clone().next()) {
         IS_USED.store(true, Relaxed);
         word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);
         if !object::is_still_noted(call_addr) {
@@ -156,18 +155,18 @@ const fn key(call_addr: u64) -> u64 {
     call_addr.wrapping_add(1)
 }
 
-/// The place of a key: bits 3 to 19, so that the calls of one function lie close together.
+/// The place of a key: its lowest bits.
 #[inline(always)]
 const fn place(key: u64) -> usize {
-    (key >> 3) as usize & (N_PLACES - 1)
+    key as usize & (N_PLACES - 1)
 }
 
-/// The bits of a key below 2⁴⁷ that its group does not tell: 0 to 4 and 20 to 46. That of a greater key
-/// does not fit 32 bits.
+/// The bits of a key that its group does not tell: those of a key below 2⁴⁷ fit 32 bits. Zero, the tag
+/// of an empty word, is that of no code: the first page is never mapped, and few systems map the seven
+/// after it. There a stack would be cut.
 #[inline(always)]
 const fn tag(key: u64) -> u64 {
-    const LOW_BITS: u32 = 3 + WAY_BITS;
-    key >> (PLACE_BITS + 3) << LOW_BITS | key & ((1 << LOW_BITS) - 1)
+    key >> GROUP_BITS
 }
 
 #[cfg(test)]
@@ -182,7 +181,7 @@ mod tests {
             flip in 0..64u32,
         ) {
             let b = a ^ 1 << flip;
-            let group = |key| place(key) / N_WAYS;
+            let group = |key| place(key) % (1 << GROUP_BITS);
             prop_assert!(group(a) != group(b) || tag(a) != tag(b));
             prop_assert!(tag(a) <= u64::from(u32::MAX));
             prop_assert!(b < END_OF_KEYS || tag(b) > u64::from(u32::MAX));
@@ -191,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_address_outside_of_every_object_has_no_rule_and_keeps_having_none() {
-        for call_addr in [0, 16, END_OF_KEYS - 1, END_OF_KEYS, u64::MAX] {
+        for call_addr in [1 << 16, 1 << 20, END_OF_KEYS - 1, END_OF_KEYS, u64::MAX - 1] {
             for _ in 0..2 {
                 // To be interpreted once `prepare` has found whom to ask.
                 let rule = ProcessRules::new().rule(call_addr);

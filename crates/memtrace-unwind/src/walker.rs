@@ -19,7 +19,7 @@
 use crate::bounds::StackBounds;
 use crate::plain::Rules;
 use crate::reach::Reach;
-use crate::rule::{CfaBase, End, Registers, Rule, Walk};
+use crate::rule::{End, Registers, Rule, Walk};
 
 /// Where a walk is: in the frame that executes the call at `key - 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +85,12 @@ pub(crate) fn visit(
     visitor: &mut impl Visitor,
 ) -> Option<(End, u64)> {
     let mut place = Place::of(start);
-    let mut is_exact_pc = start.is_exact_pc;
+    // Where the last frame is whose program counter is exact: so the hot loop has nothing to note.
+    let mut exact_sp = if start.is_exact_pc { Some(place.sp) } else { None };
     let mut reach = Reach::at(place.sp, stack);
     loop {
         place = visitor.frame(place)?;
         let rule = rules.rule(place.call_addr());
-        let next;
         if rule == Rule::FRAME_POINTER {
             // Nothing here waits for the rule.
             let slot = place.fp.wrapping_add(8);
@@ -101,81 +101,94 @@ pub(crate) fn visit(
             let (Some(key), Some(fp)) = (read_word(slot), read_word(place.fp)) else {
                 return Some((End::Truncated, 0));
             };
-            next = Place { key, sp: slot.wrapping_add(8), fp };
-        } else if rule.is_plain() {
-            // A call, so that this is a predicted branch: the stack pointer need not wait for the rule.
-            let used_fp = matches!(rule.base(), CfaBase::Fp);
-            let base = if used_fp { other_base(place.fp) } else { place.sp };
-            let sp = base.wrapping_add(rule.cfa_offset());
+            let sp = slot.wrapping_add(8);
+            // In this order: where a walk is cut depends on addresses alone.
+            if sp <= place.sp {
+                return Some((End::Truncated, 0));
+            }
+            if key == 0 {
+                return Some((End::Outermost, slot));
+            }
+            place = Place { key, sp, fp };
+        } else if rule.is_plain_by_sp() {
+            let sp = place.sp.wrapping_add(rule.cfa_offset());
             let slot = sp.wrapping_sub(8);
             // Without a branch: what was not saved is read where the return address is, and ignored.
+            // Either place lies between here and the return address.
             let saves_fp = rule.saves_fp();
             let fp_slot = sp.wrapping_add(rule.fp_offset());
-            visitor.leaves(Step { used_fp, fp_slot: if saves_fp { fp_slot } else { 0 } });
-            if !reach.contains(slot) || !reach.contains(fp_slot) {
+            visitor.leaves(Step { used_fp: false, fp_slot: if saves_fp { fp_slot } else { 0 } });
+            if !reach.contains(slot) {
                 return Some((End::Truncated, 0));
             }
             let (Some(key), Some(saved)) = (read_word(slot), read_word(fp_slot)) else {
                 return Some((End::Truncated, 0));
             };
-            next = Place { key, sp, fp: if saves_fp { saved } else { place.fp } };
+            if key == 0 {
+                return Some((End::Outermost, slot));
+            }
+            place = Place { key, sp, fp: if saves_fp { saved } else { place.fp } };
         } else {
-            if rule == Rule::OUTERMOST {
-                return Some((End::Outermost, 0));
-            }
-            if rule != Rule::INTERPRETED {
-                return Some((End::Truncated, 0));
-            }
-            if !visitor.leaves_otherwise() {
+            if rule.is_plain() {
+                let sp = place.fp.wrapping_add(rule.cfa_offset());
+                let fp_slot = rule.saved_fp().map_or(0, |offset| sp.wrapping_add(offset));
+                visitor.leaves(Step { used_fp: true, fp_slot });
+            } else if rule == Rule::INTERPRETED && !visitor.leaves_otherwise() {
                 return None;
             }
-            // A copy, so that the other one can stay in registers.
-            let reach_here = reach;
-            let mut read =
-                |addr: u64| if reach_here.contains(addr) { read_word(addr) } else { None };
-            let Some(registers) = interpret(place, is_exact_pc, rules, &mut read) else {
-                return Some((End::Truncated, 0));
-            };
-            if registers.is_exact_pc {
-                reach = Reach::at(registers.sp, stack);
-            } else if registers.sp <= place.sp {
-                return Some((End::Truncated, 0));
+            let is_exact_pc = exact_sp == Some(place.sp);
+            let pc = if is_exact_pc { place.call_addr() } else { place.key };
+            let registers = Registers { pc, sp: place.sp, fp: place.fp, is_exact_pc };
+            match step_seldom(registers, rule, reach, rules, &mut read_word) {
+                Ok(registers) => {
+                    if registers.is_exact_pc {
+                        reach = Reach::at(registers.sp, stack);
+                    }
+                    place = Place::of(registers);
+                    exact_sp = if registers.is_exact_pc { Some(place.sp) } else { None };
+                }
+                Err(end) => return Some(end),
             }
-            if registers.pc == 0 {
-                return Some((End::Outermost, 0));
-            }
-            place = Place::of(registers);
-            is_exact_pc = registers.is_exact_pc;
-            continue;
         }
-        // In this order: where a walk is cut depends on addresses alone.
-        if next.sp <= place.sp {
-            return Some((End::Truncated, 0));
-        }
-        if next.key == 0 {
-            return Some((End::Outermost, next.sp.wrapping_sub(8)));
-        }
-        place = next;
-        is_exact_pc = false;
     }
 }
 
+/// Steps by a rule of the less common kinds, or says how and where the stack ends.
 #[cold]
 #[inline(never)]
-const fn other_base(fp: u64) -> u64 {
-    fp
-}
-
-#[cold]
-#[inline(never)]
-fn interpret(
-    place: Place,
-    is_exact_pc: bool,
+fn step_seldom(
+    registers: Registers,
+    rule: Rule,
+    reach: Reach,
     rules: &mut impl Rules,
-    read: &mut dyn FnMut(u64) -> Option<u64>,
-) -> Option<Registers> {
-    let pc = if is_exact_pc { place.call_addr() } else { place.key };
-    rules.interpret(Registers { pc, sp: place.sp, fp: place.fp, is_exact_pc }, read)
+    read_word: &mut dyn FnMut(u64) -> Option<u64>,
+) -> Result<Registers, (End, u64)> {
+    let mut read = |addr: u64| if reach.contains(addr) { read_word(addr) } else { None };
+    let mut step = || {
+        if !rule.is_plain() {
+            return rules.interpret(registers, &mut read);
+        }
+        let sp = registers.fp.wrapping_add(rule.cfa_offset());
+        let pc = read(sp.wrapping_sub(8))?;
+        let fp = match rule.saved_fp() {
+            Some(offset) => read(sp.wrapping_add(offset))?,
+            None => registers.fp,
+        };
+        Some(Registers { pc, sp, fp, is_exact_pc: false })
+    };
+    let next = match rule {
+        Rule::OUTERMOST => return Err((End::Outermost, 0)),
+        Rule::UNKNOWN => return Err((End::Truncated, 0)),
+        _ => step().ok_or((End::Truncated, 0))?,
+    };
+    if !next.is_exact_pc && next.sp <= registers.sp {
+        return Err((End::Truncated, 0));
+    }
+    if next.pc == 0 {
+        let zero_slot = if rule.is_plain() { next.sp.wrapping_sub(8) } else { 0 };
+        return Err((End::Outermost, zero_slot));
+    }
+    Ok(next)
 }
 
 /// Writes call addresses to a buffer.

@@ -82,6 +82,10 @@ struct Counts {
     /// Entries that another one hides from a search: the same code twice.
     hidden: u64,
     rows: u64,
+    /// Interpreted for what no call is made in: the end of an epilogue, where registers still are where
+    /// they were popped from, below the frame.
+    popped: u64,
+    /// Other interpreted ones.
     interpreted: u64,
     unknown: u64,
     outermost: u64,
@@ -104,6 +108,19 @@ fn every_row_of_every_object_is_understood_as_gimli_understands_it() {
         assert_eq!(counts.unknown, 0, "{}", object.path);
         assert_only_leaves(object, &counts);
         assert!(counts.interpreted * 50 <= counts.rows + 200, "{}", object.path);
+    }
+}
+
+/// Whether the frame pointer was saved where the frame no longer reaches.
+fn has_popped_fp<S: gimli::UnwindContextStorage<usize>>(
+    row: &gimli::UnwindTableRow<usize, S>,
+) -> bool {
+    match (row.cfa(), row.register(X86_64::RBP)) {
+        (
+            CfaRule::RegisterAndOffset { register: X86_64::RSP, offset },
+            Some(RegisterRule::Offset(saved)),
+        ) => saved < -*offset,
+        _ => false,
     }
 }
 
@@ -158,7 +175,9 @@ fn check_object(object: &Object) -> Counts {
             assert_eq!(rule, object.tables.rule(row.end_address() - 1), "{call_addr:#x}");
             let is_signal = fde.is_signal_trampoline();
             assert_eq!(rule, expected_rule(row, is_signal), "{call_addr:#x} {row:?}");
-            counts.interpreted += u64::from(rule == Rule::INTERPRETED);
+            let is_popped = rule == Rule::INTERPRETED && has_popped_fp(row);
+            counts.popped += u64::from(is_popped);
+            counts.interpreted += u64::from(rule == Rule::INTERPRETED && !is_popped);
             counts.unknown += u64::from(rule == Rule::UNKNOWN);
             counts.outermost += u64::from(rule == Rule::OUTERMOST);
             if rule == Rule::OUTERMOST {
