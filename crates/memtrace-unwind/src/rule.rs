@@ -106,7 +106,9 @@ impl Rule {
                 if offset % 8 != 0 || words < i16::MIN as i64 || words > i16::MAX as i64 {
                     return None;
                 }
-                if matches!(base, CfaBase::Sp) && (offset >= 0 || offset < -cfa_offset) {
+                if matches!(base, CfaBase::Sp)
+                    && (offset >= 0 || offset.wrapping_add(cfa_offset) < 0)
+                {
                     return None;
                 }
                 Some(Self(low | 2 | (words as i16 as u16 as u32) << 16))

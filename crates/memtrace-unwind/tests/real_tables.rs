@@ -112,9 +112,7 @@ fn every_row_of_every_object_is_understood_as_gimli_understands_it() {
 }
 
 /// Whether the frame pointer was saved where the frame no longer reaches.
-fn has_popped_fp<S: gimli::UnwindContextStorage<usize>>(
-    row: &gimli::UnwindTableRow<usize, S>,
-) -> bool {
+fn has_popped_fp<S: gimli::UnwindContextStorage<usize>>(row: &UnwindTableRow<usize, S>) -> bool {
     match (row.cfa(), row.register(X86_64::RBP)) {
         (
             CfaRule::RegisterAndOffset { register: X86_64::RSP, offset },
