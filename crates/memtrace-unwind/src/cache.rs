@@ -28,7 +28,7 @@ use crate::pages::Pages;
 use crate::records::{self, Outcome, Records, Start};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
-use crate::trail::{self, Found, MAX_LIMIT, Trail};
+use crate::trail::{self, CallAddrs, MAX_LIMIT, Trail};
 use crate::walker::{Place, Visitor, visit, walk};
 use crate::world::{Check, World, is_needed};
 use core::marker::PhantomData;
@@ -275,7 +275,7 @@ impl SiteCache {
 
         let site = match sites.find(found.hash) {
             Some(site) => site,
-            None => insert(&trail, &found, sites)?,
+            None => insert(trail.call_addrs(&found), found.hash, found.end, sites)?,
         };
         if self.uses_records
             && let Some(mut records) =
@@ -301,7 +301,7 @@ impl SiteCache {
         let is_full = self.records_extent.n_turns() != self.growth.n_turns;
         let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
         if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
-            world.look_for_unloaded(trail.call_addrs(&found));
+            world.look_for_unloaded(trail.call_addrs(&found).iter());
             self.judge_records();
         }
         Some(site)
@@ -420,12 +420,17 @@ fn start_of(registers: Registers) -> Start {
 /// Gives a number to a stack that a walk has left on the trail.
 #[cold]
 #[inline(never)]
-fn insert(trail: &Trail<'_>, found: &Found, sites: &impl Sites) -> Option<NonZeroU32> {
-    let len = found.len();
+fn insert(
+    call_addrs: CallAddrs<'_>,
+    hash: StackHash,
+    end: End,
+    sites: &impl Sites,
+) -> Option<NonZeroU32> {
+    let len = call_addrs.len();
     sites.with_buffer(len, |buffer| {
-        let call_addrs = buffer.get_mut(..len)?;
-        trail.copy_to(found, call_addrs);
-        sites.insert(found.hash, call_addrs, found.end)
+        let buffer = buffer.get_mut(..len)?;
+        buffer.iter_mut().zip(call_addrs.iter()).for_each(|(place, addr)| *place = addr);
+        sites.insert(hash, buffer, end)
     })?
 }
 

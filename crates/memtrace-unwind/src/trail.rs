@@ -115,12 +115,14 @@ impl Extent {
     pub(crate) const EMPTY: Self = Self { top: 0, root: Root::Open };
 }
 
+type States = [[u64; STATE_LEN]; CAPACITY];
+
 /// The frames of the last walk, in borrowed memory.
 pub(crate) struct Trail<'a> {
-    states: &'a mut [[u64; STATE_LEN]],
+    states: &'a mut States,
     /// States newly walked, newest first.
-    fresh: &'a mut [[u64; STATE_LEN]],
-    sums: &'a mut [u64],
+    fresh: &'a mut States,
+    sums: &'a mut [u64; CAPACITY],
     /// Numbers of states, each where its stack pointer says; the last one pushed, if several.
     by_sp: &'a mut [u64; N_BY_SP],
     extent: &'a mut Extent,
@@ -150,6 +152,21 @@ impl Found {
     }
 }
 
+/// The call addresses of a run of states.
+#[derive(Clone, Copy)]
+pub(crate) struct CallAddrs<'a>(&'a [[u64; STATE_LEN]]);
+
+impl CallAddrs<'_> {
+    pub(crate) const fn len(self) -> usize {
+        self.0.len()
+    }
+
+    /// Newest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().rev().map(|&words| State::of(words).key.wrapping_sub(1))
+    }
+}
+
 /// Why a walk along the trail was over.
 #[derive(Clone, Copy)]
 enum Stop {
@@ -165,13 +182,13 @@ enum Stop {
 pub(crate) struct Along<'a, O, R> {
     trail: Trail<'a>,
     limit: usize,
-    /// Frames of the stack after which the walk is over, trail or no trail.
+    /// New states with which the walk is over, trail or no trail.
     n_at_most: usize,
     is_own: O,
     read_word: R,
     n_fresh: usize,
-    /// Fresh frames that belong to the stack.
-    n_program: usize,
+    /// Those of the tool's own frames among them.
+    n_own: usize,
     is_in_own: bool,
     /// States up to this number may be met.
     n_usable: usize,
@@ -186,7 +203,9 @@ impl<'a> Trail<'a> {
         let (states, rest) = memory.split_at_mut_checked(CAPACITY * STATE_LEN)?;
         let (fresh, rest) = rest.split_at_mut_checked(CAPACITY * STATE_LEN)?;
         let (by_sp, sums) = rest.split_first_chunk_mut()?;
-        let (states, fresh) = (states.as_chunks_mut().0, fresh.as_chunks_mut().0);
+        let states = states.as_chunks_mut().0.first_chunk_mut()?;
+        let fresh = fresh.as_chunks_mut().0.first_chunk_mut()?;
+        let sums = sums.first_chunk_mut()?;
         Some(Self { states, fresh, sums, by_sp, extent })
     }
 
@@ -202,11 +221,11 @@ impl<'a> Trail<'a> {
         Along {
             trail: self,
             limit,
-            n_at_most: limit.wrapping_add(N_BEYOND),
+            n_at_most: MAX_OWN,
             is_own,
             read_word,
             n_fresh: 0,
-            n_program: 0,
+            n_own: 0,
             is_in_own: true,
             n_usable,
             incoming_slot: 0,
@@ -257,7 +276,8 @@ impl<'a> Trail<'a> {
     fn push_fresh(&mut self, at: usize, n_fresh: usize) {
         let mut at = at;
         if at.wrapping_add(n_fresh) >= CAPACITY {
-            at = self.make_room(at, n_fresh);
+            at = make_room(self.states, self.sums, self.by_sp, at, n_fresh);
+            self.extent.root = Root::Open;
         }
         let mut outer = self.state(at);
         let mut sum = self.sums.get(at).copied().unwrap_or(0);
@@ -285,30 +305,6 @@ impl<'a> Trail<'a> {
         self.extent.top = at.wrapping_add(n_fresh);
     }
 
-    /// Drops the outermost states, so that there is room for more on top of state `at`, whose new
-    /// number is returned.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, at: usize, n_fresh: usize) -> usize {
-        let n_kept = N_KEPT.saturating_sub(n_fresh).min(at);
-        let first = at.wrapping_add(1).wrapping_sub(n_kept);
-        self.states.copy_within(first..at.wrapping_add(1), 1);
-        self.extent.root = Root::Open;
-        let mut sum = 0u64;
-        let states = self.states.iter().zip(&mut *self.sums).zip(&hash::POWERS);
-        for ((&words, place), &power) in states.skip(1).take(n_kept) {
-            let state = State::of(words);
-            sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
-            *place = sum;
-        }
-        for (k, &words) in self.states.iter().enumerate().skip(1).take(n_kept) {
-            #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-            let numbered = &mut self.by_sp[place_of(State::of(words).sp)];
-            *numbered = k as u64;
-        }
-        n_kept
-    }
-
     /// The stack of `len` frames whose newest is that of state `newest`.
     #[inline(always)]
     fn found(&self, newest: usize, len: usize, end: End, n_fresh: usize) -> Found {
@@ -320,15 +316,10 @@ impl<'a> Trail<'a> {
         Found { newest, outermost: below.wrapping_add(1), end, hash, n_fresh }
     }
 
-    /// Writes the call addresses of a stack that the last walk found, newest first.
-    pub(crate) fn copy_to(&self, found: &Found, out: &mut [u64]) {
-        self.call_addrs(found).zip(out).for_each(|(addr, place)| *place = addr);
-    }
-
-    /// Returns the call addresses of a stack that the last walk found.
-    pub(crate) fn call_addrs(&self, found: &Found) -> impl Iterator<Item = u64> {
-        let states = self.states.get(found.outermost..=found.newest).unwrap_or(&[]);
-        states.iter().rev().map(|&words| State::of(words).key.wrapping_sub(1))
+    /// Returns the call addresses of a stack that the last walk found, newest first.
+    #[inline(always)]
+    pub(crate) fn call_addrs(&self, found: &Found) -> CallAddrs<'_> {
+        CallAddrs(self.states.get(found.outermost..=found.newest).unwrap_or(&[]))
     }
 
     /// Tells `word` of every word that the walk to this stack depended on, leaf first: where it is, and
@@ -398,6 +389,11 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
     fn frame(&mut self, place: Place) -> Option<Place> {
         if self.is_in_own {
             self.is_in_own = (self.is_own)(place.call_addr());
+            if self.is_in_own {
+                self.n_own = self.n_own.wrapping_add(1);
+            } else {
+                self.n_at_most = self.n_own.wrapping_add(self.limit).wrapping_add(N_BEYOND);
+            }
         }
         let number = self.trail.number_at(place.sp);
         let on_trail = self.trail.state(number);
@@ -416,13 +412,8 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
         };
         *slot = state.words();
         self.n_fresh = self.n_fresh.wrapping_add(1);
-        self.n_program = self.n_program.wrapping_add(usize::from(!self.is_in_own));
-        if self.n_program > self.n_at_most {
-            self.stop = Stop::Full;
-            return None;
-        }
-        if self.is_in_own && self.n_fresh > MAX_OWN {
-            self.stop = Stop::Lost;
+        if self.n_fresh > self.n_at_most {
+            self.stop = if self.is_in_own { Stop::Lost } else { Stop::Full };
             return None;
         }
         Some(place)
@@ -449,11 +440,17 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
 }
 
 impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
+    /// New states that belong to the stack.
+    #[inline(always)]
+    const fn n_program(&self) -> usize {
+        self.n_fresh.wrapping_sub(self.n_own)
+    }
+
     /// Meets the trail at state `at`: `None` if the walk is over, because the rest is as it was, else
     /// the place of the trail where it goes on.
     #[inline(always)]
     fn meet(&mut self, at: usize, place: Place) -> Option<Place> {
-        let n_wanted = self.limit.saturating_sub(self.n_program);
+        let n_wanted = self.limit.saturating_sub(self.n_program());
         let to = at.saturating_sub(n_wanted).max(1);
         let reached = self.trail.compare(at, to, &self.read_word);
         if reached == to {
@@ -481,8 +478,7 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
             return None;
         };
         self.n_fresh = self.n_fresh.wrapping_add(met.len());
-        self.n_program = self.n_program.wrapping_add(met.len());
-        if self.n_program > self.n_at_most {
+        if self.n_fresh > self.n_at_most {
             self.stop = Stop::Full;
             return None;
         }
@@ -495,21 +491,21 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
     /// `ended` is what [`visit`](crate::walker::visit) returned.
     #[inline(always)]
     pub(crate) fn finish(self, ended: Option<(End, u64)>) -> Option<(Trail<'a>, Found)> {
-        let (mut trail, n_fresh) = (self.trail, self.n_fresh);
-        let n_own = n_fresh.wrapping_sub(self.n_program);
+        let n_program = self.n_program();
+        let (mut trail, n_fresh, n_own) = (self.trail, self.n_fresh, self.n_own);
         let (at, n_joined, end);
         match (ended, self.stop) {
             (Some((how, zero_slot)), _) => {
                 trail.extent.root = Root::Ends { end: how, zero_slot };
                 (at, n_joined) = (0, 0);
-                end = if self.n_program > self.limit { End::Limit } else { how };
+                end = if n_program > self.limit { End::Limit } else { how };
             }
             (None, Stop::Full) => {
                 trail.extent.root = Root::Open;
                 (at, n_joined, end) = (0, 0, End::Limit);
             }
             (None, Stop::Joined { at: joined_at, to }) => {
-                let n_wanted = self.limit.saturating_sub(self.n_program);
+                let n_wanted = self.limit.saturating_sub(n_program);
                 let n_states = joined_at.wrapping_add(1).wrapping_sub(to);
                 at = joined_at;
                 n_joined = n_states.min(n_wanted);
@@ -524,7 +520,7 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
             }
             (None, Stop::Lost) => return None,
         }
-        let len = self.n_program.wrapping_add(n_joined).min(self.limit);
+        let len = n_program.wrapping_add(n_joined).min(self.limit);
         if at == 0 {
             // The states of the last walk are void, and so are their sums.
             trail.extent.top = 0;
@@ -571,4 +567,31 @@ fn take_over(
         *taken = state.words();
     }
     Some(fp)
+}
+
+/// Drops the outermost states, so that there is room for more on top of state `at`, whose new number is
+/// returned.
+#[cold]
+#[inline(never)]
+fn make_room(
+    states: &mut States,
+    sums: &mut [u64; CAPACITY],
+    by_sp: &mut [u64; N_BY_SP],
+    at: usize,
+    n_fresh: usize,
+) -> usize {
+    let n_kept = N_KEPT.saturating_sub(n_fresh).min(at);
+    let first = at.wrapping_add(1).wrapping_sub(n_kept);
+    states.copy_within(first..at.wrapping_add(1), 1);
+    let mut sum = 0u64;
+    let kept = states.iter().zip(sums).zip(&hash::POWERS).enumerate();
+    for (k, ((&words, place), &power)) in kept.skip(1).take(n_kept) {
+        let state = State::of(words);
+        sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
+        *place = sum;
+        #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
+        let numbered = &mut by_sp[place_of(state.sp)];
+        *numbered = k as u64;
+    }
+    n_kept
 }
