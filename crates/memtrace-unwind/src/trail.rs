@@ -56,6 +56,10 @@ const LIVE: u64 = 2;
 const FLAGS: u64 = 7;
 
 /// One frame on a trail, as four words of memory.
+///
+/// A new state has its call address in the place of the key, and its flags are not complete: so no two
+/// words that lie side by side are copied as they are when it is put on the trail. Two such words would
+/// be loaded as one, before the two stores are done that wrote them.
 #[derive(Clone, Copy)]
 struct State {
     key: u64,
@@ -68,13 +72,26 @@ struct State {
 impl State {
     #[inline(always)]
     const fn of(words: [u64; STATE_LEN]) -> Self {
-        let [key, sp, fp, slot] = words;
+        let [sp, slot, fp, key] = words;
         Self { key, sp, fp, slot }
     }
 
     #[inline(always)]
     const fn words(self) -> [u64; STATE_LEN] {
-        [self.key, self.sp, self.fp, self.slot]
+        [self.sp, self.slot, self.fp, self.key]
+    }
+
+    /// Makes a state of the words of a new one.
+    #[inline(always)]
+    const fn of_new(words: [u64; STATE_LEN]) -> Self {
+        let state = Self::of(words);
+        Self { key: state.key.wrapping_add(1), ..state }
+    }
+
+    /// The words of a new state.
+    #[inline(always)]
+    const fn new_words(self) -> [u64; STATE_LEN] {
+        Self { key: self.key.wrapping_sub(1), ..self }.words()
     }
 
     #[inline(always)]
@@ -290,7 +307,7 @@ impl<'a> Trail<'a> {
         let places = states.iter_mut().zip(self.sums.get_mut(range.clone()).unwrap_or(&mut []));
         let powers = hash::POWERS.get(range).unwrap_or(&[]);
         for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
-            let state = State::of(words);
+            let state = State::of_new(words);
             // Live until it is loaded anew on the way outward.
             is_live = state.slot & USED != 0 || is_live && outer.fp_slot() == 0;
             outer = State { slot: state.slot | if is_live { LIVE } else { 0 }, ..state };
@@ -410,7 +427,7 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
             self.stop = Stop::Lost;
             return None;
         };
-        *slot = state.words();
+        *slot = state.new_words();
         self.n_fresh = self.n_fresh.wrapping_add(1);
         if self.n_fresh > self.n_at_most {
             self.stop = if self.is_in_own { Stop::Lost } else { Stop::Full };
@@ -423,7 +440,7 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
     fn leaves(&mut self, step: Step) {
         self.incoming_slot = step.fp_slot;
         if step.used_fp
-            && let Some([.., slot]) = self.trail.fresh.get_mut(self.n_fresh.wrapping_sub(1))
+            && let Some([_, slot, ..]) = self.trail.fresh.get_mut(self.n_fresh.wrapping_sub(1))
         {
             *slot |= USED;
         }
@@ -513,7 +530,7 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
                     Root::Ends { end, .. } if n_states <= n_wanted => end,
                     _ => End::Limit,
                 };
-                if let Some([.., slot]) = trail.states.get_mut(at) {
+                if let Some([_, slot, ..]) = trail.states.get_mut(at) {
                     // It was met by another step than the one it was found by.
                     *slot = *slot & FLAGS | self.incoming_slot;
                 }
@@ -564,7 +581,7 @@ fn take_over(
             state.slot &= !USED;
         }
         state.fp = fp;
-        *taken = state.words();
+        *taken = state.new_words();
     }
     Some(fp)
 }
