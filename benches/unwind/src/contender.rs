@@ -66,9 +66,11 @@ impl Contender {
 
     /// Bytes of memory that it takes, if it tells.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
-        let is_memtrace = self.name.starts_with("memtrace");
-        // The one figure that memtrace's interface offers: address space of its table of rules.
-        is_memtrace.then(|| memtrace_unwind::rule_table().1 as u64)
+        let rules = memtrace_unwind::rule_table().1 as u64;
+        match self.name {
+            "memtrace site" => Some(rules + memtrace_unwind::cache_memory()),
+            name => name.starts_with("memtrace").then_some(rules),
+        }
     }
 
     /// The part of its rules that this thread found in its cache, if it tells.

@@ -158,7 +158,9 @@ fn memory(measured: &Measured) -> String {
             table.row([name.to_owned(), n_bytes.to_string()]);
         }
     }
-    format!("Memory: for now address space of the table of rules only.\n\n{}", table.to_markdown())
+    let what = "Memory that is mapped: the table of rules, of which a few pages are resident, and the \
+                caches of all threads.";
+    format!("{what}\n\n{}", table.to_markdown())
 }
 
 fn with_range(figure: Option<Figure>, format: impl Fn(f64) -> String) -> String {
