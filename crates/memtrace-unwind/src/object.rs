@@ -184,11 +184,32 @@ mod unwind {
     /// Looks `_dl_find_object` up, so that captures need not ask the loader for anything that takes
     /// its lock.
     pub(crate) fn prepare() {
-        // SAFETY: the name is terminated; `RTLD_DEFAULT` is a valid handle.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        let mut found = linked_find_object();
+        if found.is_null() {
+            // SAFETY: the name is terminated; `RTLD_DEFAULT` is a valid handle.
+            found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        }
         // Relaxed: the function was there before the pointer to it; nothing else is published.
         FIND_OBJECT.store(found, Relaxed);
         crate::registered::prepare();
+    }
+
+    /// Returns `_dl_find_object` as the linker found it, or null: static programs have it, too, but
+    /// nobody to ask for it by name.
+    #[inline(never)]
+    fn linked_find_object() -> *mut c_void {
+        let found;
+        // SAFETY: reads a word of the global offset table, which is null for a weak symbol that is
+        // nowhere.
+        unsafe {
+            core::arch::asm!(
+                ".weak _dl_find_object",
+                "mov {found}, qword ptr [rip + _dl_find_object@GOTPCREL]",
+                found = out(reg) found,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        found
     }
 
     /// Returns the addresses of the object that holds `addr`, if the loader tells without a lock.
