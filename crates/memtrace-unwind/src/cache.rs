@@ -22,13 +22,14 @@
 //! 1 MiB, within the budget of the process.
 
 use crate::bounds::StackBounds;
+use crate::choice::Choice;
 use crate::entry::{Process, here, prefetch};
 use crate::hash::{StackHash, Sum};
 use crate::pages::Pages;
 use crate::records::{self, Outcome, Records, Start};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
-use crate::trail::{self, CallAddrs, MAX_LIMIT, Trail};
+use crate::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
 use crate::walker::{Place, Visitor, visit, walk};
 use crate::world::{Check, World, is_needed};
 use core::marker::PhantomData;
@@ -49,6 +50,9 @@ const MIN_HITS_A_MISS: u64 = 8;
 const N_WALKS_A_JUDGEMENT: u64 = 256;
 /// Decisions that records are left out for.
 const N_JUDGED_WITHOUT: u32 = 16;
+
+/// Spreads the numbers of sites over the marks of those seen.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What one thread remembers of its earlier captures.
 ///
@@ -72,7 +76,7 @@ pub struct SiteCache {
     /// How often it was decided to go on without records.
     n_judged_without: u32,
     counts: Counts,
-    trail_trial: Trial,
+    choice: Choice,
     growth: Growth,
     /// Words of another thread's stack may not be there to be compared.
     _of_this_thread: PhantomData<*mut ()>,
@@ -90,49 +94,6 @@ pub struct Counts {
     pub n_walked: u64,
     /// By a walk of the whole stack, of which nothing is kept.
     pub n_plain: u64,
-}
-
-/// Whether something pays, found out again and again.
-#[derive(Clone, Copy)]
-struct Trial {
-    /// Captures to go without it.
-    n_off: u32,
-    /// What [`Self::n_off`] is set to next.
-    next_off: u32,
-    n_tried: u32,
-    n_gained: u32,
-}
-
-impl Trial {
-    const LEN: u32 = 4096;
-    const FIRST_OFF: u32 = 1 << 10;
-    const MAX_OFF: u32 = 1 << 14;
-
-    const NEW: Self = Self { n_off: 0, next_off: Self::FIRST_OFF, n_tried: 0, n_gained: 0 };
-
-    /// Whether this capture goes without.
-    #[inline(always)]
-    fn is_off(&mut self) -> bool {
-        self.n_off = self.n_off.saturating_sub(1);
-        self.n_off != 0
-    }
-
-    /// Counts a try that cost `cost` and gained `gain`; if the sum of gains then is less than that of
-    /// the costs, there will be none for a while.
-    #[inline(always)]
-    fn count(&mut self, cost: u32, gain: u32) {
-        self.n_tried = self.n_tried.wrapping_add(cost);
-        self.n_gained = self.n_gained.wrapping_add(gain);
-        if self.n_tried >= Self::LEN {
-            if self.n_gained < self.n_tried {
-                self.n_off = self.next_off;
-                self.next_off = self.next_off.saturating_mul(2).min(Self::MAX_OFF);
-            } else {
-                self.next_off = Self::FIRST_OFF;
-            }
-            (self.n_tried, self.n_gained) = (0, 0);
-        }
-    }
 }
 
 /// When records get more memory.
@@ -162,7 +123,7 @@ impl SiteCache {
             n_skipped_a_record: 0,
             n_judged_without: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
-            trail_trial: Trial::NEW,
+            choice: Choice::NEW,
             growth: Growth { n_turns: 0, n_hits: 0, n_misses: 0 },
             _of_this_thread: PhantomData,
         }
@@ -248,11 +209,50 @@ impl SiteCache {
             || limit > MAX_LIMIT
             || limit == 0
             || !stack.contains_word(start.sp) && is_needed(Check::OwnStack)
-            || self.trail_trial.is_off()
         {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(world, start, stack, limit, sites);
         }
+        let is_timed = self.choice.begin();
+        let begun = if is_timed { world.cycles() } else { 0 };
+        let site = if self.choice.is_trail {
+            self.site_by_trail(world, start, stack, limit, sites)
+        } else {
+            self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
+            let found = site_without_cache(world, start, stack, limit, sites);
+            if let Some(site) = found
+                && self.uses_records
+                && self.lets_in(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
+            {
+                // A walk of its own, which remembers what the record is made of.
+                self.choice.is_spoilt = true;
+                self.remember(world, start, stack, limit, sites);
+            }
+            found
+        };
+        if is_timed {
+            self.choice.end(world.cycles().wrapping_sub(begun));
+        }
+        self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
+        let is_full = self.records_extent.n_turns() != self.growth.n_turns;
+        let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
+        if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
+            look_for_unloaded(world, start, stack, limit);
+            self.judge_records();
+        }
+        site
+    }
+
+    /// Finds the site by a walk that stops where it meets the trail of the last one.
+    #[inline(never)]
+    fn site_by_trail(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
         let trail = Trail::in_memory(&mut self.trail, &mut self.trail_extent)?;
         let read_word = |addr: u64| world.read_word(addr);
         let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
@@ -260,51 +260,65 @@ impl SiteCache {
         let ended = visit(start, stack, &mut world.rules(), read, &mut along);
         let found = along.finish(ended);
         let Some((trail, found)) = found.filter(|_| self.epoch == epoch(world, limit)) else {
-            // Walked twice.
-            self.trail_trial.count(limit as u32, 0);
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(world, start, stack, limit, sites);
         };
-        let n_frames = found.len() as u32;
-        let n_saved = n_frames.saturating_sub(found.n_fresh as u32);
-        // A frame that is met costs a third of one that is walked and recorded.
-        self.trail_trial.count(n_frames, n_saved.saturating_mul(3));
-        let count =
-            if n_saved == 0 { &mut self.counts.n_walked } else { &mut self.counts.n_joined };
+        let count = if found.n_fresh >= found.len() {
+            &mut self.counts.n_walked
+        } else {
+            &mut self.counts.n_joined
+        };
         *count = count.wrapping_add(1);
-
         let site = match sites.find(found.hash) {
             Some(site) => site,
-            None => insert(trail.call_addrs(&found), found.hash, found.end, sites)?,
+            None => {
+                self.choice.is_spoilt = true;
+                insert(trail.call_addrs(&found), found.hash, found.end, sites)?
+            }
         };
         if self.uses_records
+            && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && let Some(mut records) =
                 Records::in_memory(&mut self.records, &mut self.records_extent)
-            && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
-            && records.is_seen(found.hash.get() ^ start.sp << 5)
+            && records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
         {
-            let limit_slot = match found.end {
-                End::Limit => Some(trail.limit_slot(&found)),
-                _ => None,
-            };
-            let outcome = Outcome {
-                start: start_of(start),
-                site: site.get(),
-                fp_counts: trail.depends_on_fp(),
-                limit_slot,
-            };
-            records.insert(outcome, stack, read_word, trail.n_words(&found), |writer| {
-                trail.for_each_word(&found, |addr, value| writer.push(addr, value))
-            });
-        }
-        self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
-        let is_full = self.records_extent.n_turns() != self.growth.n_turns;
-        let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
-        if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
-            world.look_for_unloaded(trail.call_addrs(&found).iter());
-            self.judge_records();
+            add_record(&mut records, &trail, &found, start, site, stack, read_word);
         }
         Some(site)
+    }
+
+    /// Whether a stack, by this mark, is worth a record and is to get one now.
+    #[inline(always)]
+    fn lets_in(&mut self, mark: u64) -> bool {
+        self.growth.n_misses as u32 & self.n_skipped_a_record == 0
+            && Records::in_memory(&mut self.records, &mut self.records_extent)
+                .is_some_and(|mut records| records.is_seen(mark))
+    }
+
+    /// Makes a record of a stack that was walked without a trail.
+    #[cold]
+    #[inline(never)]
+    fn remember(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<()> {
+        let trail = Trail::in_memory(&mut self.trail, &mut self.trail_extent)?;
+        let read_word = |addr: u64| world.read_word(addr);
+        let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
+        let read = |addr: u64| Some(read_word(addr));
+        let ended = visit(start, stack, &mut world.rules(), read, &mut along);
+        let (trail, found) = along.finish(ended)?;
+        if self.epoch != epoch(world, limit) {
+            return None;
+        }
+        let site = sites.find(found.hash)?;
+        let mut records = Records::in_memory(&mut self.records, &mut self.records_extent)?;
+        add_record(&mut records, &trail, &found, start, site, stack, read_word);
+        Some(())
     }
 
     /// Begins a new epoch: nothing that is remembered holds in it.
@@ -415,6 +429,43 @@ fn epoch(world: &impl World, limit: usize) -> u64 {
 fn start_of(registers: Registers) -> Start {
     let Place { key, sp, fp } = Place::of(registers);
     Start { key, sp, fp }
+}
+
+/// Makes a record of the stack that the last walk found.
+#[inline(always)]
+fn add_record(
+    records: &mut Records<'_>,
+    trail: &Trail<'_>,
+    found: &Found,
+    start: Registers,
+    site: NonZeroU32,
+    stack: &StackBounds,
+    read_word: impl Fn(u64) -> u64,
+) {
+    let limit_slot = match found.end {
+        End::Limit => Some(trail.limit_slot(found)),
+        _ => None,
+    };
+    let outcome = Outcome {
+        start: start_of(start),
+        site: site.get(),
+        fp_counts: trail.depends_on_fp(),
+        limit_slot,
+    };
+    records.insert(outcome, stack, read_word, trail.n_words(found), |writer| {
+        trail.for_each_word(found, |addr, value| writer.push(addr, value))
+    });
+}
+
+/// Forgets all rules if code on the stack is not what it was when its rules were learned.
+#[cold]
+#[inline(never)]
+fn look_for_unloaded(world: &impl World, start: Registers, stack: &StackBounds, limit: usize) {
+    let mut call_addrs = [0; MAX_LIMIT];
+    let call_addrs = call_addrs.get_mut(..limit).unwrap_or(&mut []);
+    let read = |addr: u64| Some(world.read_word(addr));
+    let walk = walk(start, stack, &mut world.rules(), read, call_addrs);
+    world.look_for_unloaded(call_addrs.iter().take(walk.len).copied());
 }
 
 /// Gives a number to a stack that a walk has left on the trail.

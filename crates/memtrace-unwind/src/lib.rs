@@ -66,6 +66,8 @@ mod cache;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod cfi;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod choice;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod entry;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod expression;

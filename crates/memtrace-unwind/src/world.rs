@@ -15,6 +15,9 @@ pub(crate) trait World {
     /// Returns how often rules were forgotten.
     fn generation(&self) -> u32;
 
+    /// Returns the time in cycles of the processor, or anything that grows as they do.
+    fn cycles(&self) -> u64;
+
     /// Forgets all rules if the code at one of these addresses, which are on the stack, is not what it
     /// was when its rule was learned.
     fn look_for_unloaded(&self, call_addrs: impl Iterator<Item = u64>);
