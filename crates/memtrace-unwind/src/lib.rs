@@ -14,21 +14,81 @@
 //! rules from frame to frame. A function that does keep a frame pointer has a rule that says so, and
 //! is walked by it: frame pointers are a property of each function, never a mode of the build.
 //!
-//! The path of one capture, in the order of the modules below:
+//! # Sites
 //!
-//! 1. [`capture`] takes the caller's registers,
-//! 2. [`StackBounds`] says which memory may be read,
-//! 3. [`plain::walk`] asks for the [`Rule`] of each address and steps outward,
-//! 4. the table answers from memory, or, for an address seen for the first time,
-//! 5. finds the loaded object that holds the address and interprets its unwind tables.
+//! A tool that captures at every allocation asks not for frames but for the number of the stack, and
+//! nearly always for one that it has asked for before. [`SiteCache`] answers that: it keeps, for one
+//! thread, what earlier walks depended on, and if all of it still holds, the answer is known without a
+//! walk. What a number stands for is the business of a table of the tool's own, [`Sites`].
+//!
+//! ```
+//! use memtrace_unwind::{End, SiteCache, Sites, StackBounds, StackHash};
+//! use std::cell::RefCell;
+//! use std::collections::HashMap;
+//! use std::num::NonZeroU32;
+//!
+//! /// Stacks by number, from 1.
+//! #[derive(Default)]
+//! struct Table {
+//!     numbers: RefCell<HashMap<StackHash, NonZeroU32>>,
+//!     stacks: RefCell<Vec<Vec<u64>>>,
+//! }
+//!
+//! impl Sites for Table {
+//!     fn find(&self, hash: StackHash) -> Option<NonZeroU32> {
+//!         self.numbers.borrow().get(&hash).copied()
+//!     }
+//!
+//!     fn insert(&self, hash: StackHash, call_addrs: &[u64], _: End) -> Option<NonZeroU32> {
+//!         self.stacks.borrow_mut().push(call_addrs.to_vec());
+//!         let number = NonZeroU32::new(self.stacks.borrow().len() as u32)?;
+//!         self.numbers.borrow_mut().insert(hash, number);
+//!         Some(number)
+//!     }
+//! }
+//!
+//! memtrace_unwind::prepare();
+//! let (stack, table, mut cache) = (StackBounds::current(), Table::default(), SiteCache::new());
+//! let mut sites = Vec::new();
+//! for _ in 0..1000 {
+//!     sites.push(cache.site_of_caller(&stack, 25, &table).unwrap());
+//! }
+//! assert!(sites.iter().all(|&site| site == sites[0]));
+//! assert!(cache.counts().n_hits > 900);
+//! println!("{:x?}", table.stacks.borrow()[sites[0].get() as usize - 1]);
+//! ```
+//!
+//! # The path of one capture
+//!
+//! 1. [`here`] takes the caller's registers,
+//! 2. a record of an earlier capture from the same registers holds, or
+//! 3. a walk asks for the [`Rule`] of each address and steps outward, by words that [`StackBounds`]
+//!    lets it read, until it meets the trail of the last walk or the end of the stack,
+//! 4. the rules come from a table in memory, or, for an address seen for the first time,
+//! 5. from the [`UnwindTables`] of the loaded object that holds it,
+//! 6. the [`StackHash`] of the frames is looked up among the [`Sites`].
+//!
+//! [`walk`] is step 3 alone, over any memory and any rules; [`plain::walk`] is the same in its plainest
+//! form, which all else is compared with.
+//!
+//! # What it costs
+//!
+//! At 25 frames, in a default build on one machine: 17 ns where a record holds (on real programs 17 to
+//! 50, by how much they repeat themselves), 60 to 110 ns where a walk meets the trail of the last one,
+//! 90 to 150 ns where all is walked, some 300 ns more for each address seen for the first time.
+//! `cargo xtask bench unwind` measures it beside other unwinders. 1 MiB of address space for rules, and
+//! for each thread nothing at first, then 20 KiB, up to 1 MiB as its misses ask for it: all within
+//! [`set_cache_budget`].
 //!
 //! # What is promised
 //!
-//! - Nothing here allocates, panics, or takes a lock that other code may hold. (One exception: before
+//! - Nothing here allocates, panics, or takes a lock that other code may hold. (Two exceptions: before
 //!   glibc 2.35, an address seen for the first time is looked up with `dl_iterate_phdr`, which takes
-//!   the loader's lock.)
+//!   the loader's lock; and code registered at run time is asked of libgcc, which may take its own.)
 //! - A stack that could not be followed to its outermost frame is marked [`End::Truncated`], never
 //!   passed off as complete.
+//! - A site is that of the stack that a walk would find now, however it was found; stacks are told
+//!   apart by 64 bits of hash.
 //! - A *call address* lies inside the calling instruction (return address − 1) or, below a signal
 //!   frame, is the interrupted instruction itself: it can be given to a symbolizer as it stands.
 //!
@@ -42,8 +102,9 @@
 //!
 //! Code registered at run time (a JIT's) is known where libgcc is a library of its own and was told of
 //! it; stacks that reach it through libgcc are truncated there. When a library is unloaded and other
-//! code is loaded at the same address, [`forget_unloaded`] must be called before the rules there are
-//! right again.
+//! code is loaded at the same address, that is noticed when a new address is learned, and otherwise
+//! within some thousand captures of a thread; who unloads libraries calls [`forget_unloaded`] to be sure
+//! at once.
 
 #![no_std]
 #![deny(unsafe_code)]
