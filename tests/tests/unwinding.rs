@@ -46,7 +46,7 @@ fn captures_of_builds_with_frame_pointers_are_those_of_the_system_unwinder() {
 #[test]
 fn captures_of_static_programs_are_those_of_the_system_unwinder() {
     // They load no libraries, and are not interrupted.
-    check(&unwinding::STATIC_PIE, 21);
+    check(&unwinding::STATIC_PIE, 22);
 }
 
 #[test]

@@ -53,9 +53,6 @@ impl Kind {
         match self {
             Self::Unwinding => cfg!(panic = "unwind"),
             Self::Late => !cfg!(target_feature = "crt-static"),
-            // The library finds no `_dl_find_object` in a static program: it then takes the loader's
-            // lock, and so must not be interrupted by itself.
-            Self::Interrupted => !cfg!(target_feature = "crt-static"),
             _ => true,
         }
     }
