@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 /// Works and is interrupted; returns what thread and handler have kept.
-fn work_until_over(number: usize, stack: Stack, seed: u64) -> Vec<Box<Work>> {
+fn work_until_over(number: usize, stack: Stack, seed: u64) -> Vec<Work> {
     signals::set_alternate_stack();
     let mut work = Box::new(Work::new(seed));
     let mut handlers = Box::new(Work::new(!seed));
@@ -94,11 +94,11 @@ fn work_until_over(number: usize, stack: Stack, seed: u64) -> Vec<Box<Work>> {
         N_STEPS[number].fetch_add(1, Relaxed);
     }
     timer.stop();
-    vec![work, handlers]
+    vec![*work, *handlers]
 }
 
 /// Lets one thread after the other work and be interrupted, to its end.
-fn work_on_new_threads(number: usize, seed: u64) -> Vec<Box<Work>> {
+fn work_on_new_threads(number: usize, seed: u64) -> Vec<Work> {
     let mut seed = seed;
     let mut kept = Vec::new();
     while !IS_OVER.load(Relaxed) {
@@ -121,13 +121,13 @@ fn work_on_new_threads(number: usize, seed: u64) -> Vec<Box<Work>> {
         let (work, timer) = thread::spawn(short_life).join().expect("no thread panics");
         drop(timer);
         N_THREADS.fetch_add(1, Relaxed);
-        kept = vec![work, handlers];
+        kept = vec![*work, *handlers];
     }
     kept
 }
 
 /// Waits for the time to be over and the threads to end, and sees to it that they get on.
-fn watch(threads: [JoinHandle<Vec<Box<Work>>>; 3], time: Duration) -> Vec<Box<Work>> {
+fn watch(threads: [JoinHandle<Vec<Work>>; 3], time: Duration) -> Vec<Work> {
     let begun = Instant::now();
     let mut last = [(0, begun); 3];
     while !threads.iter().all(JoinHandle::is_finished) {

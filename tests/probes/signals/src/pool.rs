@@ -106,7 +106,7 @@ impl Pool {
     fn word_of(&self, block: *mut u8) -> Option<&AtomicU64> {
         let offset = block.addr().checked_sub(self.slots.load(Acquire).addr())?;
         let class = self.classes.get(offset / CLASS_BYTES)?;
-        let slot = offset % CLASS_BYTES >> (MIN_SHIFT as usize + offset / CLASS_BYTES);
+        let slot = (offset % CLASS_BYTES) >> (MIN_SHIFT as usize + offset / CLASS_BYTES);
         class.words().get(slot)
     }
 
@@ -235,7 +235,7 @@ unsafe impl GlobalAlloc for Pool {
         if offset / CLASS_BYTES != i {
             die("a block was given back with another layout\n");
         }
-        let slot = offset % CLASS_BYTES >> (MIN_SHIFT as usize + i);
+        let slot = (offset % CLASS_BYTES) >> (MIN_SHIFT as usize + i);
         if self.classes[i].words()[slot].swap(0, Relaxed) >> 2 != layout.size() as u64 {
             die("a block was given back that was not handed out so\n");
         }

@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes of an alternate stack.
-const STACK_SIZE: usize = 1 << 20;
+const STACK_SIZE: usize = 512 << 10;
 /// Time between two interruptions of a thread, in nanoseconds.
 const INTERVAL_NS: libc::c_long = 1_000_000;
 /// Calls that a handler goes down at most.
@@ -66,7 +66,7 @@ extern "C" fn on_signal(_: c_int) {
 
 /// An alternate stack for the current thread, for as long as the process lives.
 pub(crate) fn set_alternate_stack() {
-    let memory = Box::leak(vec![0_u8; STACK_SIZE / 2].into_boxed_slice());
+    let memory = Box::leak(vec![0_u8; STACK_SIZE].into_boxed_slice());
     let stack =
         libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
     // SAFETY: the memory is never given back.
