@@ -81,11 +81,15 @@ mod tests {
     }
 
     #[test]
-    fn soak_asks_what_to_compare_and_takes_a_number_of_captures() {
+    fn soak_asks_what_to_compare_and_for_how_long() {
         let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
         assert!(parse("xtask soak unwinding").is_ok());
         assert!(parse("xtask soak unwinding --captures 10000000 --seed 3").is_ok());
+        assert!(parse("xtask soak signals").is_ok());
+        assert!(parse("xtask soak signals --seconds 60 --seed 3").is_ok());
         assert!(parse("xtask soak").is_err());
+        assert!(parse("xtask soak signals --seconds 0").is_err());
+        assert!(parse("xtask soak signals --captures 5").is_err());
         assert!(parse("xtask soak unwinding --captures 0").is_err());
     }
 }

@@ -3,22 +3,38 @@
 //! `unwinding` compares captured stacks with those of the system's unwinder, by the probe that
 //! `tests/tests/unwinding.rs` runs. Each run is a process of its own with a seed of its own, short
 //! enough for its table of stacks to stay in memory; all builds run the same seeds.
+//!
+//! `signals` lets signals interrupt a program whose handlers allocate, by the probe that
+//! `tests/tests/signals.rs` runs.
 
 use crate::cargo::Workspace;
 use memtrace_tests::nested_build::Settings;
+use memtrace_tests::signals;
 use memtrace_tests::unwinding::{self, Count, Outcome};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Captures of a process, at most.
 const CAPTURES_A_RUN: u64 = 500_000;
 
-/// Repeats a test's comparisons, many times and in all builds.
+/// Repeats a test's comparisons, many times and in more builds.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What is compared.
+    #[command(subcommand)]
     subject: Subject,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    Unwinding(Unwinding),
+    Signals(Signals),
+}
+
+/// Compares captured stacks with those of the system's unwinder, in all builds.
+#[derive(Debug, clap::Args)]
+struct Unwinding {
     /// Captures to compare, in all builds together.
     #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     captures: u64,
@@ -27,11 +43,19 @@ pub(crate) struct Args {
     seed: u64,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Subject {
-    /// Captured stacks with those of the system's unwinder.
-    Unwinding,
+/// Interrupts a program by signals whose handlers allocate, and compares traces with the truth.
+#[derive(Debug, clap::Args)]
+struct Signals {
+    /// Seconds that each build runs.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// What the work depends on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
 }
+
+/// Builds of the program that is interrupted.
+const INTERRUPTED: [Settings; 2] = [Settings::RELEASE, Settings::DEV];
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +68,29 @@ enum SoakError {
 
 /// Carries out the verb.
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    match args.subject {
-        Subject::Unwinding => unwinding(args),
+    match &args.subject {
+        Subject::Unwinding(args) => unwinding(args),
+        Subject::Signals(args) => signals(args),
     }
 }
 
-fn unwinding(args: &Args) -> Result<(), Box<dyn Error>> {
+fn signals(args: &Signals) -> Result<(), Box<dyn Error>> {
+    let dir = Workspace::read()?.target_dir.join("soak");
+    let mut failed = None;
+    for settings in &INTERRUPTED {
+        eprintln!("{}: building", settings.name);
+        let program = signals::build(&dir, settings);
+        eprintln!("{}: {} s", settings.name, args.seconds);
+        let outcome = signals::run(&program, Duration::from_secs(args.seconds), args.seed, &[]);
+        println!("{}\n{outcome}", settings.name);
+        if !outcome.is_success {
+            failed = Some(SoakError::Failed { build: settings.name, seed: args.seed });
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn unwinding(args: &Unwinding) -> Result<(), Box<dyn Error>> {
     let dir = Workspace::read()?.target_dir.join("soak");
     let mut results = Results::default();
     let mut failed = None;

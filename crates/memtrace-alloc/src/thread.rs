@@ -22,14 +22,12 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
 use core::num::NonZeroU32;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, compiler_fence};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, compiler_fence};
 use memtrace_unwind::{Registers, SiteCache, Sites, StackBounds};
 
 pub(crate) struct ThreadState {
-    /// How many guarded sections the thread is in.
+    /// How many guarded sections the thread is in, and [`RECORDING`] if one of them is the recorder's.
     depth: AtomicU32,
-    /// Whether one of them is the recorder's.
-    is_recording: AtomicBool,
     /// How many leaf locks the thread holds or waits for.
     n_locks: AtomicU32,
     /// A [`Probe`].
@@ -45,7 +43,6 @@ thread_local! {
     static STATE: ThreadState = const {
         ThreadState {
             depth: AtomicU32::new(0),
-            is_recording: AtomicBool::new(false),
             n_locks: AtomicU32::new(0),
             probe: AtomicU8::new(Probe::None as u8),
             number: AtomicU32::new(0),
@@ -55,23 +52,31 @@ thread_local! {
     };
 }
 
+/// What the recorder's section adds to the depth, of which a thread is in one at most: one word says
+/// both, so that no signal comes between them.
+const RECORDING: u32 = 1 << 31;
+
 /// A section in which the thread's own allocations are not recorded.
-pub(crate) struct Guard<'a>(&'a ThreadState);
+pub(crate) struct Guard<'a> {
+    state: &'a ThreadState,
+    /// What the section adds to the depth.
+    weight: u32,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        let depth = self.0.depth.load(Relaxed);
-        self.0.depth.store(depth.wrapping_sub(1), Relaxed);
+        let depth = self.state.depth.load(Relaxed);
+        self.state.depth.store(depth.wrapping_sub(self.weight), Relaxed);
     }
 }
 
 impl ThreadState {
-    fn enter(&self) -> Guard<'_> {
+    fn enter(&self, weight: u32) -> Guard<'_> {
         let depth = self.depth.load(Relaxed);
-        self.depth.store(depth.wrapping_add(1), Relaxed);
+        self.depth.store(depth.wrapping_add(weight), Relaxed);
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        Guard(self)
+        Guard { state: self, weight }
     }
 
     /// Returns the bounds of the thread's stack, asking the system the first time.
@@ -133,19 +138,16 @@ impl ThreadState {
     }
 }
 
-/// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has lost its state:
-/// then returns `None`.
+/// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has
+/// lost its state: then returns `None`.
 #[inline(always)]
 pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
     let guarded = STATE.try_with(|state| {
         if state.depth.load(Relaxed) != 0 {
             return None;
         }
-        let _guard = state.enter();
-        state.is_recording.store(true, Relaxed);
-        let result = f(state);
-        state.is_recording.store(false, Relaxed);
-        Some(result)
+        let _guard = state.enter(RECORDING);
+        Some(f(state))
     });
     guarded.ok().flatten()
 }
@@ -157,7 +159,7 @@ pub(crate) fn with_state<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
 
 /// Whether the thread is inside the recorder: what it allocates is lost, not left out on purpose.
 pub(crate) fn is_recording() -> bool {
-    STATE.try_with(|state| state.is_recording.load(Relaxed)).unwrap_or(true)
+    STATE.try_with(|state| state.depth.load(Relaxed) & RECORDING != 0).unwrap_or(true)
 }
 
 /// Notes that the thread is about to take a leaf lock.
@@ -208,7 +210,7 @@ extern "C" fn on_thread_end(state: *mut c_void) {
     // SAFETY: what this thread gave to the C library: its own state, which is still there (I1).
     let Some(state) = (unsafe { state.cast::<ThreadState>().as_ref() }) else { return };
     // A signal handler that allocates meanwhile is not to use what is being given back.
-    let _guard = state.enter();
+    let _guard = state.enter(RECORDING);
     // SAFETY: destructors run outside of the recorder, and the guard keeps it out (I3).
     unsafe { &mut *state.cache.get() }.retire();
 }
@@ -279,12 +281,12 @@ impl Drop for Untraced {
 
 /// Opens a guarded section that [`end_untraced`] ends.
 pub(crate) fn begin_untraced() {
-    let _ = STATE.try_with(|state| core::mem::forget(state.enter()));
+    let _ = STATE.try_with(|state| core::mem::forget(state.enter(1)));
 }
 
 /// Ends the section that the same thread opened with [`begin_untraced`].
 pub(crate) fn end_untraced() {
-    let _ = STATE.try_with(|state| drop(Guard(state)));
+    let _ = STATE.try_with(|state| drop(Guard { state, weight: 1 }));
 }
 
 #[cfg(test)]
@@ -305,5 +307,14 @@ mod tests {
             untraced(|| std::panic::resume_unwind(std::boxed::Box::new(())))
         });
         assert!(panicked.is_err() && !is_guarded());
+    }
+
+    #[test]
+    fn only_the_sections_of_the_recorder_lose_what_is_allocated_in_them() {
+        assert!(!is_recording());
+        assert_eq!(guarded(|_| is_recording()), Some(true));
+        assert_eq!(guarded(|_| untraced(is_recording)), Some(true));
+        untraced(|| assert!(!is_recording()));
+        assert!(!is_recording());
     }
 }

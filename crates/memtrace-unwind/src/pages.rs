@@ -4,11 +4,12 @@
 //!
 //! - **I1** A [`Pages`] of length `n` owns `n` zero-initialised, mapped words, which nothing else
 //!   refers to.
-//! - **I2** `USED` is the sum of the bytes of all [`Pages`] there are, and those being mapped.
+//! - **I2** What is used of the budget is the sum of the bytes of all [`Pages`] there are, and of those
+//!   being mapped.
 //!
 //! # Orderings
 //!
-//! `USED` and `BUDGET` are `Relaxed`: they are figures and publish nothing.
+//! The figures of a budget are `Relaxed`: they publish nothing.
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
 use core::ops::{Deref, DerefMut};
@@ -18,21 +19,43 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Bytes that the caches of all threads may take, unless [`set_cache_budget`] says otherwise.
 pub(crate) const DEFAULT_BUDGET: u64 = 256 << 20;
 
-static BUDGET: AtomicU64 = AtomicU64::new(DEFAULT_BUDGET);
-static USED: AtomicU64 = AtomicU64::new(0);
+static BUDGET: Budget = Budget::new(DEFAULT_BUDGET);
+
+/// Bytes that may be used, and those that are.
+struct Budget {
+    limit: AtomicU64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    const fn new(limit: u64) -> Self {
+        Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
+    }
+
+    /// Adds to what is used, if all then is at most one `part`-th of the limit.
+    fn reserve(&self, n_bytes: u64, part: u64) -> Option<()> {
+        let limit = self.limit.load(Relaxed).checked_div(part)?;
+        let reserve = |used: u64| used.checked_add(n_bytes).filter(|&used| used <= limit);
+        self.used.fetch_update(Relaxed, Relaxed, reserve).ok().map(|_| ())
+    }
+
+    fn give_back(&self, n_bytes: u64) {
+        self.used.fetch_sub(n_bytes, Relaxed);
+    }
+}
 
 /// Limits what the caches of all threads take together, in bytes; 256 MiB at first.
 ///
 /// Small caches, of 20 KiB, are given out until the budget is used up, larger ones until half of it
 /// is. A thread that gets none walks its stack each time. What is in use already stays in use.
 pub fn set_cache_budget(bytes: u64) {
-    BUDGET.store(bytes, Relaxed);
+    BUDGET.limit.store(bytes, Relaxed);
 }
 
 /// Returns how many bytes are mapped for the caches of all threads; what was never touched of them is
 /// not resident.
 pub fn cache_memory() -> u64 {
-    USED.load(Relaxed)
+    BUDGET.used.load(Relaxed)
 }
 
 /// Mapped words.
@@ -50,9 +73,7 @@ impl Pages {
     /// budget; `None` if there is no room.
     pub(crate) fn map(len: usize, part: u64) -> Option<Self> {
         let n_bytes = len.checked_mul(8).filter(|&n_bytes| n_bytes != 0)?;
-        let limit = BUDGET.load(Relaxed).checked_div(part)?;
-        let reserve = |used: u64| used.checked_add(n_bytes as u64).filter(|&used| used <= limit);
-        USED.fetch_update(Relaxed, Relaxed, reserve).ok()?;
+        BUDGET.reserve(n_bytes as u64, part)?;
         // SAFETY: a new private mapping, at an address of the kernel's choice.
         let start = unsafe {
             libc::mmap(
@@ -65,7 +86,7 @@ impl Pages {
             )
         };
         if start == libc::MAP_FAILED {
-            USED.fetch_sub(n_bytes as u64, Relaxed);
+            BUDGET.give_back(n_bytes as u64);
             return None;
         }
         NonNull::new(start.cast()).map(|words| Self { words, len })
@@ -96,7 +117,91 @@ impl Drop for Pages {
             let n_bytes = self.len.wrapping_mul(8);
             // SAFETY: the mapping that `map` made, to which nothing refers any more (I1).
             unsafe { libc::munmap(self.words.as_ptr().cast(), n_bytes) };
-            USED.fetch_sub(n_bytes as u64, Relaxed);
+            BUDGET.give_back(n_bytes as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::thread;
+
+    #[test]
+    fn a_part_of_the_budget_counts_what_is_in_use_already() {
+        let budget = Budget::new(1000);
+        assert_eq!(budget.reserve(501, 2), None, "more than half");
+        assert_eq!(budget.reserve(500, 2), Some(()), "half, to the byte");
+        assert_eq!(budget.reserve(1, 2), None, "half is used up");
+        assert_eq!(budget.reserve(501, 1), None);
+        assert_eq!(budget.reserve(500, 1), Some(()), "all, to the byte");
+        assert_eq!(budget.reserve(1, 1), None);
+        assert_eq!(budget.used.load(Relaxed), 1000, "what was refused does not count");
+        budget.give_back(600);
+        assert_eq!(budget.reserve(100, 2), Some(()));
+        budget.give_back(500);
+        assert_eq!(budget.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn no_numbers_make_room_where_there_is_none() {
+        let budget = Budget::new(u64::MAX);
+        assert_eq!(budget.reserve(1, 0), None, "no part");
+        assert_eq!(budget.reserve(u64::MAX, 1), Some(()));
+        assert_eq!(budget.reserve(u64::MAX, 1), None, "the sum does not fit");
+        budget.give_back(u64::MAX);
+        assert_eq!(Budget::new(0).reserve(1, 1), None);
+        assert_eq!(Budget::new(1).reserve(1, 2), None, "half of a byte");
+    }
+
+    #[test]
+    fn a_smaller_budget_leaves_in_use_what_is_in_use() {
+        let budget = Budget::new(100);
+        assert_eq!(budget.reserve(100, 1), Some(()));
+        budget.limit.store(10, Relaxed);
+        assert_eq!(budget.reserve(1, 1), None);
+        budget.give_back(91);
+        assert_eq!(budget.reserve(1, 1), Some(()));
+        assert_eq!(budget.reserve(1, 1), None);
+    }
+
+    #[test]
+    fn threads_that_reserve_at_once_stay_within_the_budget_and_lose_nothing() {
+        let budget = Budget::new(10);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if budget.reserve(4, 1).is_some() {
+                            assert!(budget.used.load(Relaxed) <= 10);
+                            budget.give_back(4);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn pages_are_zero_even_where_others_were_before_them() {
+        for n_words in [1, 512, 992, 128 << 10] {
+            for _ in 0..3 {
+                let mut pages = Pages::map(n_words, 1).unwrap();
+                assert_eq!(pages.len(), n_words);
+                assert!(pages.iter().all(|&word| word == 0));
+                pages.fill(u64::MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn pages_of_no_length_and_those_beyond_all_memory_are_not_mapped() {
+        assert!(Pages::empty().is_empty());
+        assert!(Pages::map(0, 1).is_none());
+        assert!(Pages::map(usize::MAX, 1).is_none());
+        assert!(Pages::map(usize::MAX / 8, 1).is_none());
+        assert!(Pages::map(1, 0).is_none());
     }
 }

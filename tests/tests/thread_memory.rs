@@ -1,0 +1,89 @@
+//! What the recorder keeps for a thread is given back when the thread ends.
+
+use memtrace_alloc::{start, tracer_memory};
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+
+#[global_allocator]
+static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
+
+/// Allocates `n` blocks on some hundred different stacks.
+fn allocate(n: u32) {
+    #[inline(never)]
+    fn descend(path: u32, n_bits: u32) -> usize {
+        if n_bits == 0 {
+            return black_box(vec![0_u8; 40]).len();
+        }
+        if path & 1 == 0 {
+            black_box(descend(path >> 1, n_bits - 1)) + 1
+        } else {
+            black_box(descend(path >> 1, n_bits - 1)) + 2
+        }
+    }
+    for i in 0..n {
+        black_box(descend(i / 4, 8));
+    }
+}
+
+struct AllocatesAtItsEnd(u32);
+
+impl Drop for AllocatesAtItsEnd {
+    fn drop(&mut self) {
+        allocate(self.0);
+    }
+}
+
+thread_local! {
+    static AT_ITS_END: RefCell<Option<AllocatesAtItsEnd>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn caches_of_threads_that_have_ended_take_no_memory() {
+    start(25).unwrap();
+    // So that this thread's cache is as large as it gets.
+    allocate(20_000);
+    let of_this_thread = tracer_memory().site_caches;
+    assert!(of_this_thread > 0);
+
+    let mut most = 0;
+    for i in 0..10_000 {
+        let live = move || {
+            // Some end with destructors that allocate, before and after the cache is given back.
+            if i % 4 == 0 {
+                AT_ITS_END.set(Some(AllocatesAtItsEnd(100)));
+            }
+            allocate(200);
+            tracer_memory().site_caches
+        };
+        most = thread::spawn(live).join().unwrap().max(most);
+    }
+    assert!(most > of_this_thread, "threads have caches of their own");
+    assert!(most < of_this_thread + (2 << 20), "of one thread at a time: {most} bytes");
+    // What starting threads has taught this thread's own cache is within the largest that there is.
+    let after = tracer_memory().site_caches;
+    assert!(after <= of_this_thread.max(most), "{of_this_thread} bytes before, {after} after");
+    look_at_living_threads(after);
+    assert_eq!(tracer_memory().site_caches, after);
+    assert_eq!(tracer_memory().losses.n_nested, 0);
+}
+
+/// Lets threads live at once and looks at what they have.
+fn look_at_living_threads(before: u64) {
+    const N_THREADS: usize = 50;
+    let [have_allocated, are_seen] = [(); 2].map(|()| Barrier::new(N_THREADS + 1));
+    thread::scope(|scope| {
+        for _ in 0..N_THREADS {
+            scope.spawn(|| {
+                allocate(200);
+                have_allocated.wait();
+                are_seen.wait();
+            });
+        }
+        have_allocated.wait();
+        let now = tracer_memory().site_caches;
+        are_seen.wait();
+        assert!(now > before + N_THREADS as u64 * 4096, "{before} bytes, then {now}");
+    });
+}
