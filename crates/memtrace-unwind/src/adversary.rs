@@ -154,7 +154,7 @@ impl<'a> World for &'a Process {
 
     fn cycles(&self) -> u64 {
         // Now the one way is quicker, now the other.
-        let time = self.time.get() + 1 + u64::from(self.time.get() % 7 == 0);
+        let time = self.time.get() + 1 + u64::from(self.time.get().is_multiple_of(7));
         self.time.set(time);
         time
     }

@@ -1,10 +1,6 @@
 //! The memory that a walk on the current thread may read: the thread's own stack.
-//!
-//! On glibc the main thread's stack ends at `__libc_stack_end`, which costs a load; what
-//! `pthread_getattr_np` does there instead (open and parse `/proc/self/maps`) has no place in an
-//! allocator. For every other thread `pthread_getattr_np` reads the thread's own control block.
-#![expect(unsafe_code, reason = "asks the C library about the thread's stack")]
 
+use crate::memory;
 use core::ops::Range;
 
 /// The address range of a thread's own stack.
@@ -25,7 +21,7 @@ impl StackBounds {
     /// **Cost**: about half a microsecond; keep the result for the life of the thread. Calls the C
     /// library's `malloc` on threads other than the main one.
     pub fn current() -> Self {
-        Self::of_main_thread().or_else(Self::of_pthread).unwrap_or(Self::UNKNOWN)
+        memory::stack_range().map_or(Self::UNKNOWN, Self::from_range)
     }
 
     /// Makes bounds from a range, for walks over memory that is not a thread's stack.
@@ -58,67 +54,6 @@ impl StackBounds {
         }
         let low = if low < self.low || low > sp { self.low } else { low & !7 };
         Some(Self { low, n_words: end.wrapping_sub(low) >> 3 })
-    }
-
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    fn of_main_thread() -> Option<Self> {
-        unsafe extern "C" {
-            static __libc_stack_end: *const u8;
-        }
-        // SAFETY: a system call without arguments.
-        let pid = unsafe { libc::getpid() };
-        // SAFETY: a system call without arguments.
-        let tid = unsafe { libc::syscall(libc::SYS_gettid) };
-        if i64::from(pid) != tid {
-            return None;
-        }
-        // SAFETY: the loader sets this variable before any code of the program runs and never again.
-        let end = unsafe { __libc_stack_end } as u64;
-        if end == 0 {
-            return None;
-        }
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: `limit` is a valid place for the result.
-        let failed = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &mut limit) } != 0;
-        // The lower bound only tells this stack from others; an unlimited one is cut to what no
-        // other mapping can be close to.
-        let size = if failed { 8 << 20 } else { limit.rlim_cur.clamp(1 << 20, 1 << 30) };
-        // The words above the end are the arguments, in the same mapping and the same page.
-        let high = end.checked_next_multiple_of(4096)?;
-        Some(Self::from_range(high.saturating_sub(size)..high))
-    }
-
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    fn of_main_thread() -> Option<Self> {
-        None
-    }
-
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    fn of_pthread() -> Option<Self> {
-        let mut attr = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-        // SAFETY: returns the calling thread's handle.
-        let thread = unsafe { libc::pthread_self() };
-        // SAFETY: `attr` is a valid place for the result, initialised when 0 is returned.
-        if unsafe { libc::pthread_getattr_np(thread, attr.as_mut_ptr()) } != 0 {
-            return None;
-        }
-        let mut base = core::ptr::null_mut();
-        let mut size = 0;
-        // SAFETY: `attr` was initialised by the call above.
-        let failed =
-            unsafe { libc::pthread_attr_getstack(attr.as_ptr(), &mut base, &mut size) } != 0;
-        // SAFETY: `attr` was initialised above and is not used again.
-        unsafe { libc::pthread_attr_destroy(attr.as_mut_ptr()) };
-        if failed {
-            return None;
-        }
-        let low = base as u64;
-        Some(Self::from_range(low..low.checked_add(size as u64)?))
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    fn of_pthread() -> Option<Self> {
-        None
     }
 }
 

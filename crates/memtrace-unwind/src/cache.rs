@@ -147,25 +147,6 @@ impl SiteCache {
         self.site(&Process, here(), stack, limit, sites)
     }
 
-    /// Returns the site of the stack that [`here`] was called on, as [`Self::site_of_caller`] does.
-    ///
-    /// So a tool whose capture is some calls deep in functions of its own begins where it was entered.
-    ///
-    /// # Safety
-    ///
-    /// `start` is what [`here`] returned, on this thread, in a function that has not returned since.
-    #[expect(unsafe_code, reason = "the caller vouches for registers")]
-    #[inline(always)]
-    pub unsafe fn site_from(
-        &mut self,
-        start: Registers,
-        stack: &StackBounds,
-        limit: usize,
-        sites: &impl Sites,
-    ) -> Option<NonZeroU32> {
-        self.site(&Process, start, stack, limit, sites)
-    }
-
     #[inline(always)]
     pub(crate) fn site(
         &mut self,

@@ -2,12 +2,15 @@
 #![expect(unsafe_code, reason = "takes the caller's registers and reads its stack")]
 
 use crate::bounds::StackBounds;
+use crate::cache::SiteCache;
 use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
+use crate::site::Sites;
 use crate::table::{ProcessRules, forget_unloaded, generation};
 use crate::walker::walk;
 use crate::world::World;
+use core::num::NonZeroU32;
 use core::ops::Range;
 
 /// Prepares for captures; called once, before the first of them, it keeps them off the loader's lock.
@@ -90,6 +93,26 @@ pub(crate) fn read_word(addr: u64) -> u64 {
     // thread's own stack, or where the unwind tables of the running code say that a caller's frame
     // lies (the walker's I1).
     unsafe { (addr as *const u64).read() }
+}
+
+impl SiteCache {
+    /// Returns the site of the stack that [`here`] was called on, as [`Self::site_of_caller`] does.
+    ///
+    /// So a tool whose capture is some calls deep in functions of its own begins where it was entered.
+    ///
+    /// # Safety
+    ///
+    /// `start` is what [`here`] returned, on this thread, in a function that has not returned since.
+    #[inline(always)]
+    pub unsafe fn site_from(
+        &mut self,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        self.site(&Process, start, stack, limit, sites)
+    }
 }
 
 /// This process.

@@ -133,6 +133,7 @@ mod entry;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod expression;
 mod hash;
+mod memory;
 mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod objects_seen;

@@ -2,18 +2,15 @@
 //!
 //! # Invariants
 //!
-//! - **I1** A [`Pages`] of length `n` owns `n` zero-initialised, mapped words, which nothing else
-//!   refers to.
-//! - **I2** What is used of the budget is the sum of the bytes of all [`Pages`] there are, and of those
+//! - **I1** What is used of the budget is the sum of the bytes of all [`Pages`] there are, and of those
 //!   being mapped.
 //!
 //! # Orderings
 //!
 //! The figures of a budget are `Relaxed`: they publish nothing.
-#![expect(unsafe_code, reason = "maps and unmaps memory")]
 
+use crate::memory::Words;
 use core::ops::{Deref, DerefMut};
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Bytes that the caches of all threads may take, unless [`set_cache_budget`] says otherwise.
@@ -58,38 +55,24 @@ pub fn cache_memory() -> u64 {
     BUDGET.used.load(Relaxed)
 }
 
-/// Mapped words.
-pub(crate) struct Pages {
-    words: NonNull<u64>,
-    len: usize,
-}
+/// Mapped words that count against the budget.
+pub(crate) struct Pages(Words);
 
 impl Pages {
     pub(crate) const fn empty() -> Self {
-        Self { words: NonNull::dangling(), len: 0 }
+        Self(Words::none())
     }
 
     /// Maps room for `len` words, if all caches together then take at most one `part`-th of the
     /// budget; `None` if there is no room.
     pub(crate) fn map(len: usize, part: u64) -> Option<Self> {
-        let n_bytes = len.checked_mul(8).filter(|&n_bytes| n_bytes != 0)?;
-        BUDGET.reserve(n_bytes as u64, part)?;
-        // SAFETY: a new private mapping, at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                core::ptr::null_mut(),
-                n_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            BUDGET.give_back(n_bytes as u64);
-            return None;
+        let n_bytes = len.checked_mul(8)? as u64;
+        BUDGET.reserve(n_bytes, part)?;
+        let words = Words::map(len);
+        if words.is_none() {
+            BUDGET.give_back(n_bytes);
         }
-        NonNull::new(start.cast()).map(|words| Self { words, len })
+        words.map(Self)
     }
 }
 
@@ -98,27 +81,20 @@ impl Deref for Pages {
 
     #[inline(always)]
     fn deref(&self) -> &[u64] {
-        // SAFETY: so many initialised words, borrowed as long as `self` is (I1).
-        unsafe { core::slice::from_raw_parts(self.words.as_ptr(), self.len) }
+        &self.0
     }
 }
 
 impl DerefMut for Pages {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u64] {
-        // SAFETY: so many initialised words, exclusively borrowed as long as `self` is (I1).
-        unsafe { core::slice::from_raw_parts_mut(self.words.as_ptr(), self.len) }
+        &mut self.0
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        if self.len != 0 {
-            let n_bytes = self.len.wrapping_mul(8);
-            // SAFETY: the mapping that `map` made, to which nothing refers any more (I1).
-            unsafe { libc::munmap(self.words.as_ptr().cast(), n_bytes) };
-            BUDGET.give_back(n_bytes as u64);
-        }
+        BUDGET.give_back((self.len() as u64).wrapping_mul(8));
     }
 }
 
