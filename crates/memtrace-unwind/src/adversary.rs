@@ -9,7 +9,8 @@
 extern crate std;
 
 use crate::bounds::StackBounds;
-use crate::cache::{Counts, SiteCache};
+use crate::cache::SiteCache;
+use crate::counts::Counts;
 use crate::hash::StackHash;
 use crate::plain::{self, Rules};
 use crate::rule::{CfaBase, End, Registers, Rule};

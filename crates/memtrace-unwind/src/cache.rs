@@ -23,6 +23,7 @@
 
 use crate::bounds::StackBounds;
 use crate::choice::Choice;
+use crate::counts::Counts;
 use crate::entry::{Process, here, prefetch};
 use crate::hash::{StackHash, Sum};
 use crate::pages::Pages;
@@ -80,20 +81,6 @@ pub struct SiteCache {
     growth: Growth,
     /// Words of another thread's stack may not be there to be compared.
     _of_this_thread: PhantomData<*mut ()>,
-}
-
-/// How the captures of a thread were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// By a record.
-    pub n_hits: u64,
-    /// By a walk that met the trail of the last one.
-    pub n_joined: u64,
-    /// By a walk of the whole stack, with a trail left.
-    pub n_walked: u64,
-    /// By a walk of the whole stack, of which nothing is kept.
-    pub n_plain: u64,
 }
 
 /// When records get more memory.

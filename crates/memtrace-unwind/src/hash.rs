@@ -14,6 +14,7 @@
 //! 2.7 · 10⁻⁶.
 
 use crate::rule::End;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 use crate::trail::CAPACITY;
 use core::num::NonZeroU64;
 
@@ -111,10 +112,13 @@ const fn inverse(odd: u64) -> u64 {
 }
 
 /// `Bᵏ` at `k`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub(crate) static POWERS: [u64; CAPACITY] = powers(BASE);
 /// `B⁻ᵏ` at `k`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub(crate) static INVERSE_POWERS: [u64; CAPACITY] = powers(INVERSE);
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 #[expect(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,

@@ -95,8 +95,9 @@
 //! # Targets
 //!
 //! x86_64 Linux is walked as described. Every other target is walked by the `backtrace` crate behind
-//! the same functions; that walker can be built here too, with the feature `portable`. The same
-//! crate is the oracle of the tests.
+//! the same functions; that walker can be built here too, with the feature `portable`, and be put in
+//! the place of the native one with `--cfg memtrace_portable` in `RUSTFLAGS`, which stands for another
+//! target. The same crate is the oracle of the tests.
 //!
 //! # Limits
 //!
@@ -119,65 +120,72 @@
     )
 )]
 
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod adversary;
 mod bounds;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod cache;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
+    allow(dead_code, reason = "the native walker uses more of it")
+)]
 mod cfi;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod choice;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod counts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod entry;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod expression;
 mod hash;
 mod memory;
 mod object;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod objects_seen;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod pages;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod plain;
-#[cfg(any(feature = "portable", not(all(target_arch = "x86_64", target_os = "linux"))))]
+#[cfg(any(
+    feature = "portable",
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))
+))]
 pub mod portable;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod reach;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod records;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod registered;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
+    allow(dead_code, reason = "the native walker uses more of it")
+)]
 mod rule;
 mod site;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod table;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod trail;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod walker;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod world;
 
 pub use bounds::StackBounds;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use cache::{Counts, SiteCache};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
+pub use cache::SiteCache;
 pub use cfi::UnwindTables;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use counts::Counts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
 pub use object::{LoadedObject, for_each_object};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub use pages::{cache_memory, set_cache_budget};
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub use portable::{capture, function_range, prepare};
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub use portable::{forget_unloaded, rule_table};
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
+pub use portable::{
+    SiteCache, cache_memory, capture, capture_plainly, forget_unloaded, function_range, here,
+    prepare, rule_table, set_cache_budget,
+};
 pub use rule::{CfaBase, End, Registers, Rule, Walk};
 pub use site::{N_FRAMES_ON_STACK, Sites};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub use table::{forget_unloaded, rule_table};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use walker::walk;

@@ -150,12 +150,12 @@ fn segment_end(headers: &[Phdr], bias: u64, addr: u64) -> Option<u64> {
         .map(|range| range.end)
 }
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub(crate) use unwind::{
     forget_objects, is_as_learned, is_still_noted, mapping_of, prepare, with_unwind_tables,
 };
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod unwind {
     use super::*;
     use crate::cfi::UnwindTables;
@@ -448,7 +448,7 @@ mod unwind {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod unloading;
 
 #[cfg(all(test, target_os = "linux"))]

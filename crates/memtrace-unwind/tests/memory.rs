@@ -2,7 +2,7 @@
 //! and answers are right with memory, with little, and with none.
 //!
 //! One test after the other, each with the whole budget of the process.
-#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 
 use memtrace_unwind::{
     Counts, End, SiteCache, Sites, StackBounds, StackHash, cache_memory, capture_plainly,

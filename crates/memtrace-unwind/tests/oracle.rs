@@ -1,6 +1,6 @@
 //! Captures compared, frame for frame, with the system's own unwinder (`_Unwind_Backtrace`, through
 //! the `backtrace` crate) on randomised call paths.
-#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 
 use memtrace_unwind::{End, SiteCache, Sites, StackBounds, StackHash, Walk, capture, prepare};
 use std::cell::Cell;
@@ -265,6 +265,111 @@ fn the_portable_walker_sees_the_same_frames() {
     assert_eq!(mine[1..walk.len], portable[1..walk.len]);
     let short = memtrace_unwind::portable::capture(&stack, &mut portable[..2]);
     assert_eq!((short.len, short.end), (2, End::Limit));
+}
+
+/// Numbers stacks in the order of their coming; the frames in `own` are the tool's.
+#[cfg(feature = "portable")]
+struct Numbered {
+    own: Range<u64>,
+    stacks: std::cell::RefCell<Vec<(StackHash, Vec<u64>, End)>>,
+}
+
+#[cfg(feature = "portable")]
+impl Sites for Numbered {
+    fn find(&self, hash: StackHash) -> Option<NonZeroU32> {
+        let place = self.stacks.borrow().iter().position(|stack| stack.0 == hash)?;
+        NonZeroU32::new(u32::try_from(place + 1).unwrap())
+    }
+
+    fn insert(&self, hash: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
+        assert_eq!(hash, StackHash::of(call_addrs, end));
+        self.stacks.borrow_mut().push((hash, call_addrs.to_vec(), end));
+        self.find(hash)
+    }
+
+    fn with_buffer<R>(&self, len: usize, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        Some(f(&mut vec![0; len]))
+    }
+
+    fn is_own(&self, call_addr: u64) -> bool {
+        self.own.contains(&call_addr)
+    }
+}
+
+#[cfg(feature = "portable")]
+#[inline(never)]
+fn ask_both(sites: &Numbered, limit: usize, is_native_first: bool) {
+    let (stack, mut portable) =
+        (StackBounds::current(), memtrace_unwind::portable::SiteCache::new());
+    let mut native = SiteCache::new();
+    let mut found = [None; 2];
+    for is_native in [is_native_first, !is_native_first] {
+        found[usize::from(is_native)] = if is_native {
+            native.site_of_caller(&stack, limit, sites)
+        } else {
+            portable.site_of_caller(&stack, limit, sites)
+        };
+    }
+    assert!(found[0].is_some() && found[0] == found[1], "{found:?}: {:x?}", sites.stacks);
+    let start = memtrace_unwind::portable::here();
+    let later = further_down(&mut portable, start, &stack, limit, sites);
+    assert_eq!(later, found[0], "from further down the stack");
+    assert_eq!(portable.counts().n_plain, 2);
+    assert_eq!((portable.memory(), memtrace_unwind::portable::cache_memory()), (0, 0));
+}
+
+#[cfg(feature = "portable")]
+#[inline(never)]
+fn further_down(
+    cache: &mut memtrace_unwind::portable::SiteCache,
+    start: memtrace_unwind::Registers,
+    stack: &StackBounds,
+    limit: usize,
+    sites: &Numbered,
+) -> Option<NonZeroU32> {
+    let room = black_box([0_u8; 3000]);
+    // SAFETY: read in the caller, which has not returned.
+    let site = unsafe { cache.site_from(start, stack, limit, sites) };
+    black_box(room);
+    site
+}
+
+#[cfg(feature = "portable")]
+#[test]
+fn the_portable_cache_gives_the_site_that_the_native_one_gives() {
+    let own = memtrace_unwind::function_range(ask_both as *const () as u64).unwrap();
+    let sites = Numbered { own, stacks: Default::default() };
+    let check = |seed: u64| {
+        let mut rng = Rng(seed);
+        for _ in 0..200 {
+            let (depth, limit) = (rng.below(40), [1, 2, 7, 25, 64, 400][rng.below(6) as usize]);
+            let is_native_first = rng.below(2) == 0;
+            let ask = |rng: &mut Rng| {
+                let next: Next<'_> = &mut |_| ask_both(&sites, limit as usize, is_native_first);
+                match rng.below(4) {
+                    0 => generic(1_u32, rng, next),
+                    1 => Small(1).call(rng, next),
+                    2 => Large([1; 700]).call(rng, next),
+                    _ => recurse(1, rng, next),
+                }
+            };
+            recurse(depth, &mut rng, &mut |rng| _ = black_box(ask(rng)));
+        }
+    };
+    check(1);
+    std::thread::scope(|scope| {
+        let own = sites.own.clone();
+        scope.spawn(move || {
+            let sites = Numbered { own, stacks: Default::default() };
+            ask_both(&sites, 400, false);
+            assert_eq!(sites.stacks.borrow()[0].2, End::Outermost);
+        });
+    });
+    let stacks = sites.stacks.borrow();
+    assert!(
+        [End::Outermost, End::Limit].iter().all(|end| stacks.iter().any(|stack| stack.2 == *end))
+    );
+    assert!(stacks.len() > 50, "{}", stacks.len());
 }
 
 /// Keeps the last stack that was asked for; the frames in `own` are the tool's.

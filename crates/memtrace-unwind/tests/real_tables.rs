@@ -1,6 +1,6 @@
 //! The unwind tables of the program, of the libraries that it loads and of the vdso, row by row,
 //! against gimli's own machines for programs and expressions.
-#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, EvaluationResult, Expression,
