@@ -14,14 +14,12 @@
 //! 2.7 · 10⁻⁶.
 
 use crate::rule::End;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-use crate::trail::CAPACITY;
 use core::num::NonZeroU64;
 
 /// The base of the polynomial.
-const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Its inverse modulo 2⁶⁴.
-const INVERSE: u64 = inverse(BASE);
+pub(crate) const INVERSE: u64 = inverse(BASE);
 
 /// The hash of a stack: of its call addresses in their order, and of how it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,29 +107,6 @@ const fn inverse(odd: u64) -> u64 {
         n_bits = n_bits.saturating_mul(2);
     }
     inverse
-}
-
-/// `Bᵏ` at `k`.
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub(crate) static POWERS: [u64; CAPACITY] = powers(BASE);
-/// `B⁻ᵏ` at `k`.
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub(crate) static INVERSE_POWERS: [u64; CAPACITY] = powers(INVERSE);
-
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "runs in the compiler"
-)]
-const fn powers(base: u64) -> [u64; CAPACITY] {
-    let mut powers = [1u64; CAPACITY];
-    let mut k = 1;
-    while k < CAPACITY {
-        powers[k] = powers[k - 1].wrapping_mul(base);
-        k += 1;
-    }
-    powers
 }
 
 const _: () = assert!(BASE.wrapping_mul(INVERSE) == 1);

@@ -120,29 +120,27 @@
     )
 )]
 
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod adversary;
 mod bounds;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod cache;
 #[cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
     allow(dead_code, reason = "the native walker uses more of it")
 )]
 mod cfi;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod choice;
 mod counts;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod entry;
 mod expression;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
+    allow(dead_code, reason = "the native walker uses more of it")
+)]
 mod hash;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
+    allow(dead_code, reason = "the native walker uses more of it")
+)]
 mod memory;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
+mod native;
 mod object;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod objects_seen;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod pages;
 pub mod plain;
 #[cfg(any(
     feature = "portable",
@@ -150,35 +148,24 @@ pub mod plain;
 ))]
 pub mod portable;
 mod reach;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod records;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod registered;
 #[cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
     allow(dead_code, reason = "the native walker uses more of it")
 )]
 mod rule;
 mod site;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod table;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod trail;
 mod walker;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod world;
 
 pub use bounds::StackBounds;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub use cache::SiteCache;
 pub use cfi::UnwindTables;
 pub use counts::Counts;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub use entry::{capture, capture_plainly, function_range, here, prepare};
 pub use hash::StackHash;
-pub use object::{LoadedObject, for_each_object};
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub use pages::{cache_memory, set_cache_budget};
+pub use native::{
+    SiteCache, cache_memory, capture, capture_plainly, forget_unloaded, function_range, here,
+    prepare, rule_table, set_cache_budget,
+};
+pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 pub use portable::{
     SiteCache, cache_memory, capture, capture_plainly, forget_unloaded, function_range, here,
@@ -186,6 +173,4 @@ pub use portable::{
 };
 pub use rule::{CfaBase, End, Registers, Rule, Walk};
 pub use site::{N_FRAMES_ON_STACK, Sites};
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-pub use table::{forget_unloaded, rule_table};
 pub use walker::walk;

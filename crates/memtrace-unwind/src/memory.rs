@@ -79,10 +79,6 @@ fn pthread_stack() -> Option<Range<u64>> {
 }
 
 /// Mapped words, unmapped when dropped.
-#[cfg_attr(
-    not(all(target_arch = "x86_64", target_os = "linux")),
-    expect(dead_code, reason = "other targets keep no caches")
-)]
 pub(crate) struct Words {
     start: NonNull<u64>,
     len: usize,

@@ -159,7 +159,7 @@ pub(crate) use unwind::{
 mod unwind {
     use super::*;
     use crate::cfi::UnwindTables;
-    use crate::objects_seen::{ObjectsSeen, Place};
+    use crate::native::objects_seen::{ObjectsSeen, Place};
     use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
     const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
@@ -191,7 +191,7 @@ mod unwind {
         }
         // Relaxed: the function was there before the pointer to it; nothing else is published.
         FIND_OBJECT.store(found, Relaxed);
-        crate::registered::prepare();
+        crate::native::registered::prepare();
     }
 
     /// Returns `_dl_find_object` as the linker found it, or null: static programs have it, too, but

@@ -22,17 +22,17 @@
 //! 1 MiB, within the budget of the process.
 
 use crate::bounds::StackBounds;
-use crate::choice::Choice;
 use crate::counts::Counts;
-use crate::entry::{Process, here, prefetch};
 use crate::hash::{StackHash, Sum};
-use crate::pages::Pages;
-use crate::records::{self, Outcome, Records, Start};
+use crate::native::choice::Choice;
+use crate::native::entry::{Process, here, prefetch};
+use crate::native::pages::Pages;
+use crate::native::records::{self, Outcome, Records, Start};
+use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
+use crate::native::world::{Check, World, is_needed};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
-use crate::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
 use crate::walker::{Place, Visitor, visit, walk};
-use crate::world::{Check, World, is_needed};
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
 

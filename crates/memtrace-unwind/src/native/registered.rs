@@ -197,7 +197,7 @@ mod tests {
     fn capture() -> (Vec<u64>, End) {
         let mut frames = vec![0; 200];
         let mut rules = WithoutTable(Interpreter::new());
-        let read = |addr| Some(crate::entry::read_word(addr));
+        let read = |addr| Some(crate::native::entry::read_word(addr));
         let walk = walk(here(), &StackBounds::current(), &mut rules, read, &mut frames);
         frames.truncate(walk.len);
         // The table keeps nothing of what it should not.

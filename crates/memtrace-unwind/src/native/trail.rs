@@ -30,9 +30,9 @@
 //!   the frame pointer is loaded anew, depends on the frame pointer.
 
 use crate::hash::{self, StackHash};
+use crate::native::world::{Check, is_needed};
 use crate::rule::End;
 use crate::walker::{Place, Step, Visitor};
-use crate::world::{Check, is_needed};
 
 /// States that a trail holds, plus one.
 pub(crate) const CAPACITY: usize = 160;
@@ -130,6 +130,29 @@ pub(crate) struct Extent {
 impl Extent {
     /// A trail of no states.
     pub(crate) const EMPTY: Self = Self { top: 0, root: Root::Open };
+}
+
+/// `Bᵏ` at `k`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
+static POWERS: [u64; CAPACITY] = powers(hash::BASE);
+/// `B⁻ᵏ` at `k`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
+static INVERSE_POWERS: [u64; CAPACITY] = powers(hash::INVERSE);
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs in the compiler"
+)]
+const fn powers(base: u64) -> [u64; CAPACITY] {
+    let mut powers = [1u64; CAPACITY];
+    let mut k = 1;
+    while k < CAPACITY {
+        powers[k] = powers[k - 1].wrapping_mul(base);
+        k += 1;
+    }
+    powers
 }
 
 type States = [[u64; STATE_LEN]; CAPACITY];
@@ -305,7 +328,7 @@ impl<'a> Trail<'a> {
         let range = at.wrapping_add(1)..at.wrapping_add(n_fresh).wrapping_add(1);
         let states = self.states.get_mut(range.clone()).unwrap_or(&mut []);
         let places = states.iter_mut().zip(self.sums.get_mut(range.clone()).unwrap_or(&mut []));
-        let powers = hash::POWERS.get(range).unwrap_or(&[]);
+        let powers = POWERS.get(range).unwrap_or(&[]);
         for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
             let state = State::of_new(words);
             // Live until it is loaded anew on the way outward.
@@ -328,7 +351,7 @@ impl<'a> Trail<'a> {
         let below = newest.wrapping_sub(len);
         let sum = |k: usize| self.sums.get(k).copied().unwrap_or(0);
         let sum = sum(newest).wrapping_sub(sum(below));
-        let power = hash::INVERSE_POWERS.get(below.wrapping_add(1)).copied().unwrap_or(0);
+        let power = INVERSE_POWERS.get(below.wrapping_add(1)).copied().unwrap_or(0);
         let hash = hash::finish(sum.wrapping_mul(power), len as u64, end);
         Found { newest, outermost: below.wrapping_add(1), end, hash, n_fresh }
     }
@@ -601,7 +624,7 @@ fn make_room(
     let first = at.wrapping_add(1).wrapping_sub(n_kept);
     states.copy_within(first..at.wrapping_add(1), 1);
     let mut sum = 0u64;
-    let kept = states.iter().zip(sums).zip(&hash::POWERS).enumerate();
+    let kept = states.iter().zip(sums).zip(&POWERS).enumerate();
     for (k, ((&words, place), &power)) in kept.skip(1).take(n_kept) {
         let state = State::of(words);
         sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));

@@ -26,9 +26,9 @@
 //! One load for a known address, up to four where addresses share a place. 1 MiB of address space,
 //! resident as far as it is touched.
 
+use crate::native::registered::{self, Interpreter, Learned};
 use crate::object;
 use crate::plain::Rules;
-use crate::registered::{self, Interpreter, Learned};
 use crate::rule::{Registers, Rule};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -35,7 +35,7 @@
 //! - **I4** Which word is told by is a hint only: a record is good if it holds, however it was found.
 
 use crate::bounds::StackBounds;
-use crate::world::{Check, is_needed};
+use crate::native::world::{Check, is_needed};
 
 /// Slots of a set.
 const N_WAYS: usize = 4;

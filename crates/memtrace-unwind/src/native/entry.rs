@@ -2,14 +2,14 @@
 #![expect(unsafe_code, reason = "takes the caller's registers and reads its stack")]
 
 use crate::bounds::StackBounds;
-use crate::cache::SiteCache;
+use crate::native::cache::SiteCache;
+use crate::native::table::{ProcessRules, forget_unloaded, generation};
+use crate::native::world::World;
 use crate::object;
 use crate::plain;
 use crate::rule::{Registers, Walk};
 use crate::site::Sites;
-use crate::table::{ProcessRules, forget_unloaded, generation};
 use crate::walker::walk;
-use crate::world::World;
 use core::num::NonZeroU32;
 use core::ops::Range;
 

@@ -9,13 +9,13 @@
 extern crate std;
 
 use crate::bounds::StackBounds;
-use crate::cache::SiteCache;
 use crate::counts::Counts;
 use crate::hash::StackHash;
+use crate::native::cache::SiteCache;
+use crate::native::world::{Check, World, without};
 use crate::plain::{self, Rules};
 use crate::rule::{CfaBase, End, Registers, Rule};
 use crate::site::Sites;
-use crate::world::{Check, World, without};
 use core::num::NonZeroU32;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

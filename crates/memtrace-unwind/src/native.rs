@@ -1,0 +1,25 @@
+//! The walker of x86_64 Linux: registers, unwind rules of this process, and what captures remember.
+//!
+//! In the order of a capture: **entry** takes the registers; the **cache** of the thread tries its
+//! **records**, then a walk along its **trail**, or a plain one, by **choice**; rules come from the
+//! **table**, and beyond it from loaded objects (**objects_seen** notes which) or from what was
+//! **registered** at run time. Memory of caches is counted in **pages**. All of a process that a cache
+//! looks at is its **world**, so that an **adversary** can take its place in tests.
+
+#[cfg(test)]
+mod adversary;
+mod cache;
+mod choice;
+mod entry;
+pub(crate) mod objects_seen;
+mod pages;
+mod records;
+pub(crate) mod registered;
+mod table;
+mod trail;
+mod world;
+
+pub use cache::SiteCache;
+pub use entry::{capture, capture_plainly, function_range, here, prepare};
+pub use pages::{cache_memory, set_cache_budget};
+pub use table::{forget_unloaded, rule_table};
