@@ -1,17 +1,18 @@
 //! The hash by which a stack is known: a polynomial in its call addresses.
 //!
-//! With a mixed value `m(a)` for each address and an odd constant `B`, a stack of addresses
-//! `a[n − 1]` (newest) to `a[0]` has the hash `Σ m(a[i]) · Bⁱ mod 2⁶⁴`, to which length and end are
-//! mixed in last. A polynomial can be summed from either side: from the newest frame outward as a walk
-//! goes, by Horner's rule, or from the outermost frame inward with the powers of `B`, so that the hash
-//! of any run of frames follows from two stored sums (those of Karp and Rabin).
+//! With an odd constant `B`, a stack of call addresses `a[n − 1]` (newest) to `a[0]` has the hash
+//! `Σ a[i] · Bⁱ mod 2⁶⁴`, to which length and end are mixed in last. A polynomial can be summed from
+//! either side: from the newest frame outward as a walk goes, by Horner's rule, or from the outermost
+//! frame inward with the powers of `B`, so that the hash of any run of frames follows from two stored
+//! sums (those of Karp and Rabin).
 //!
 //! # Quality
 //!
-//! Addresses are multiplied and the halves of the product mixed, so that sums of mixed values behave
-//! like sums of random numbers: two different stacks share a hash with probability about 2⁻⁶⁴ (some
-//! 2⁻⁵⁷ if they differ by two frames swapped), any two of 10 million stacks with probability
-//! 2.7 · 10⁻⁶.
+//! Two stacks share a hash if a sum of differences of addresses, each times a power of `B`, is zero. For
+//! differences that know nothing of `B` that has probability 2⁻⁶⁴, or 2⁻⁵² where all of them are whole
+//! pages: any two of 10 million stacks with probability 2.7 · 10⁻⁶. (Modulo a power of two there are two
+//! sequences of the same two addresses, 2,048 of them in the order of Thue and Morse, that collide
+//! whatever `B` is. No call stack is like that.)
 
 use crate::rule::End;
 use core::num::NonZeroU64;
@@ -57,7 +58,7 @@ impl Sum {
     /// Appends the next frame outward.
     #[inline(always)]
     pub(crate) const fn push(&mut self, call_addr: u64) {
-        self.sum = self.sum.wrapping_mul(BASE).wrapping_add(mix(call_addr));
+        self.sum = self.sum.wrapping_mul(BASE).wrapping_add(call_addr);
         self.len = self.len.wrapping_add(1);
     }
 
@@ -83,13 +84,6 @@ pub(crate) const fn finish(sum: u64, len: u64, end: End) -> StackHash {
         Some(hash) => StackHash(hash),
         None => StackHash(NonZeroU64::MAX),
     }
-}
-
-#[inline(always)]
-pub(crate) const fn mix(call_addr: u64) -> u64 {
-    const KEY: u64 = 0x2D35_8DCC_AA6C_78A5;
-    let product = call_addr.wrapping_mul(KEY);
-    product ^ product >> 32
 }
 
 #[inline(always)]

@@ -25,7 +25,7 @@
 //!   `k` comes to state `k − 1` under the rules of one generation, by plain rules and within the
 //!   thread's own stack.
 //! - **I2** Stack pointers strictly rise from `top` down to 1.
-//! - **I3** `sums[k] = sums[k − 1] + m(k) · Bᵏ`, `sums[0] = 0`.
+//! - **I3** `sums[k] = sums[k − 1] + a(k) · Bᵏ`, `sums[0] = 0`.
 //! - **I4** A state is marked live if and only if a step from it, or from a state outward of it before
 //!   the frame pointer is loaded anew, depends on the frame pointer.
 
@@ -335,7 +335,7 @@ impl<'a> Trail<'a> {
             is_live = state.slot & USED != 0 || is_live && outer.fp_slot() == 0;
             outer = State { slot: state.slot | if is_live { LIVE } else { 0 }, ..state };
             *place = outer.words();
-            sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
+            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(power));
             *place_sum = sum;
             number = number.wrapping_add(1);
             #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
@@ -627,7 +627,7 @@ fn make_room(
     let kept = states.iter().zip(sums).zip(&POWERS).enumerate();
     for (k, ((&words, place), &power)) in kept.skip(1).take(n_kept) {
         let state = State::of(words);
-        sum = sum.wrapping_add(hash::mix(state.key.wrapping_sub(1)).wrapping_mul(power));
+        sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(power));
         *place = sum;
         #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
         let numbered = &mut by_sp[place_of(state.sp)];
