@@ -7,7 +7,7 @@
 //!
 //! The path of one allocation, in the order of the modules below: the **hook** calls the wrapped
 //! allocator and, if tracing is on, the **recorder**; the **thread** guards against re-entry; the
-//! stack is captured and interned as a **site**; the block goes into the **live table** (memory that
+//! stack becomes a **site**, by what the thread remembers or by a walk; the block goes into the **live table** (memory that
 //! the hook cannot see, into the table of **tracked** memory) and its size into the **totals**. All
 //! tables lie in **mapped** memory of their own.
 //!
@@ -23,7 +23,8 @@
 //!    **before** the block is given back, since another thread may get that address at once. A
 //!    `realloc` that fails leaves the record as it was.
 //! 5. Thread state is const-initialised, has no destructor, and is read in a way that tolerates a
-//!    dead thread.
+//!    dead thread. What captures remember is given back by a destructor of the C library's
+//!    thread-specific data; they go on without it.
 //! 6. Around a fork, all locks are taken in rank order before and released after, in parent and
 //!    child. A signal that arrives inside the hook sees the guard: what it allocates goes straight
 //!    to the wrapped allocator.

@@ -45,8 +45,9 @@ const LEVELS: [usize; 4] = [992, 8 << 10, 32 << 10, 128 << 10];
 const N_HITS_A_WALK: u64 = 4096;
 /// Of how many stacks worth a record at least one gets it, when most do not come again.
 const MAX_SKIPPED: u32 = 15;
-/// Without one hit for so many misses, records are not looked for.
-const MIN_HITS_A_MISS: u64 = 8;
+/// What a record that holds takes, and what it costs to find none that does, in cycles of the clock.
+const HIT_CYCLES: u64 = 50;
+const MISS_CYCLES: u64 = 120;
 /// Walks after which it is decided anew how records are used.
 const N_WALKS_A_JUDGEMENT: u64 = 256;
 /// Decisions that records are left out for.
@@ -122,8 +123,8 @@ impl SiteCache {
     /// `stack` are the bounds of the current thread's own stack; on another stack (a signal's, a
     /// coroutine's) the stack is walked each time.
     ///
-    /// **Cost**: at 25 frames 12 to 20 ns where a record holds, 30 to 60 where the walk meets the trail
-    /// of the last one, 90 otherwise.
+    /// **Cost**: at 25 frames 17 ns where a record holds, 60 to 110 where a walk meets the trail of the
+    /// last one, 90 to 150 otherwise (see the crate's documentation).
     #[inline(always)]
     pub fn site_of_caller(
         &mut self,
@@ -352,9 +353,14 @@ impl SiteCache {
             self.level = self.level.wrapping_add(1);
             self.use_records(records);
         }
-        // Looking for records costs, too.
+        // Looking for records costs, too. What a hit saves is the walk.
         self.uses_records = if self.uses_records {
-            n_hits.saturating_mul(MIN_HITS_A_MISS) >= n_misses
+            let walk_cycles = match self.choice.mean_cycles() {
+                0 => 8 * HIT_CYCLES,
+                cycles => cycles,
+            };
+            let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(HIT_CYCLES));
+            saved >= n_misses.saturating_mul(MISS_CYCLES)
         } else {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)

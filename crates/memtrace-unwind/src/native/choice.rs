@@ -33,6 +33,8 @@ pub(crate) struct Choice {
     in_use: Timing,
     /// Of the one on trial.
     on_trial: Timing,
+    /// What the quicker way took in the mean when it was last timed, in cycles; 0 before.
+    mean_cycles: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,10 @@ struct Timing {
 
 impl Timing {
     const NONE: Self = Self { cycles: 0, n: 0 };
+
+    fn mean(self) -> Option<u64> {
+        self.cycles.checked_div(self.n.into())
+    }
 
     /// Whether this one took less in the mean; `None` if one was not timed.
     fn is_less_than(self, other: Self) -> Option<bool> {
@@ -63,7 +69,13 @@ impl Choice {
         run: FIRST_RUN,
         in_use: Timing::NONE,
         on_trial: Timing::NONE,
+        mean_cycles: 0,
     };
+
+    /// Returns what a walk takes, in cycles; 0 if it is not known yet.
+    pub(crate) const fn mean_cycles(&self) -> u64 {
+        self.mean_cycles
+    }
 
     /// Begins a capture; `true` if it is to be timed.
     #[inline(always)]
@@ -108,6 +120,8 @@ impl Choice {
             Some(false) => self.run.saturating_mul(2).min(LONGEST_RUN),
             None => FIRST_RUN,
         };
+        let quicker = [self.in_use, self.on_trial].into_iter().filter_map(Timing::mean).min();
+        self.mean_cycles = quicker.unwrap_or(self.mean_cycles);
         self.n_left = self.run;
         (self.in_use, self.on_trial) = (Timing::NONE, Timing::NONE);
     }
