@@ -220,7 +220,10 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
     if options.n_frames == 0 {
         return Err(StartError::FramesOutOfRange { n_frames: options.n_frames });
     }
-    is_on_or_asked_for();
+    if is_on_or_asked_for() {
+        // What is remembered of stacks stays as it is, too.
+        return Ok(Started::Already { limit: limit() });
+    }
     // The guard keeps what happens here, first of all under the lock, out of the recorder's sight.
     thread::untraced(|| {
         // Asks the loader, which may be loading an object whose constructor starts tracing: no lock

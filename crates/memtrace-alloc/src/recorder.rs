@@ -123,7 +123,6 @@ impl TracerMemory {
 impl Recorder {
     /// Maps the first tables; `false` if there is no memory for them.
     pub(crate) fn prepare(&self) -> bool {
-        memtrace_unwind::forget_unloaded();
         self.live.prepare() && self.sites.prepare()
     }
 
@@ -515,6 +514,9 @@ impl Recorder {
 }
 
 /// The table of sites, as captures that leave own frames out see it.
+///
+/// One cache serves the hook and `track`, whose own frames differ. What it remembers is by the function
+/// that a capture began in, and that is of the one or of the other.
 struct SitesWithout<'a> {
     sites: &'a Sites,
     own: &'a HookFrames,

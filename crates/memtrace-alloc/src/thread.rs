@@ -12,8 +12,9 @@
 //! needs no allocation and no support of the language; from then on the thread's captures remember
 //! nothing.
 //!
-//! The fields are atomics because a signal handler may look at them between any two instructions;
-//! all accesses are `Relaxed`, no other thread ever sees them.
+//! What a signal handler looks at is atomic, because it may do so between any two instructions; all
+//! accesses are `Relaxed`, no other thread ever sees them. The stack's bounds and the cache are used in
+//! guarded sections only (I3).
 
 #![expect(unsafe_code, reason = "a cache in thread-local state, and the C library's thread data")]
 
@@ -22,7 +23,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
 use core::num::NonZeroU32;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, compiler_fence};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed, compiler_fence};
 use memtrace_unwind::{Registers, SiteCache, Sites, StackBounds};
 
 pub(crate) struct ThreadState {
@@ -80,7 +81,7 @@ impl ThreadState {
     }
 
     /// Returns the bounds of the thread's stack, asking the system the first time.
-    pub(crate) fn stack(&self) -> StackBounds {
+    fn stack(&self) -> StackBounds {
         let stack = self.stack.get();
         if !stack.is_unknown() {
             return stack;
@@ -112,8 +113,9 @@ impl ThreadState {
     /// remembered that would have to be given back then.
     fn ask_for_the_end(&self) {
         let is_asked = END_KEY.load(Relaxed).checked_sub(1).is_some_and(|key| {
+            let state = core::ptr::from_ref(self).cast();
             // SAFETY: a key that `prepare` made; the state is there when its destructor runs.
-            unsafe { libc::pthread_setspecific(key, core::ptr::from_ref(self).cast()) == 0 }
+            unsafe { libc::pthread_setspecific(key as libc::pthread_key_t, state) == 0 }
         });
         if !is_asked {
             // SAFETY: called from a guarded section (I3).
@@ -184,7 +186,7 @@ pub(crate) fn holds_lock() -> bool {
 }
 
 /// One more than the key of the data whose destructor tells of a thread's end; 0 without one.
-static END_KEY: AtomicU32 = AtomicU32::new(0);
+static END_KEY: AtomicUsize = AtomicUsize::new(0);
 
 /// Prepares for the ends of threads, once; where there is no key left, nothing is remembered by their
 /// captures.
@@ -197,7 +199,7 @@ pub(crate) fn prepare() {
     if unsafe { libc::pthread_key_create(&mut key, Some(on_thread_end)) } != 0 {
         return;
     }
-    let number = key.saturating_add(1);
+    let number = (key as usize).saturating_add(1);
     // Relaxed: the key was there before its number; nothing else is published.
     if END_KEY.compare_exchange(0, number, Relaxed, Relaxed).is_err() {
         // SAFETY: the key made above, which no thread has used.
@@ -209,6 +211,10 @@ pub(crate) fn prepare() {
 extern "C" fn on_thread_end(state: *mut c_void) {
     // SAFETY: what this thread gave to the C library: its own state, which is still there (I1).
     let Some(state) = (unsafe { state.cast::<ThreadState>().as_ref() }) else { return };
+    // A thread that ends inside the recorder, by cancellation, is using what would be given back.
+    if state.depth.load(Relaxed) & RECORDING != 0 {
+        return;
+    }
     // A signal handler that allocates meanwhile is not to use what is being given back.
     let _guard = state.enter(RECORDING);
     // SAFETY: destructors run outside of the recorder, and the guard keeps it out (I3).

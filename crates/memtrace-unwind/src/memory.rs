@@ -15,7 +15,10 @@ use core::ptr::NonNull;
 
 /// Returns the addresses of the current thread's stack, if the system tells.
 pub(crate) fn stack_range() -> Option<Range<u64>> {
-    main_stack().or_else(pthread_stack)
+    // The thread that a process was forked by has the number of a main thread, and another stack.
+    let local = 0u64;
+    let here = &raw const local as u64;
+    main_stack().filter(|stack| stack.contains(&here)).or_else(pthread_stack)
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -106,6 +109,11 @@ impl Words {
         if start == libc::MAP_FAILED {
             return None;
         }
+        #[cfg(target_os = "linux")]
+        // SAFETY: advice on the mapping made above. It is touched sparsely.
+        unsafe {
+            libc::madvise(start, n_bytes, libc::MADV_NOHUGEPAGE)
+        };
         NonNull::new(start.cast()).map(|start| Self { start, len })
     }
 }

@@ -12,11 +12,11 @@
 //! | --- | --- |
 //! | 0 | CFA is counted from the frame pointer, not the stack pointer |
 //! | 1 | the frame pointer was saved |
-//! | 2 | 0 |
+//! | 2 | 1 |
 //! | 3..16 | CFA offset in bytes, a multiple of 8 below 64 KiB |
 //! | 16..32 | where the frame pointer was saved: signed words from the CFA; −1, the place of the return address, if it was not |
 //!
-//! With bit 2 set, bits 3..6 hold the kind of a rare rule.
+//! With bit 2 clear, bits 3..6 hold the kind of a rare rule; the word of zeros is an unknown one.
 
 /// The three registers that decide a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +73,18 @@ pub enum CfaBase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rule(u32);
 
-const RARE: u32 = 1 << 2;
+const PLAIN: u32 = 1 << 2;
 
 impl Rule {
     /// No caller: the return address is undefined, as in `_start`.
-    pub const OUTERMOST: Self = Self(RARE);
+    pub const OUTERMOST: Self = Self(1 << 3);
     /// No unwind tables for this address.
-    pub const UNKNOWN: Self = Self(RARE | 1 << 3);
+    pub const UNKNOWN: Self = Self(0);
     /// The tables of this address must be interpreted at each step.
-    pub const INTERPRETED: Self = Self(RARE | 2 << 3);
+    pub const INTERPRETED: Self = Self(2 << 3);
     /// The frame that a function with a frame pointer has between prologue and epilogue:
     /// `CFA = fp + 16`, frame pointer saved at `CFA − 16`.
-    pub const FRAME_POINTER: Self = Self(1 | 2 | 16 | 0xFFFE << 16);
+    pub const FRAME_POINTER: Self = Self(1 | 2 | PLAIN | 16 | 0xFFFE << 16);
 
     /// Packs a plain rule, the return address being at `CFA − 8`.
     ///
@@ -98,7 +98,8 @@ impl Rule {
         let low = match base {
             CfaBase::Sp => 0,
             CfaBase::Fp => 1,
-        } | cfa_offset as u32;
+        } | PLAIN
+            | cfa_offset as u32;
         match saved_fp {
             None => Some(Self(low | 0xFFFF << 16)),
             Some(offset) => {
@@ -118,13 +119,13 @@ impl Rule {
 
     /// Whether a step by this rule is two loads and an addition.
     pub const fn is_plain(self) -> bool {
-        self.0 & RARE == 0
+        self.0 & PLAIN != 0
     }
 
     /// Whether the rule is plain and the CFA counted from the stack pointer.
     #[inline(always)]
     pub(crate) const fn is_plain_by_sp(self) -> bool {
-        self.0 & (RARE | 1) == 0
+        self.0 & (PLAIN | 1) == PLAIN
     }
 
     /// Returns the register that the CFA is counted from; meaningful for plain rules.
@@ -154,7 +155,7 @@ impl Rule {
         ((self.0 as i32 >> 16) as i64 as u64) << 3
     }
 
-    /// Returns the word that a table stores. Never zero.
+    /// Returns the word that a table stores.
     pub(crate) const fn to_word(self) -> u32 {
         self.0
     }
@@ -206,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn rare_rules_are_distinct_and_no_rule_is_the_empty_word() {
+    fn rare_rules_are_distinct_and_not_plain() {
         let rare = [Rule::OUTERMOST, Rule::UNKNOWN, Rule::INTERPRETED];
         for (i, a) in rare.iter().enumerate() {
-            assert!(!a.is_plain() && a.to_word() != 0);
+            assert!(!a.is_plain());
             assert!(rare.iter().skip(i + 1).all(|b| a != b));
         }
     }

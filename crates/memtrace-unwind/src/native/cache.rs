@@ -18,7 +18,7 @@
 //!
 //! # Cost
 //!
-//! No memory for the first captures of a thread, then 20 KiB, then what its misses ask for up to
+//! No memory for the first captures of a thread, then 24 KiB, then what its misses ask for up to
 //! 1 MiB, within the budget of the process.
 
 use crate::bounds::StackBounds;
@@ -39,11 +39,13 @@ use core::num::NonZeroU32;
 /// Captures of a thread before it gets memory: many threads do not live longer.
 const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
-const LEVELS: [usize; 4] = [992, 8 << 10, 32 << 10, 128 << 10];
+const LEVELS: [usize; 4] = [1 << 10, 8 << 10, 32 << 10, 128 << 10];
 
-/// Hits after which one is answered by a walk.
+/// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
+/// is still what it was.
 const N_HITS_A_WALK: u64 = 4096;
-/// Of how many stacks worth a record at least one gets it, when most do not come again.
+/// The most stacks worth a record that are passed over for each that gets one, when most do not come
+/// again.
 const MAX_SKIPPED: u32 = 15;
 /// What a record that holds takes, and what it costs to find none that does, in cycles of the clock.
 const HIT_CYCLES: u64 = 50;
@@ -132,7 +134,7 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.site(&Process, here(), stack, limit, sites)
+        self.site(&Process, here(), &stack.if_told(), limit, sites)
     }
 
     #[inline(always)]
@@ -173,13 +175,15 @@ impl SiteCache {
         if self.epoch != epoch(world, limit) || self.stack != *stack {
             self.renew(stack, epoch(world, limit));
         }
-        let remembers = !self.trail.is_empty() || self.gets_memory();
-        if !remembers
-            || limit > MAX_LIMIT
+        if limit > MAX_LIMIT
             || limit == 0
             || !stack.contains_word(start.sp) && is_needed(Check::OwnStack)
+            || self.trail.is_empty() && !self.gets_memory()
         {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
+            if self.counts.n_plain.is_multiple_of(N_HITS_A_WALK) {
+                look_for_unloaded(world, start, stack);
+            }
             return site_without_cache(world, start, stack, limit, sites);
         }
         let is_timed = self.choice.begin();
@@ -206,7 +210,7 @@ impl SiteCache {
         let is_full = self.records_extent.n_turns() != self.growth.n_turns;
         let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
         if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
-            look_for_unloaded(world, start, stack, limit);
+            look_for_unloaded(world, start, stack);
             self.judge_records();
         }
         site
@@ -311,12 +315,15 @@ impl SiteCache {
         if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() || self.is_retired {
             return false;
         }
-        let Some(trail) = Pages::map(trail::N_WORDS, 1) else { return false };
+        // Both or none.
+        let (Some(trail), Some(records)) =
+            (Pages::map(trail::N_WORDS, 1), Pages::map(LEVELS[0], 1))
+        else {
+            return false;
+        };
         self.trail = trail;
         self.trail_extent = trail::Extent::EMPTY;
-        if let Some(records) = Pages::map(LEVELS[0], 1) {
-            self.use_records(records);
-        }
+        self.use_records(records);
         true
     }
 
@@ -371,7 +378,8 @@ impl SiteCache {
     ///
     /// Captures go on being right, by a walk each.
     pub fn retire(&mut self) {
-        *self = Self { is_retired: true, counts: self.counts(), ..Self::new() };
+        let (n_hits, counts) = (self.n_hits, self.counts);
+        *self = Self { is_retired: true, n_hits, counts, ..Self::new() };
     }
 
     /// Returns how the captures so far were answered.
@@ -434,11 +442,10 @@ fn add_record(
 /// Forgets all rules if code on the stack is not what it was when its rules were learned.
 #[cold]
 #[inline(never)]
-fn look_for_unloaded(world: &impl World, start: Registers, stack: &StackBounds, limit: usize) {
-    let mut call_addrs = [0; MAX_LIMIT];
-    let call_addrs = call_addrs.get_mut(..limit).unwrap_or(&mut []);
+fn look_for_unloaded(world: &impl World, start: Registers, stack: &StackBounds) {
+    let mut call_addrs = [0; MAX_LIMIT + trail::MAX_OWN];
     let read = |addr: u64| Some(world.read_word(addr));
-    let walk = walk(start, stack, &mut world.rules(), read, call_addrs);
+    let walk = walk(start, stack, &mut world.rules(), read, &mut call_addrs);
     world.look_for_unloaded(call_addrs.iter().take(walk.len).copied());
 }
 

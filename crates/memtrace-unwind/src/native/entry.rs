@@ -36,6 +36,7 @@ pub fn capture(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
+    let stack = &stack.if_told();
     let read = |addr: u64| Some(read_word(addr));
     let before = generation();
     let result = walk(start, stack, &mut ProcessRules::new(), read, call_addrs);
@@ -54,6 +55,7 @@ pub fn capture_plainly(stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
 
 #[inline(never)]
 fn walk_plainly_from(start: Registers, stack: &StackBounds, call_addrs: &mut [u64]) -> Walk {
+    let stack = &stack.if_told();
     plain::walk(start, stack, &mut ProcessRules::new(), |addr| Some(read_word(addr)), call_addrs)
 }
 
@@ -111,7 +113,7 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.site(&Process, start, stack, limit, sites)
+        self.site(&Process, start, &stack.if_told(), limit, sites)
     }
 }
 

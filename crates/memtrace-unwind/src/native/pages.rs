@@ -43,7 +43,7 @@ impl Budget {
 
 /// Limits what the caches of all threads take together, in bytes; 256 MiB at first.
 ///
-/// Small caches, of 20 KiB, are given out until the budget is used up, larger ones until half of it
+/// Small caches, of 24 KiB, are given out until the budget is used up, larger ones until half of it
 /// is. A thread that gets none walks its stack each time. What is in use already stays in use.
 pub fn set_cache_budget(bytes: u64) {
     BUDGET.limit.store(bytes, Relaxed);
@@ -54,6 +54,9 @@ pub fn set_cache_budget(bytes: u64) {
 pub fn cache_memory() -> u64 {
     BUDGET.used.load(Relaxed)
 }
+
+/// Words of a page.
+const PAGE_LEN: usize = 512;
 
 /// Mapped words that count against the budget.
 pub(crate) struct Pages(Words);
@@ -66,6 +69,8 @@ impl Pages {
     /// Maps room for `len` words, if all caches together then take at most one `part`-th of the
     /// budget; `None` if there is no room.
     pub(crate) fn map(len: usize, part: u64) -> Option<Self> {
+        // Whole pages, which are used as such.
+        let len = len.checked_next_multiple_of(PAGE_LEN)?;
         let n_bytes = len.checked_mul(8)? as u64;
         BUDGET.reserve(n_bytes, part)?;
         let words = Words::map(len);
@@ -165,7 +170,7 @@ mod tests {
         for n_words in [1, 512, 992, 128 << 10] {
             for _ in 0..3 {
                 let mut pages = Pages::map(n_words, 1).unwrap();
-                assert_eq!(pages.len(), n_words);
+                assert_eq!(pages.len(), usize::next_multiple_of(n_words, PAGE_LEN));
                 assert!(pages.iter().all(|&word| word == 0));
                 pages.fill(u64::MAX);
             }

@@ -16,23 +16,25 @@
 //! | 1 | stack pointer at the start |
 //! | 2 | frame pointer at the start, if the walk depended on it |
 //! | 3 | site (bits 0..32), groups (32..40), whether word 2 counts (40), whether the stack is at its limit (41), the place of the word that must then not be zero (48..64) |
-//! | 4 | the slot of the index that names the record |
+//! | 4 | the slot of the index that names the record (0..32), and that of the one expected after it (32..64) |
 //! | 5 a group | four values and, in the fifth word, their four places |
 //!
 //! where a *place* is a distance from the stack pointer in words. The last group is filled up by saying
 //! its last word again.
 //!
 //! An index of sets of [`N_WAYS`] slots finds a record by its start. Several stacks often begin in the
-//! same state and differ further out; comparing one record after the other costs a mispredicted branch
-//! each. So where two records of one start have been seen, a *telling place* is noted for that start, at
-//! which they differ, and the word found there is part of what the index is searched by.
+//! same state and differ further out: they are compared one after the other. Where they fill a set, a
+//! *telling place* is noted for their start, at which they differ, and the word found there is from then
+//! on part of what the index is searched by. Before the index is searched, the record that held after
+//! the last one the last time is tried.
 //!
 //! # Invariants
 //!
 //! - **I1** A slot of the index is zero, or `tag << 32 | position + 1` of a record.
 //! - **I2** A record that makes way is taken out of the index first: what a slot names is always whole.
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
-//! - **I4** Which word is told by is a hint only: a record is good if it holds, however it was found.
+//! - **I4** Which word is told by, and which record is expected next, are hints only: a record is good if
+//!   it holds, however it was found.
 
 use crate::bounds::StackBounds;
 use crate::native::world::{Check, is_needed};
@@ -44,7 +46,8 @@ const HEADER_LEN: usize = 5;
 const SLOT_WORD: usize = 4;
 const GROUP_LEN: usize = 5;
 const WORDS_A_GROUP: usize = 4;
-/// Groups that a record may have: two words a frame, for all frames that a trail has room for.
+/// Groups that a record may have: two words for each frame of the longest stack, and some for the
+/// tool's own.
 const MAX_GROUPS: usize = 64;
 
 const FP_COUNTS: u64 = 1 << 40;

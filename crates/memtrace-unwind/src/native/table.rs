@@ -12,14 +12,14 @@
 //!   whole of a key below 2⁴⁷, so that no address is ever given the rule of another.
 //! - **I2** The table is a cache: any word may be zeroed or replaced by another valid one at any
 //!   time, at the price of one more look into the unwind tables.
-//! - **I3** The generation is raised before the table is cleared: what was derived from a rule under
-//!   one generation is not used under a later one.
+//! - **I3** The generation is raised before the table is cleared and once more after it: what was
+//!   derived from a rule under one generation is not used under a later one, and who begins under the
+//!   last one sees no rule from before.
 //!
 //! # Orderings
 //!
-//! Words are `Relaxed`: each is complete in itself and publishes nothing else. So is the generation:
-//! caches that compare it belong to one thread, and the program itself orders the unloading of a
-//! library with what other threads do there.
+//! Words are `Relaxed`: each is complete in itself and publishes nothing else. The second raise of the
+//! generation is a Release, and reading it an Acquire: it publishes that the words before are gone.
 //!
 //! # Cost
 //!
@@ -30,7 +30,9 @@ use crate::native::registered::{self, Interpreter, Learned};
 use crate::object;
 use crate::plain::Rules;
 use crate::rule::{Registers, Rule};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 const PLACE_BITS: u32 = 17;
 const N_PLACES: usize = 1 << PLACE_BITS;
@@ -95,19 +97,20 @@ pub fn forget_unloaded() {
     if !IS_USED.load(Relaxed) {
         return;
     }
-    // Relaxed: see the head of this module.
     GENERATION.fetch_add(1, Relaxed);
     for word in &TABLE.0 {
         if word.load(Relaxed) != 0 {
             word.store(0, Relaxed);
         }
     }
+    // Release pairs with the Acquire in `generation`: publishes that the old words are gone.
+    GENERATION.fetch_add(1, Release);
 }
 
 /// Returns how often rules were forgotten: what was derived from them before is void.
 #[inline(always)]
 pub(crate) fn generation() -> u32 {
-    GENERATION.load(Relaxed)
+    GENERATION.load(Acquire)
 }
 
 /// Returns the address and the size in bytes of the rule table, so that its resident part can be
@@ -162,8 +165,8 @@ const fn place(key: u64) -> usize {
 }
 
 /// The bits of a key that its group does not tell: those of a key below 2⁴⁷ fit 32 bits. Zero, the tag
-/// of an empty word, is that of no code: the first page is never mapped, and few systems map the seven
-/// after it. There a stack would be cut.
+/// of an empty word, is that of the lowest 32 KiB, where no system maps code; an empty word is the rule
+/// [`Rule::UNKNOWN`], so that a stack which claims to lead there is cut.
 #[inline(always)]
 const fn tag(key: u64) -> u64 {
     key >> GROUP_BITS
@@ -185,6 +188,13 @@ mod tests {
             prop_assert!(group(a) != group(b) || tag(a) != tag(b));
             prop_assert!(tag(a) <= u64::from(u32::MAX));
             prop_assert!(b < END_OF_KEYS || tag(b) > u64::from(u32::MAX));
+        }
+    }
+
+    #[test]
+    fn the_lowest_addresses_which_an_empty_word_seems_to_know_are_unknown() {
+        for call_addr in [0, 1, 0x7FE, 0x7FFE] {
+            assert_eq!(ProcessRules::new().rule(call_addr), Rule::UNKNOWN, "{call_addr:#x}");
         }
     }
 

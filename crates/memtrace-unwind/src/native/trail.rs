@@ -42,7 +42,7 @@ pub(crate) const MAX_LIMIT: usize = 100;
 /// from a little further out, too.
 const N_BEYOND: usize = 12;
 /// The most frames of the tool's own that a stack may begin with.
-const MAX_OWN: usize = 20;
+pub(crate) const MAX_OWN: usize = 20;
 /// States kept, with the new ones, when a trail is full. All those of a stack are among them.
 const N_KEPT: usize = 136;
 
@@ -133,13 +133,10 @@ impl Extent {
 }
 
 /// `Bᵏ` at `k`.
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 static POWERS: [u64; CAPACITY] = powers(hash::BASE);
 /// `B⁻ᵏ` at `k`.
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 static INVERSE_POWERS: [u64; CAPACITY] = powers(hash::INVERSE);
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 #[expect(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -474,7 +471,9 @@ impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
         if !is_needed(Check::PlainRules) {
             return true;
         }
-        self.stop = Stop::Lost;
+        // Beyond the limit nothing is lost by not going on.
+        let is_enough = !self.is_in_own && self.n_program() > self.limit;
+        self.stop = if is_enough { Stop::Full } else { Stop::Lost };
         false
     }
 }
@@ -517,11 +516,8 @@ impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
             self.stop = Stop::Lost;
             return None;
         };
+        // No more than the limit and one, of which the walk may go on.
         self.n_fresh = self.n_fresh.wrapping_add(met.len());
-        if self.n_fresh > self.n_at_most {
-            self.stop = Stop::Full;
-            return None;
-        }
         Some(Place { key, sp, fp })
     }
 
