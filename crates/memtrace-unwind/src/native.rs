@@ -1,13 +1,14 @@
 //! The walker of x86_64 Linux: registers, unwind rules of this process, and what captures remember.
 //!
 //! In the order of a capture: **entry** takes the registers; the **cache** of the thread tries its
-//! **records**, then a walk along its **trail**, or a plain one, by **choice**; rules come from the
+//! **records**, then a walk **along** its **trail**, or a plain one, by **choice**; rules come from the
 //! **table**, and beyond it from loaded objects (**objects_seen** notes which) or from what was
 //! **registered** at run time. Memory of caches is counted in **pages**. All of a process that a cache
 //! looks at is its **world**, so that an **adversary** can take its place in tests.
 
 #[cfg(test)]
 mod adversary;
+mod along;
 mod cache;
 mod choice;
 mod entry;

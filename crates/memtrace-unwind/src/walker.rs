@@ -212,7 +212,7 @@ impl Visitor for Frames<'_> {
 /// Parameters and result are those of [`plain::walk`](crate::plain::walk), and so is what is promised
 /// of the addresses that `read_word` is asked for.
 ///
-/// **Cost**: a table look-up and two or three loads a frame, 2 to 4 ns for addresses seen before.
+/// **Cost**: a table look-up and two or three loads a frame, 3 to 5 ns for addresses seen before.
 #[inline(always)]
 pub fn walk(
     start: Registers,

@@ -419,6 +419,7 @@ fn differences(seed: u64, n_steps: usize) -> (u64, Counts) {
             n_differences += u64::from((&frames[..], *end) != expected);
         }
         n_differences += process.n_faults.get();
+        assert!(cache.is_consistent() || !crate::native::world::is_complete());
     }
     (n_differences, cache.counts())
 }

@@ -387,6 +387,16 @@ impl SiteCache {
         Counts { n_hits: self.n_hits, ..self.counts }
     }
 
+    /// Whether the invariants of what is remembered hold.
+    #[cfg(test)]
+    pub(crate) fn is_consistent(&mut self) -> bool {
+        let is_trail_consistent = self.trail.is_empty()
+            || Trail::in_memory(&mut self.trail, &mut self.trail_extent)
+                .is_some_and(|trail| trail.is_consistent());
+        let records = Records::in_memory(&mut self.records, &mut self.records_extent);
+        is_trail_consistent && records.is_some_and(|records| records.is_consistent())
+    }
+
     /// Returns the bytes mapped for this cache.
     pub fn memory(&self) -> usize {
         self.trail.len().saturating_add(self.records.len()).saturating_mul(8)

@@ -267,6 +267,33 @@ impl<'a> Records<'a> {
         old == new
     }
 
+    /// Whether I1 and I2 hold: the slots that are not zero name whole records, each of which knows its
+    /// slot.
+    #[cfg(test)]
+    pub(crate) fn is_consistent(&self) -> bool {
+        let Extent { tail, head, end, n_records, .. } = *self.extent;
+        let mut positions = [false; 1 << 17];
+        let mut position = tail;
+        for _ in 0..n_records {
+            let is_behind = position >= head && tail >= head;
+            let limit = if is_behind { end } else { head };
+            let facts = self.words[position + 3];
+            let next = position + n_groups(facts) * GROUP_LEN + HEADER_LEN;
+            if n_groups(facts) == 0 || next > limit {
+                return false;
+            }
+            positions[position] = true;
+            position = if is_behind && next == end { 0 } else { next };
+        }
+        let is_named = |(number, &slot): (usize, &u64)| {
+            let position = (slot as u32 as usize).wrapping_sub(1);
+            slot == 0
+                || positions.get(position) == Some(&true)
+                    && self.words[position + SLOT_WORD] & 0xFFFF_FFFF == number as u64
+        };
+        self.index.iter().enumerate().all(is_named)
+    }
+
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         self.index.fill(0);

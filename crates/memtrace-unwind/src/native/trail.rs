@@ -32,7 +32,6 @@
 use crate::hash::{self, StackHash};
 use crate::native::world::{Check, is_needed};
 use crate::rule::End;
-use crate::walker::{Place, Step, Visitor};
 
 /// States that a trail holds, plus one.
 pub(crate) const CAPACITY: usize = 160;
@@ -40,7 +39,7 @@ pub(crate) const CAPACITY: usize = 160;
 pub(crate) const MAX_LIMIT: usize = 100;
 /// Frames that a walk without a trail goes on beyond its limit, so that a trail is good for walks
 /// from a little further out, too.
-const N_BEYOND: usize = 12;
+pub(super) const N_BEYOND: usize = 12;
 /// The most frames of the tool's own that a stack may begin with.
 pub(crate) const MAX_OWN: usize = 20;
 /// States kept, with the new ones, when a trail is full. All those of a stack are among them.
@@ -50,10 +49,10 @@ const _: () = assert!(N_KEPT > MAX_LIMIT + 1 + MAX_OWN && N_KEPT < CAPACITY);
 const _: () = assert!(MAX_LIMIT + N_BEYOND + 1 + MAX_OWN < CAPACITY);
 
 /// A step from this state depends on the frame pointer.
-const USED: u64 = 1;
+pub(super) const USED: u64 = 1;
 /// The frame pointer of this state is live.
-const LIVE: u64 = 2;
-const FLAGS: u64 = 7;
+pub(super) const LIVE: u64 = 2;
+pub(super) const FLAGS: u64 = 7;
 
 /// One frame on a trail, as four words of memory.
 ///
@@ -61,60 +60,60 @@ const FLAGS: u64 = 7;
 /// words that lie side by side are copied as they are when it is put on the trail. Two such words would
 /// be loaded as one, before the two stores are done that wrote them.
 #[derive(Clone, Copy)]
-struct State {
-    key: u64,
-    sp: u64,
-    fp: u64,
+pub(super) struct State {
+    pub(super) key: u64,
+    pub(super) sp: u64,
+    pub(super) fp: u64,
     /// Where the step to this state loaded the frame pointer from, or zero; with flags.
-    slot: u64,
+    pub(super) slot: u64,
 }
 
 impl State {
     #[inline(always)]
-    const fn of(words: [u64; STATE_LEN]) -> Self {
+    pub(super) const fn of(words: [u64; STATE_LEN]) -> Self {
         let [sp, slot, fp, key] = words;
         Self { key, sp, fp, slot }
     }
 
     #[inline(always)]
-    const fn words(self) -> [u64; STATE_LEN] {
+    pub(super) const fn words(self) -> [u64; STATE_LEN] {
         [self.sp, self.slot, self.fp, self.key]
     }
 
     /// Makes a state of the words of a new one.
     #[inline(always)]
-    const fn of_new(words: [u64; STATE_LEN]) -> Self {
+    pub(super) const fn of_new(words: [u64; STATE_LEN]) -> Self {
         let state = Self::of(words);
         Self { key: state.key.wrapping_add(1), ..state }
     }
 
     /// The words of a new state.
     #[inline(always)]
-    const fn new_words(self) -> [u64; STATE_LEN] {
+    pub(super) const fn new_words(self) -> [u64; STATE_LEN] {
         Self { key: self.key.wrapping_sub(1), ..self }.words()
     }
 
     #[inline(always)]
-    const fn fp_slot(self) -> u64 {
+    pub(super) const fn fp_slot(self) -> u64 {
         self.slot & !FLAGS
     }
 
     #[inline(always)]
-    const fn is_live(self) -> bool {
+    pub(super) const fn is_live(self) -> bool {
         self.slot & LIVE != 0
     }
 }
 
 /// How the outermost state of a trail is left.
 #[derive(Clone, Copy)]
-enum Root {
+pub(super) enum Root {
     /// The walk did not go further.
     Open,
     /// The stack ends there; if `zero_slot` is not zero, because the word there is.
     Ends { end: End, zero_slot: u64 },
 }
 
-const STATE_LEN: usize = 4;
+pub(super) const STATE_LEN: usize = 4;
 /// Places of the table that finds a state by its stack pointer.
 const N_BY_SP: usize = 256;
 /// Words that a trail takes in memory.
@@ -123,8 +122,8 @@ pub(crate) const N_WORDS: usize = CAPACITY * (2 * STATE_LEN + 1) + N_BY_SP;
 /// What is known of a trail beside its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    top: usize,
-    root: Root,
+    pub(super) top: usize,
+    pub(super) root: Root,
 }
 
 impl Extent {
@@ -156,13 +155,13 @@ type States = [[u64; STATE_LEN]; CAPACITY];
 
 /// The frames of the last walk, in borrowed memory.
 pub(crate) struct Trail<'a> {
-    states: &'a mut States,
+    pub(super) states: &'a mut States,
     /// States newly walked, newest first.
-    fresh: &'a mut States,
+    pub(super) fresh: &'a mut States,
     sums: &'a mut [u64; CAPACITY],
     /// Numbers of states, each where its stack pointer says; the last one pushed, if several.
     by_sp: &'a mut [u64; N_BY_SP],
-    extent: &'a mut Extent,
+    pub(super) extent: &'a mut Extent,
 }
 
 #[inline(always)]
@@ -204,35 +203,6 @@ impl CallAddrs<'_> {
     }
 }
 
-/// Why a walk along the trail was over.
-#[derive(Clone, Copy)]
-enum Stop {
-    /// At a state of the trail, from which everything is as it was out to this other one.
-    Joined { at: usize, to: usize },
-    /// Beyond the limit, without a trail.
-    Full,
-    /// In a way that must not be remembered.
-    Lost,
-}
-
-/// A walk along a trail.
-pub(crate) struct Along<'a, O, R> {
-    trail: Trail<'a>,
-    limit: usize,
-    /// New states with which the walk is over, trail or no trail.
-    n_at_most: usize,
-    is_own: O,
-    read_word: R,
-    n_fresh: usize,
-    /// Those of the tool's own frames among them.
-    n_own: usize,
-    is_in_own: bool,
-    /// States up to this number may be met.
-    n_usable: usize,
-    incoming_slot: u64,
-    stop: Stop,
-}
-
 impl<'a> Trail<'a> {
     /// Returns the trail that lies in `memory` of [`N_WORDS`] words, which were zero at first.
     #[inline(always)]
@@ -246,47 +216,23 @@ impl<'a> Trail<'a> {
         Some(Self { states, fresh, sums, by_sp, extent })
     }
 
-    /// Begins a walk for a stack of at most `limit` frames, at most [`MAX_LIMIT`].
-    #[inline(always)]
-    pub(crate) fn along<O: Fn(u64) -> bool, R: Fn(u64) -> u64>(
-        self,
-        limit: usize,
-        is_own: O,
-        read_word: R,
-    ) -> Along<'a, O, R> {
-        let n_usable = self.extent.top;
-        Along {
-            trail: self,
-            limit,
-            n_at_most: MAX_OWN,
-            is_own,
-            read_word,
-            n_fresh: 0,
-            n_own: 0,
-            is_in_own: true,
-            n_usable,
-            incoming_slot: 0,
-            stop: Stop::Full,
-        }
-    }
-
     /// Returns the number of the state that may have this stack pointer.
     #[inline(always)]
-    fn number_at(&self, sp: u64) -> usize {
+    pub(super) fn number_at(&self, sp: u64) -> usize {
         #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
         let number = self.by_sp[place_of(sp)];
         number as usize
     }
 
     #[inline(always)]
-    fn state(&self, k: usize) -> State {
+    pub(super) fn state(&self, k: usize) -> State {
         State::of(self.states.get(k).copied().unwrap_or([0; STATE_LEN]))
     }
 
     /// Compares the words between state `from` and state `to`, outward; returns the state from which
     /// the next step is not as remembered, or `to`.
     #[inline(always)]
-    fn compare(&self, from: usize, to: usize, read_word: &impl Fn(u64) -> u64) -> usize {
+    pub(super) fn compare(&self, from: usize, to: usize, read_word: &impl Fn(u64) -> u64) -> usize {
         let states = self.states.get(to..from).unwrap_or(&[]);
         let mut k = from;
         for state in states.iter().rev().map(|&words| State::of(words)) {
@@ -310,7 +256,7 @@ impl<'a> Trail<'a> {
 
     /// Puts the newly walked states on top of state `at`.
     #[inline(always)]
-    fn push_fresh(&mut self, at: usize, n_fresh: usize) {
+    pub(super) fn push_fresh(&mut self, at: usize, n_fresh: usize) {
         let mut at = at;
         if at.wrapping_add(n_fresh) >= CAPACITY {
             at = make_room(self.states, self.sums, self.by_sp, at, n_fresh);
@@ -342,9 +288,25 @@ impl<'a> Trail<'a> {
         self.extent.top = at.wrapping_add(n_fresh);
     }
 
+    /// Whether I2, I3 and I4 hold.
+    #[cfg(test)]
+    pub(crate) fn is_consistent(&self) -> bool {
+        let top = self.extent.top;
+        let mut sum = 0u64;
+        (1..=top).all(|k| {
+            let (state, outer) = (self.state(k), self.state(k - 1));
+            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(POWERS[k]));
+            let goes_on = k > 1 && outer.is_live() && outer.fp_slot() == 0;
+            (k == 1 || state.sp < outer.sp)
+                && self.sums[k] == sum
+                && state.is_live() == (state.slot & USED != 0 || goes_on)
+        }) && self.sums[0] == 0
+            && self.state(0).sp == 0
+    }
+
     /// The stack of `len` frames whose newest is that of state `newest`.
     #[inline(always)]
-    fn found(&self, newest: usize, len: usize, end: End, n_fresh: usize) -> Found {
+    pub(super) fn found(&self, newest: usize, len: usize, end: End, n_fresh: usize) -> Found {
         let below = newest.wrapping_sub(len);
         let sum = |k: usize| self.sums.get(k).copied().unwrap_or(0);
         let sum = sum(newest).wrapping_sub(sum(below));
@@ -419,190 +381,6 @@ impl<'a> Trail<'a> {
     pub(crate) fn depends_on_fp(&self) -> bool {
         self.state(self.extent.top).is_live()
     }
-}
-
-impl<O: Fn(u64) -> bool, R: Fn(u64) -> u64> Visitor for Along<'_, O, R> {
-    #[inline(always)]
-    fn frame(&mut self, place: Place) -> Option<Place> {
-        if self.is_in_own {
-            self.is_in_own = (self.is_own)(place.call_addr());
-            if self.is_in_own {
-                self.n_own = self.n_own.wrapping_add(1);
-            } else {
-                self.n_at_most = self.n_own.wrapping_add(self.limit).wrapping_add(N_BEYOND);
-            }
-        }
-        let number = self.trail.number_at(place.sp);
-        let on_trail = self.trail.state(number);
-        if on_trail.sp == place.sp
-            && on_trail.key == place.key
-            && number <= self.n_usable
-            && !self.is_in_own
-            && (!on_trail.is_live() || on_trail.fp == place.fp || !is_needed(Check::TrailFp))
-        {
-            return self.meet(number, place);
-        }
-        let state = State { key: place.key, sp: place.sp, fp: place.fp, slot: self.incoming_slot };
-        let Some(slot) = self.trail.fresh.get_mut(self.n_fresh) else {
-            self.stop = Stop::Lost;
-            return None;
-        };
-        *slot = state.new_words();
-        self.n_fresh = self.n_fresh.wrapping_add(1);
-        if self.n_fresh > self.n_at_most {
-            self.stop = if self.is_in_own { Stop::Lost } else { Stop::Full };
-            return None;
-        }
-        Some(place)
-    }
-
-    #[inline(always)]
-    fn leaves(&mut self, step: Step) {
-        self.incoming_slot = step.fp_slot;
-        if step.used_fp
-            && let Some([_, slot, ..]) = self.trail.fresh.get_mut(self.n_fresh.wrapping_sub(1))
-        {
-            *slot |= USED;
-        }
-    }
-
-    #[inline(always)]
-    fn leaves_otherwise(&mut self) -> bool {
-        if !is_needed(Check::PlainRules) {
-            return true;
-        }
-        // Beyond the limit nothing is lost by not going on.
-        let is_enough = !self.is_in_own && self.n_program() > self.limit;
-        self.stop = if is_enough { Stop::Full } else { Stop::Lost };
-        false
-    }
-}
-
-impl<'a, O: Fn(u64) -> bool, R: Fn(u64) -> u64> Along<'a, O, R> {
-    /// New states that belong to the stack.
-    #[inline(always)]
-    const fn n_program(&self) -> usize {
-        self.n_fresh.wrapping_sub(self.n_own)
-    }
-
-    /// Meets the trail at state `at`: `None` if the walk is over, because the rest is as it was, else
-    /// the place of the trail where it goes on.
-    #[inline(always)]
-    fn meet(&mut self, at: usize, place: Place) -> Option<Place> {
-        let n_wanted = self.limit.saturating_sub(self.n_program());
-        let to = at.saturating_sub(n_wanted).max(1);
-        let reached = self.trail.compare(at, to, &self.read_word);
-        if reached == to {
-            let is_at_limit = at.wrapping_sub(to) == n_wanted;
-            let is_at_end = match self.trail.extent.root {
-                Root::Open => false,
-                Root::Ends { zero_slot: 0, .. } => true,
-                Root::Ends { zero_slot, .. } => {
-                    (self.read_word)(zero_slot) == 0 || !is_needed(Check::TrailZero)
-                }
-            };
-            if is_at_limit || is_at_end {
-                self.stop = Stop::Joined { at, to };
-                return None;
-            }
-        }
-        // What lies between would be met and left in the same way again.
-        self.n_usable = reached.wrapping_sub(1);
-        let State { key, sp, .. } = self.trail.state(reached);
-        let met = self.trail.states.get(reached..=at).unwrap_or(&[]);
-        let fresh = self.trail.fresh.get_mut(self.n_fresh..).unwrap_or(&mut []);
-        let slot = self.incoming_slot;
-        let Some(fp) = take_over(met, fresh, place.fp, slot, &self.read_word) else {
-            self.stop = Stop::Lost;
-            return None;
-        };
-        // No more than the limit and one, of which the walk may go on.
-        self.n_fresh = self.n_fresh.wrapping_add(met.len());
-        Some(Place { key, sp, fp })
-    }
-
-    /// Ends the walk and puts its states on the trail; `None` if it went a way that must not be
-    /// remembered, or if no frame belongs to the stack.
-    ///
-    /// `ended` is what [`visit`](crate::walker::visit) returned.
-    #[inline(always)]
-    pub(crate) fn finish(self, ended: Option<(End, u64)>) -> Option<(Trail<'a>, Found)> {
-        let n_program = self.n_program();
-        let (mut trail, n_fresh, n_own) = (self.trail, self.n_fresh, self.n_own);
-        let (at, n_joined, end);
-        match (ended, self.stop) {
-            (Some((how, zero_slot)), _) => {
-                trail.extent.root = Root::Ends { end: how, zero_slot };
-                (at, n_joined) = (0, 0);
-                end = if n_program > self.limit { End::Limit } else { how };
-            }
-            (None, Stop::Full) => {
-                trail.extent.root = Root::Open;
-                (at, n_joined, end) = (0, 0, End::Limit);
-            }
-            (None, Stop::Joined { at: joined_at, to }) => {
-                let n_wanted = self.limit.saturating_sub(n_program);
-                let n_states = joined_at.wrapping_add(1).wrapping_sub(to);
-                at = joined_at;
-                n_joined = n_states.min(n_wanted);
-                end = match trail.extent.root {
-                    Root::Ends { end, .. } if n_states <= n_wanted => end,
-                    _ => End::Limit,
-                };
-                if let Some([_, slot, ..]) = trail.states.get_mut(at) {
-                    // It was met by another step than the one it was found by.
-                    *slot = *slot & FLAGS | self.incoming_slot;
-                }
-            }
-            (None, Stop::Lost) => return None,
-        }
-        let len = n_program.wrapping_add(n_joined).min(self.limit);
-        if at == 0 {
-            // The states of the last walk are void, and so are their sums.
-            trail.extent.top = 0;
-        }
-        trail.push_fresh(at, n_fresh);
-        if len == 0 {
-            return None;
-        }
-        let found = trail.found(trail.extent.top.wrapping_sub(n_own), len, end, n_fresh);
-        Some((trail, found))
-    }
-}
-
-/// Takes states of the trail for newly walked, from the last to the first, and returns the frame
-/// pointer of that one; `None` if there is no room.
-#[cold]
-#[inline(never)]
-fn take_over(
-    met: &[[u64; STATE_LEN]],
-    fresh: &mut [[u64; STATE_LEN]],
-    fp: u64,
-    incoming_slot: u64,
-    read_word: &impl Fn(u64) -> u64,
-) -> Option<u64> {
-    let fresh = fresh.get_mut(..met.len())?;
-    let mut fp = fp;
-    for (i, (&words, taken)) in met.iter().rev().zip(fresh).enumerate() {
-        let mut state = State::of(words);
-        if i == 0 {
-            // It was met by another step than the one it was found by.
-            state.slot = state.slot & USED | incoming_slot;
-        } else {
-            state.slot &= !LIVE;
-            if state.fp_slot() != 0 {
-                // A live one was compared; another may have changed, and matter now.
-                fp = read_word(state.fp_slot());
-            }
-        }
-        if i == met.len().wrapping_sub(1) {
-            // How it is left is about to be found out.
-            state.slot &= !USED;
-        }
-        state.fp = fp;
-        *taken = state.new_words();
-    }
-    Some(fp)
 }
 
 /// Drops the outermost states, so that there is room for more on top of state `at`, whose new number is

@@ -62,7 +62,7 @@ pub(crate) const fn is_needed(_: Check) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) use removal::{is_needed, without};
+pub(crate) use removal::{is_complete, is_needed, without};
 
 #[cfg(test)]
 mod removal {
@@ -77,6 +77,11 @@ mod removal {
 
     pub(crate) fn is_needed(check: Check) -> bool {
         REMOVED.get() != Some(check)
+    }
+
+    /// Whether no check is removed.
+    pub(crate) fn is_complete() -> bool {
+        REMOVED.get().is_none()
     }
 
     /// Runs `f` as if a check did not exist.
