@@ -145,8 +145,9 @@ fuzz_target!(|input: &[u8]| {
                 if stack.contains_word(sp) {
                     stack.contains_word(addr) && addr >= sp - RED_ZONE
                 } else {
+                    let low = sp.saturating_sub(RED_ZONE);
                     stack.contains_word(addr)
-                        || (sp..sp.saturating_add(FOREIGN_WINDOW)).contains(&addr)
+                        || (low..sp.saturating_add(FOREIGN_WINDOW)).contains(&addr)
                 }
             });
             assert!(is_in_reach, "{addr:#x} is out of reach");
