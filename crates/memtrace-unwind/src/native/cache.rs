@@ -134,7 +134,7 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.site(&Process, here(), &stack.if_told(), limit, sites)
+        self.site(&Process, here(), stack, limit, sites)
     }
 
     #[inline(always)]
@@ -172,6 +172,7 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
+        let stack = &world.trusted(stack);
         if self.epoch != epoch(world, limit) || self.stack != *stack {
             self.renew(stack, epoch(world, limit));
         }

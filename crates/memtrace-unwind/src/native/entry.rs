@@ -113,7 +113,7 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.site(&Process, start, &stack.if_told(), limit, sites)
+        self.site(&Process, start, stack, limit, sites)
     }
 }
 
@@ -131,6 +131,11 @@ impl World for Process {
     #[inline(always)]
     fn read_word(&self, addr: u64) -> u64 {
         read_word(addr)
+    }
+
+    #[inline(always)]
+    fn trusted(&self, stack: &StackBounds) -> StackBounds {
+        stack.if_told()
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! What a cache asks of the process that it looks at, so that it can be tried on a synthetic one.
 
+use crate::bounds::StackBounds;
 use crate::plain::Rules;
 
 /// Rules, memory and time of a process.
@@ -11,6 +12,9 @@ pub(crate) trait World {
 
     /// Returns the word at an address that a walk may read.
     fn read_word(&self, addr: u64) -> u64;
+
+    /// Returns what of these bounds is trusted to be a stack of this process.
+    fn trusted(&self, stack: &StackBounds) -> StackBounds;
 
     /// Returns how often rules were forgotten.
     fn generation(&self) -> u32;
