@@ -127,8 +127,8 @@ pub(crate) fn find(
     read_word: impl Fn(u64) -> u64,
     prefetch: impl Fn(&u64),
 ) -> Option<u32> {
-    let (index, rest) = memory.split_at_mut_checked(index_len)?;
-    let (tables, words) = rest.split_at_mut_checked(index_len)?;
+    let (index, rest) = memory.split_at_checked(index_len)?;
+    let words = rest.get(index_len..)?;
     // The one that came after the last one the last time.
     let guessed = index.get(order.next as usize).copied().unwrap_or(0);
     if let Some(record) = words.get((guessed as u32).wrapping_sub(1) as usize..)
@@ -138,6 +138,24 @@ pub(crate) fn find(
         order.expect_after(record, index, words, &prefetch);
         return Some(site);
     }
+    search(memory, index_len, order, start, stack, read_word, prefetch)
+}
+
+/// Searches the index for a record that holds.
+///
+/// A function of its own, so that what is done for a good guess has all registers to itself.
+#[inline(never)]
+fn search(
+    memory: &mut [u64],
+    index_len: usize,
+    order: &mut Order,
+    start: Start,
+    stack: &StackBounds,
+    read_word: impl Fn(u64) -> u64,
+    prefetch: impl Fn(&u64),
+) -> Option<u32> {
+    let (index, rest) = memory.split_at_mut_checked(index_len)?;
+    let (tables, words) = rest.split_at_mut_checked(index_len)?;
     let tells = tables.get(..index_len / 2)?;
     let hash = search_hash(start, place_that_tells(tells, start.hash()), stack, &read_word);
     let first = set_start(hash, index_len)?;
