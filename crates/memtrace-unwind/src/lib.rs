@@ -101,6 +101,11 @@
 //!
 //! # Limits
 //!
+//! A walk carries the stack pointer and the frame pointer. Code that a signal interrupted where its
+//! frame is counted from another register, as in the first and last instructions of a C function that
+//! realigns its stack, cuts the stack. A coroutine resumed from a signal handler's own stack, or from
+//! another coroutine's, cannot be left, either.
+//!
 //! Code registered at run time (a JIT's) is known where libgcc is a library of its own and was told of
 //! it; stacks that reach it through libgcc are truncated there. When a library is unloaded and other
 //! code is loaded at the same address, that is noticed when a new address is learned, and otherwise

@@ -4,6 +4,7 @@
 //! changes from node to node. All captures are made in [`check`] or a function that only it calls;
 //! its own frame is the newest that is compared, by function rather than by address.
 
+use crate::calls::c_frame;
 use crate::kind::Kind;
 use crate::rng::Rng;
 use crate::sites::Table;
@@ -231,6 +232,10 @@ impl Comparer {
     /// here that of a signal handler, cannot be left. A signal frame can: what it interrupted is
     /// written on the handler's stack.
     ///
+    /// A walk carries the stack pointer and the frame pointer. Code that was interrupted where its
+    /// frame is counted from another register, as at both ends of a function that realigns its stack,
+    /// cannot be left either.
+    ///
     /// `start` is the first frame of the truth that is compared.
     fn is_explained(&self, start: usize, (answer, end): (&[u64], End)) -> bool {
         let truth = &self.truth.call_addrs()[start..];
@@ -239,6 +244,10 @@ impl Comparer {
         if end != End::Truncated || !is_shorter || len < 2 || answer[newest..] != truth[newest..len]
         {
             return false;
+        }
+        let is_interrupted = is_signal_return(truth[len - 2]);
+        if is_interrupted && c_frame::counts_from_another_register(truth[len - 1]) {
+            return true;
         }
         let sp = |frame: usize| self.truth.stack_pointers()[start + frame];
         // No frame is so large: this is another stack.

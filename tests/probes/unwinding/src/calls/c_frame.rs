@@ -30,6 +30,13 @@ pub(super) fn data_of(next: &mut Next<'_>) -> *mut c_void {
     (next as *mut Next<'_>).cast()
 }
 
+/// Whether an address lies in a function whose frame is, at both of its ends, counted from neither
+/// stack pointer nor frame pointer.
+pub(crate) fn counts_from_another_register(call_addr: u64) -> bool {
+    let function = memtrace_realigned_array as *const () as u64;
+    memtrace_unwind::function_range(function).is_some_and(|range| range.contains(&call_addr))
+}
+
 /// Sizes small and large, and many that come again.
 fn size(step: Step) -> usize {
     8 + 24 * step.below(12) as usize + if step.number & 0x8000 == 0 { 0 } else { 5000 }
