@@ -94,10 +94,12 @@
 //!
 //! # Targets
 //!
-//! x86_64 Linux is walked as described. Every other target is walked by the `backtrace` crate behind
-//! the same functions; that walker can be built here too, with the feature `portable`, and be put in
-//! the place of the native one with `--cfg memtrace_portable` in `RUSTFLAGS`, which stands for another
-//! target. The same crate is the oracle of the tests.
+//! x86_64 Linux is walked as described. Other 64-bit Linux targets are walked by the `backtrace` crate
+//! behind the same functions; aarch64 is compiled, and has not been run. That walker can be built here
+//! too, with the feature `portable`, and be put in the place of the native one with
+//! `--cfg memtrace_portable` in `RUSTFLAGS`, which stands for another target. The same crate is the
+//! oracle of the tests. 32-bit targets, macOS and Windows do not compile: the loaded objects are read as
+//! 64-bit ELF.
 //!
 //! # Limits
 //!
