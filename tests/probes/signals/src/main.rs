@@ -19,6 +19,7 @@
 mod arguments;
 mod hook;
 mod pool;
+#[path = "../../unwinding/src/rng.rs"]
 mod rng;
 mod signals;
 mod truth;
