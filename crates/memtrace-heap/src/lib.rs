@@ -77,7 +77,7 @@ mod violation;
 pub use arenas::{ARENA_SIZE, POOLS_PER_ARENA};
 pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
 pub use heap::Heap;
-pub use pages::{PAGE_SIZE, PageSource, SystemPages};
+pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
 pub use pool::POOL_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, InvalidFrees, MappingStats};
 pub use violation::Violation;

@@ -70,6 +70,12 @@ impl Region {
         NonNull::new(source.0.map(size, align)).map(|base| Region { base: Some(base), size })
     }
 
+    /// Maps `size` bytes for records, rounded up to whole pages.
+    pub(crate) fn map_records(source: Source<'_, impl PageSource>, size: usize) -> Option<Region> {
+        let size = size.checked_next_multiple_of(PAGE_SIZE)?;
+        NonNull::new(source.0.map_records(size)).map(|base| Region { base: Some(base), size })
+    }
+
     /// The first byte; null for a vacant region.
     pub(crate) fn base(&self) -> *mut u8 {
         self.base.map_or(ptr::null_mut(), NonNull::as_ptr)
@@ -112,9 +118,20 @@ impl Region {
             unsafe { source.0.unmap(base.as_ptr(), self.size) }
         }
     }
+
+    /// Gives the memory of records back; a vacant region is left alone.
+    ///
+    /// # Safety
+    /// As for [`unmap`](Self::unmap), for a region of [`map_records`](Self::map_records).
+    pub(crate) unsafe fn unmap_records(self, source: Source<'_, impl PageSource>) {
+        if let Some(base) = self.base {
+            // SAFETY: M1 and M4, this is one whole live mapping of the source; the rest is promised.
+            unsafe { source.0.unmap_records(base.as_ptr(), self.size) }
+        }
+    }
 }
 
-/// A fixed number of elements in a mapping of their own.
+/// A fixed number of elements in a mapping for records of their own.
 #[derive(Debug)]
 pub(crate) struct Array<T> {
     region: Region,
@@ -133,7 +150,7 @@ impl<T: Default> Array<T> {
     /// Maps `len` elements, each with its default value; `None` if the pages are not to be had.
     pub(crate) fn new(source: Source<'_, impl PageSource>, len: usize) -> Option<Array<T>> {
         const { assert!(!mem::needs_drop::<T>() && align_of::<T>() <= PAGE_SIZE) };
-        let region = Region::map(source, len.checked_mul(size_of::<T>())?, PAGE_SIZE)?;
+        let region = Region::map_records(source, len.checked_mul(size_of::<T>())?)?;
         let first = region.base().cast::<T>();
         for index in 0..len {
             let element = first.wrapping_add(index);
@@ -166,7 +183,7 @@ impl<T> Array<T> {
     /// Gives the memory back.
     pub(crate) fn unmap(self, source: Source<'_, impl PageSource>) {
         // SAFETY: every reference to an element borrowed this array, which is consumed here.
-        unsafe { self.region.unmap(source) }
+        unsafe { self.region.unmap_records(source) }
     }
 
     fn first(&self) -> *mut T {

@@ -15,6 +15,7 @@
 #![expect(unsafe_code, reason = "maps and unmaps memory with the system calls of libc")]
 
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The granularity of every mapping, in bytes: sizes passed to a [`PageSource`] are multiples.
 ///
@@ -34,7 +35,16 @@ pub const PAGE_SIZE: usize = 4096;
 ///   caller alone until it is unmapped.
 /// - **I3** Failure is a null pointer: no panic, no partial mapping left behind.
 /// - **I4** No method allocates through the global allocator, or uses the heap it serves.
+/// - **I5** All of this holds for records in any case, and for blocks where [`HAS_MEMORY`] is true;
+///   where it is false, blocks' addresses are aligned and belong to the caller alone, but nothing is
+///   there.
+///
+/// [`HAS_MEMORY`]: Self::HAS_MEMORY
 pub unsafe trait PageSource {
+    /// Whether there is memory behind the addresses that [`map`](Self::map) returns. Where there is
+    /// none, a heap places blocks and accounts for them, and touches none: it is a model.
+    const HAS_MEMORY: bool = true;
+
     /// Maps `size` bytes of zeroed memory aligned to `align`, or returns null.
     ///
     /// `size` is a non-zero multiple of [`PAGE_SIZE`]; `align` is a power of two, and one below
@@ -62,6 +72,105 @@ pub unsafe trait PageSource {
     unsafe fn remap(&self, ptr: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
         let _ = (ptr, old_size, new_size);
         ptr::null_mut()
+    }
+
+    /// Gives the contents of `size` bytes at `ptr` back, so that they take no memory until they are
+    /// touched again, and are zero then; the addresses stay. Returns whether that was done; the
+    /// default declines, and the heap then keeps the pages.
+    ///
+    /// # Safety
+    /// The range is whole pages inside one live mapping of this source, and nothing refers to it.
+    unsafe fn discard(&self, ptr: *mut u8, size: usize) -> bool {
+        let _ = (ptr, size);
+        false
+    }
+
+    /// Maps `size` bytes for the heap's own records, always with memory behind them, or returns
+    /// null. The default takes them from where blocks come from.
+    fn map_records(&self, size: usize) -> *mut u8 {
+        self.map(size, PAGE_SIZE)
+    }
+
+    /// Gives back what [`map_records`](Self::map_records) mapped.
+    ///
+    /// # Safety
+    /// As for [`unmap`](Self::unmap), with an earlier `map_records`.
+    unsafe fn unmap_records(&self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise, and the records came from `map`.
+        unsafe { self.unmap(ptr, size) }
+    }
+}
+
+/// No memory at all: addresses are counted up from 4 GiB and never used again, records come from
+/// the system. A heap over it is a model, to be fed with sizes and frees.
+///
+/// ```
+/// use memtrace_heap::{NoMemory, PAGE_SIZE, PageSource};
+///
+/// let pages = NoMemory::new();
+/// let far = pages.map(1 << 40, 1 << 30);
+/// assert_eq!(far.addr() % (1 << 30), 0);
+/// assert_ne!(far, pages.map(PAGE_SIZE, PAGE_SIZE));
+/// ```
+#[derive(Debug)]
+pub struct NoMemory {
+    next_addr: AtomicUsize,
+    offset: usize,
+}
+
+impl NoMemory {
+    /// A source that aligns as it is asked to.
+    #[must_use]
+    pub const fn new() -> NoMemory {
+        NoMemory::misaligned_by(0)
+    }
+
+    /// A source whose mappings begin `offset` bytes past the alignment asked for: what a heap makes
+    /// of a system that only aligns to pages.
+    #[must_use]
+    pub const fn misaligned_by(offset: usize) -> NoMemory {
+        NoMemory { next_addr: AtomicUsize::new(1 << 32), offset }
+    }
+}
+
+impl Default for NoMemory {
+    fn default() -> NoMemory {
+        NoMemory::new()
+    }
+}
+
+// SAFETY: I1, unless a test asked for misaligned results; I2 for records by SystemPages; no address
+// is given twice; I3 and I4 because this only counts.
+unsafe impl PageSource for NoMemory {
+    const HAS_MEMORY: bool = false;
+
+    fn map(&self, size: usize, align: usize) -> *mut u8 {
+        let mask = align.wrapping_sub(1);
+        let place = |addr: usize| Some(addr.checked_add(mask)? & !mask);
+        let end = |addr| place(addr)?.checked_add(size)?.checked_add(self.offset);
+        // Relaxed: the counter publishes nothing but itself. Above 47 bits there are no addresses.
+        let claimed = self.next_addr.try_update(Ordering::Relaxed, Ordering::Relaxed, |addr| {
+            end(addr).filter(|&end| end < 1 << 47)
+        });
+        match claimed.ok().and_then(place) {
+            Some(addr) => ptr::without_provenance_mut(addr.wrapping_add(self.offset)),
+            None => ptr::null_mut(),
+        }
+    }
+
+    unsafe fn unmap(&self, _: *mut u8, _: usize) {}
+
+    unsafe fn discard(&self, _: *mut u8, _: usize) -> bool {
+        true
+    }
+
+    fn map_records(&self, size: usize) -> *mut u8 {
+        SystemPages.map_records(size)
+    }
+
+    unsafe fn unmap_records(&self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { SystemPages.unmap_records(ptr, size) }
     }
 }
 
@@ -105,6 +214,13 @@ unsafe impl PageSource for SystemPages {
         // moves it or fails without touching it.
         let moved = unsafe { libc::mremap(ptr.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };
         if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn discard(&self, ptr: *mut u8, size: usize) -> bool {
+        // SAFETY: nothing refers to the range, which is whole pages of a private anonymous mapping:
+        // the kernel takes the pages and gives zeroed ones at the next touch.
+        unsafe { libc::madvise(ptr.cast(), size, libc::MADV_DONTNEED) == 0 }
     }
 }
 
