@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 #[global_allocator]
-static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new();
+static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new(memtrace_heap::Config::new());
 
 fn main() {
     let before = HEAP.stats();

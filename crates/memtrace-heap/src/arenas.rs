@@ -1,263 +1,465 @@
-//! Arenas: mapped regions cut into pools, and where the pools come from.
+//! All arenas of a heap, under its lock: who gets which units, and what goes back to the system.
 //!
 //! # Mechanism
-//! An arena is 4 MiB of address space aligned to its size, cut into 64 pools, so that the pools in
-//! no use are the set bits of one word. The 64 pools' metadata is an array in another mapping: a
-//! stray write through a block cannot reach it. Arenas stand in numbered slots; a table finds the
-//! slot from an arena's base, which is any inner address with its low bits cleared.
+//! Arenas stand in 64 lists by the length of their longest run of unused units; a word says which
+//! lists are not empty. A run of `n` units comes from the first list that can serve it, so from the
+//! arena in which it leaves the least, and sparse arenas get a chance to empty. In an arena, units
+//! that were used before are preferred to untouched ones.
 //!
-//! A new pool comes from the arena with the fewest unused ones (64 lists by that number, and a
-//! word saying which lists are not empty), so that sparse arenas get a chance to empty. Arenas
-//! wholly unused are given back, except one, which absorbs the oscillation at a boundary.
+//! Unused units keep their pages as long as there are not too many of them: as many as were in use
+//! lately and are not now, as many as were taken lately without pages, and a sixteenth of those in use,
+//! or 2 MiB. Beyond that the pages of one
+//! arena after the other are discarded ([`Purge::Slack`]). "Lately" is the present period of
+//! [`PERIOD_MILLIS`] and the one before, so a program that takes and gives back the same memory over and
+//! over pays once. Arenas wholly unused are unmapped, except one, which absorbs the oscillation at
+//! a boundary. The system calls are made without the lock: the units to discard are taken out first.
 //!
 //! # Invariants
-//! - **A1** A slot is vacant (no memory, no pools, in the `vacant` list) or holds an arena whose
-//!   base, and no other address, leads to it in `slot_by_base`.
-//! - **A2** Bit `i` of `unused_pools` is set exactly if pool `i` has no block in use and is in no
-//!   class's hands.
-//! - **A3** An arena with `n > 0` unused pools is in list `usable[n - 1]`; one with none is in no
-//!   list. Bit `i` of `usable_lists` is set exactly if `usable[i]` is not empty.
-//! - **A4** At most one arena is wholly unused.
+//! - **A1** A mapped arena, and no other, is found in the directory by its base.
+//! - **A2** A unit's bit in `unused` is set exactly if its record's kind is unused, and it is not
+//!   being discarded at that moment.
+//! - **A3** An arena with a run of `n > 0` unused units, and none longer, is in list `n - 1`; one
+//!   without is in no list. Bit `i` of `nonempty` is set exactly if list `i` is not empty.
+//! - **A4** All units that hold something else than zero are `dirty`.
+//! - **A5** `n_unused_dirty` counts the units both unused and dirty of all arenas; `n_units_used` the
+//!   units that are in use.
 //!
 //! # Cost
-//! Constant for every operation, but for mapping and giving back an arena (4 MiB of address space
-//! and 36 KiB of metadata; only touched pages take memory).
+//! Constant, but for mapping and unmapping an arena, and for finding pages to discard, which looks at
+//! up to 64 arenas.
 
-use crate::list::{self, Head, Id, Links, Nodes};
-use crate::mapped::{Array, Region, Source};
+use crate::arena::{Arena, BIG_WORDS_SIZE, Scale, UNITS_PER_ARENA, WORDS_SIZE};
+use crate::arena::{longest_run, run, run_starts};
+use crate::cells::{Cell8, Cell64, CellSize, Link};
+use crate::config::{Config, Purge};
+use crate::directory::Directory;
+use crate::mapped::{Region, Source, map_record};
 use crate::pages::PageSource;
-use crate::pool::{POOL_SIZE, Pool};
-use crate::table::AddressTable;
+use crate::pool::{Kind, Pool};
 
-/// The size and alignment of an arena, in bytes.
-pub const ARENA_SIZE: usize = POOLS_PER_ARENA * POOL_SIZE;
+/// The pages of unused units that are always kept, in bytes.
+const MIN_SLACK_BYTES: usize = 2 << 20;
+/// See the module's description; a program's phases that repeat faster than this keep their pages.
+const PERIOD_MILLIS: u64 = 50;
+/// How many arenas are looked at for pages to discard.
+const N_SEARCHED: usize = 64;
 
-/// How many pools an arena is cut into.
-pub const POOLS_PER_ARENA: usize = u64::BITS as usize;
-
-/// One arena, or a vacant slot.
-#[derive(Debug, Default)]
-pub(crate) struct Arena {
-    pub(crate) links: Links,
-    pub(crate) memory: Region,
-    pub(crate) pools: Array<Pool>,
-    pub(crate) unused_pools: u64,
-}
-
-/// An arena taken out of a heap, still mapped.
-#[derive(Debug)]
-pub(crate) struct EmptyArena {
-    /// The memory of its blocks, none of which is in use.
-    pub(crate) memory: Region,
-    /// Its metadata.
-    pub(crate) pools: Array<Pool>,
-}
-
-/// All arenas of a heap.
+/// The arenas of a heap.
 #[derive(Debug)]
 pub(crate) struct Arenas {
-    pub(crate) slots: Array<Arena>,
-    pub(crate) vacant: Head,
-    pub(crate) slot_by_base: AddressTable<Option<Id>>,
-    pub(crate) usable: [Head; POOLS_PER_ARENA],
-    pub(crate) usable_lists: u64,
-    pub(crate) n_current: usize,
-    pub(crate) n_high_water: usize,
-    pub(crate) n_total: u64,
-    pub(crate) n_wholly_unused: usize,
+    lists: [Link<Arena>; UNITS_PER_ARENA],
+    nonempty: Cell64,
+    /// The latest records made.
+    latest: Link<Arena>,
+    /// Records that serve no arena.
+    spare: Link<Arena>,
+    /// Where the search for pages to discard goes on.
+    cursor: Link<Arena>,
+    pub(crate) n_records: CellSize,
+    pub(crate) n_current: CellSize,
+    pub(crate) n_high_water: CellSize,
+    pub(crate) n_total: Cell64,
+    pub(crate) n_units_used: CellSize,
+    pub(crate) n_units_high_water: CellSize,
+    pub(crate) n_unused_dirty: CellSize,
+    pub(crate) n_wholly_unused: CellSize,
+    /// Units whose pages were discarded, ever.
+    pub(crate) n_discarded: Cell64,
+    /// When the present period began, and the most units in use in it and in the one before.
+    period_began: Cell64,
+    period_peak: CellSize,
+    period_before_peak: CellSize,
+    /// How many clean units were taken in the present period and in the one before.
+    period_clean: CellSize,
+    period_before_clean: CellSize,
+    /// 1 if the arenas are big.
+    is_big: Cell8,
+    /// 1 when the source has declined to discard.
+    cannot_discard: Cell8,
 }
 
-impl Default for Arenas {
-    fn default() -> Arenas {
-        Arenas {
-            slots: Array::default(),
-            vacant: None,
-            slot_by_base: AddressTable::default(),
-            usable: [None; POOLS_PER_ARENA],
-            usable_lists: 0,
-            n_current: 0,
-            n_high_water: 0,
-            n_total: 0,
-            n_wholly_unused: 0,
-        }
-    }
+/// The proof that the heap's lock is held, which whatever changes arenas asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Token(());
+
+/// A run of units just taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Units<'h> {
+    /// The record of the first.
+    pub(crate) first: &'h Pool,
+    /// Whether all their bytes are zero.
+    pub(crate) is_zero: bool,
 }
 
-impl Nodes for Array<Arena> {
-    fn links_mut(&mut self, id: Id) -> Option<&mut Links> {
-        self.get_mut(id.index()).map(|arena| &mut arena.links)
-    }
-}
-
-/// Pools are numbered through all slots.
-impl Nodes for Arenas {
-    fn links_mut(&mut self, id: Id) -> Option<&mut Links> {
-        self.pool_mut(id).map(|pool| &mut pool.links)
-    }
+/// What is left to do, without the lock, after units were given back.
+#[derive(Debug)]
+pub(crate) enum Leftover<'h> {
+    /// Nothing.
+    None,
+    /// This memory belongs to no arena any more.
+    Unmap { memory: Region, words: Region, n_bytes: usize },
+    /// The contents of these units are not needed; `finish_discarding` must be told afterwards.
+    Discard { arena: &'h Arena, units: u64 },
 }
 
 impl Arenas {
-    /// The metadata of pool `id`.
-    pub(crate) fn pool(&self, id: Id) -> Option<&Pool> {
-        let arena = self.slots.get(id.index() / POOLS_PER_ARENA)?;
-        arena.pools.get(id.index() % POOLS_PER_ARENA)
+    fn scale(&self) -> Scale {
+        if self.is_big.get() == 0 { Scale::Small } else { Scale::Big }
     }
 
-    /// The metadata of pool `id`, to change.
-    pub(crate) fn pool_mut(&mut self, id: Id) -> Option<&mut Pool> {
-        let arena = self.slots.get_mut(id.index() / POOLS_PER_ARENA)?;
-        arena.pools.get_mut(id.index() % POOLS_PER_ARENA)
+    /// Makes these, which have no arenas yet, the big ones.
+    pub(crate) fn make_big(&self) {
+        self.is_big.set(1);
     }
 
-    /// The pool in which `addr` lies, and how many bytes from its start; `None` outside of all
-    /// arenas.
-    pub(crate) fn locate(&self, addr: usize) -> Option<(Id, usize)> {
-        let offset = addr % ARENA_SIZE;
-        let slot = (*self.slot_by_base.get(addr.wrapping_sub(offset))?)?;
-        let pool_index = offset / POOL_SIZE;
-        Some((pool_id(slot, pool_index)?, offset % POOL_SIZE))
-    }
-
-    /// The address `offset` bytes into pool `id`; null if there is no such pool.
-    pub(crate) fn block_ptr(&self, id: Id, offset: usize) -> *mut u8 {
-        let Some(arena) = self.slots.get(id.index() / POOLS_PER_ARENA) else {
-            return core::ptr::null_mut();
+    /// Takes `n` neighbouring units, 1 to 64, mapping an arena if no arena has them; `None` if that
+    /// fails. Their records are still those of unused units.
+    pub(crate) fn take<'h>(
+        &'h self,
+        _: &mut Token,
+        source: Source<'_, impl PageSource>,
+        directory: &Directory,
+        config: Config,
+        n: u32,
+    ) -> Option<Units<'h>> {
+        let arena = match self.fitting(n) {
+            Some(arena) => arena,
+            None => self.add(source, directory, config)?,
         };
-        let pool_offset = (id.index() % POOLS_PER_ARENA).wrapping_mul(POOL_SIZE);
-        arena.memory.base().wrapping_add(pool_offset.wrapping_add(offset))
+        let starts = run_starts(arena.unused.get(), n);
+        let used_before = starts & arena.dirty.get();
+        let first = if used_before != 0 { used_before } else { starts }.trailing_zeros();
+        let first_record = arena.pool(first as usize)?;
+        let is_zero = self.claim(arena, run(first, n));
+        Some(Units { first: first_record, is_zero })
     }
 
-    /// Takes an unused pool, mapping an arena if there is none; `None` if that fails.
-    pub(crate) fn take_pool(&mut self, source: Source<'_, impl PageSource>) -> Option<Id> {
-        if self.usable_lists == 0 {
-            self.add_arena(source)?;
-        }
-        let slot = (*self.usable.get(self.usable_lists.trailing_zeros() as usize)?)?;
-        let unused_pools = self.slots.get(slot.index())?.unused_pools;
-        let id = pool_id(slot, unused_pools.trailing_zeros() as usize)?;
-        self.set_unused_pools(slot, unused_pools & unused_pools.wrapping_sub(1));
-        Some(id)
+    /// The arena with the shortest longest run of unused units that has `n`.
+    fn fitting(&self, n: u32) -> Option<&Arena> {
+        // Lists n - 1 and above.
+        let fitting = self.nonempty.get() & u64::MAX.wrapping_shl(n.wrapping_sub(1));
+        self.lists.get(fitting.trailing_zeros() as usize)?.get()
     }
 
-    /// Takes back pool `id`, which has no block in use and is in no list; returns its arena for
-    /// unmapping if that is not needed any more.
-    pub(crate) fn give_back_pool(&mut self, id: Id) -> Option<EmptyArena> {
-        let slot = Id::new(id.index() / POOLS_PER_ARENA)?;
-        let bit = 1u64.wrapping_shl((id.index() % POOLS_PER_ARENA) as u32);
-        let unused_pools = self.slots.get(slot.index())?.unused_pools | bit;
-        self.set_unused_pools(slot, unused_pools);
-        if unused_pools != u64::MAX || self.n_wholly_unused <= 1 {
+    /// Takes the `n` units after the run of `n_before` units that begins at `first`, if all are
+    /// unused; tells whether they are zero.
+    pub(crate) fn extend(
+        &self,
+        _: &mut Token,
+        first: &Pool,
+        n_before: u32,
+        n: u32,
+    ) -> Option<bool> {
+        let arena = first.arena()?;
+        let at = u32::from(first.unit()).checked_add(n_before)?;
+        if at.checked_add(n)? > UNITS_PER_ARENA as u32 {
             return None;
         }
-        self.remove_arena(slot)
+        let units = run(at, n);
+        (arena.unused.get() & units == units).then(|| self.claim(arena, units))
     }
 
-    /// Maps an arena into a vacant slot. The memory comes last, so that nothing but metadata ever
-    /// needs undoing.
-    fn add_arena(&mut self, source: Source<'_, impl PageSource>) -> Option<()> {
-        if self.vacant.is_none() {
-            self.add_slots(source)?;
+    /// Marks unused `units` as in use and dirty; tells whether they were zero.
+    fn claim(&self, arena: &Arena, units: u64) -> bool {
+        let n_dirty = (arena.dirty.get() & units).count_ones() as usize;
+        self.n_units_used.add(units.count_ones() as usize);
+        self.n_units_high_water.set(self.n_units_high_water.get().max(self.n_units_used.get()));
+        self.period_peak.set(self.period_peak.get().max(self.n_units_used.get()));
+        self.period_clean.add((units.count_ones() as usize).wrapping_sub(n_dirty));
+        self.n_unused_dirty.sub(n_dirty);
+        arena.dirty.set(arena.dirty.get() | units);
+        self.set_unused(arena, arena.unused.get() & !units);
+        n_dirty == 0
+    }
+
+    /// Takes back `n` units from unit `first` on, whose records are those of unused units.
+    pub(crate) fn give_back<'h>(
+        &'h self,
+        token: &mut Token,
+        source: Source<'_, impl PageSource>,
+        directory: &Directory,
+        config: Config,
+        arena: &'h Arena,
+        first: u8,
+        n: u32,
+    ) -> Leftover<'h> {
+        self.n_units_used.sub(n as usize);
+        self.n_unused_dirty.add(n as usize);
+        self.set_unused(arena, arena.unused.get() | run(u32::from(first), n));
+        self.pass_time(source.millis());
+        self.leftover(token, directory, config)
+    }
+
+    /// Begins a new period if the present one is over.
+    fn pass_time(&self, now: u64) {
+        let age = now.wrapping_sub(self.period_began.get());
+        // Without a clock every moment is a period of its own.
+        if age < PERIOD_MILLIS && now != 0 {
+            return;
         }
-        let slot = self.vacant?;
-        if !self.slot_by_base.reserve(source) {
-            return None;
-        }
-        let pools = Array::new(source, POOLS_PER_ARENA)?;
-        let Some(memory) = Region::map(source, ARENA_SIZE, ARENA_SIZE) else {
-            pools.unmap(source);
-            return None;
+        let n_used = self.n_units_used.get();
+        let is_recent = age < PERIOD_MILLIS.wrapping_mul(2) && now != 0;
+        self.period_before_peak.set(if is_recent { self.period_peak.get() } else { n_used });
+        self.period_peak.set(n_used);
+        self.period_before_clean.set(if is_recent { self.period_clean.get() } else { 0 });
+        self.period_clean.set(0);
+        self.period_began.set(now);
+    }
+
+    /// How many unused units may keep their pages.
+    fn n_slack_units(&self) -> usize {
+        let n_used = self.n_units_used.get();
+        let n_lately = self.period_peak.get().max(self.period_before_peak.get());
+        let n_clean = self.period_clean.get().wrapping_add(self.period_before_clean.get());
+        let min_slack = MIN_SLACK_BYTES.checked_div(self.scale().unit_size()).unwrap_or(0);
+        n_lately
+            .saturating_sub(n_used)
+            .wrapping_add(n_clean)
+            .wrapping_add(min_slack.max(n_used / 16))
+    }
+
+    /// What there is to give back, by the options.
+    pub(crate) fn leftover(
+        &self,
+        _: &mut Token,
+        directory: &Directory,
+        config: Config,
+    ) -> Leftover<'_> {
+        let n_kept = match config.purge_policy() {
+            Purge::Never => return Leftover::None,
+            Purge::Immediate => 0,
+            Purge::Slack => self.n_slack_units(),
         };
-        list::remove(&mut self.vacant, &mut self.slots, slot);
-        self.slot_by_base.insert(memory.base().addr(), Some(slot));
-        if let Some(arena) = self.slots.get_mut(slot.index()) {
-            arena.memory = memory;
-            arena.pools = pools;
+        if self.n_unused_dirty.get() <= n_kept {
+            return Leftover::None;
         }
-        self.set_unused_pools(slot, u64::MAX);
-        self.n_current = self.n_current.wrapping_add(1);
-        self.n_high_water = self.n_high_water.max(self.n_current);
-        self.n_total = self.n_total.wrapping_add(1);
-        Some(())
+        self.choose_discarded(directory, N_SEARCHED)
     }
 
-    fn add_slots(&mut self, source: Source<'_, impl PageSource>) -> Option<()> {
-        let n_old = self.slots.len();
-        let n_new = n_old.checked_mul(2)?.max(32);
-        // The pools of every slot need ids.
-        Id::new(n_new.checked_mul(POOLS_PER_ARENA)?)?;
-        if !self.slots.grow(source, n_new) {
-            return None;
-        }
-        for index in (n_old..n_new).rev() {
-            list::push_front(&mut self.vacant, &mut self.slots, Id::new(index)?);
-        }
-        Some(())
+    /// Something that can be given back now, if there is anything.
+    pub(crate) fn purge(&self, _: &mut Token, directory: &Directory) -> Leftover<'_> {
+        // Twice, since the search begins anywhere.
+        self.choose_discarded(directory, self.n_records.get().saturating_mul(2))
     }
 
-    fn remove_arena(&mut self, slot: Id) -> Option<EmptyArena> {
-        self.set_unused_pools(slot, 0);
-        let arena = self.slots.get_mut(slot.index())?;
-        let memory = core::mem::take(&mut arena.memory);
-        let pools = core::mem::take(&mut arena.pools);
-        self.slot_by_base.remove(memory.base().addr());
-        list::push_front(&mut self.vacant, &mut self.slots, slot);
-        self.n_current = self.n_current.wrapping_sub(1);
-        Some(EmptyArena { memory, pools })
-    }
-
-    /// Sets which pools of `slot` are unused and moves it to the list for their number (A3).
-    fn set_unused_pools(&mut self, slot: Id, unused_pools: u64) {
-        let Some(arena) = self.slots.get_mut(slot.index()) else { return };
-        let before = core::mem::replace(&mut arena.unused_pools, unused_pools);
-        if let Some(index) = usable_index(before)
-            && let Some(head) = self.usable.get_mut(index)
-        {
-            list::remove(head, &mut self.slots, slot);
-            if head.is_none() {
-                self.usable_lists &= !1u64.wrapping_shl(index as u32);
+    /// Takes out the next arena that is wholly unused, but one, or the unused dirty units of the next
+    /// that has any, among the next `n` records.
+    fn choose_discarded(&self, directory: &Directory, n: usize) -> Leftover<'_> {
+        for _ in 0..n {
+            let Some(arena) = self.cursor.get().or(self.latest.get()) else { break };
+            self.cursor.set(arena.older.get());
+            let units = arena.unused.get() & arena.dirty.get();
+            if !arena.is_mapped() {
+                continue;
+            }
+            if arena.unused.get() == u64::MAX && self.n_wholly_unused.get() > 1 {
+                return self.remove(directory, arena);
+            }
+            if units != 0 && self.cannot_discard.get() == 0 {
+                self.n_unused_dirty.sub(units.count_ones() as usize);
+                self.set_unused(arena, arena.unused.get() & !units);
+                return Leftover::Discard { arena, units };
             }
         }
-        if let Some(index) = usable_index(unused_pools)
-            && let Some(head) = self.usable.get_mut(index)
-        {
-            list::push_front(head, &mut self.slots, slot);
-            self.usable_lists |= 1u64.wrapping_shl(index as u32);
-        }
-        if before == u64::MAX {
-            self.n_wholly_unused = self.n_wholly_unused.wrapping_sub(1);
-        }
-        if unused_pools == u64::MAX {
-            self.n_wholly_unused = self.n_wholly_unused.wrapping_add(1);
-        }
+        Leftover::None
     }
 
-    /// The mapped metadata, in bytes.
-    pub(crate) fn metadata_bytes(&self) -> usize {
-        let pools: usize = self.slots.iter().map(|arena| arena.pools.n_bytes()).sum();
-        pools.wrapping_add(self.slots.n_bytes()).wrapping_add(self.slot_by_base.n_bytes())
-    }
-
-    /// Unmaps all metadata, handing the memory of each arena to `release`.
-    pub(crate) fn unmap(
-        mut self,
-        source: Source<'_, impl PageSource>,
-        mut release: impl FnMut(Region),
+    /// Puts units back whose contents were discarded, or were not, because the source declined.
+    pub(crate) fn finish_discarding(
+        &self,
+        _: &mut Token,
+        arena: &Arena,
+        units: u64,
+        is_done: bool,
     ) {
-        for arena in self.slots.iter_mut() {
-            core::mem::take(&mut arena.pools).unmap(source);
-            release(core::mem::take(&mut arena.memory));
+        let n_units = units.count_ones();
+        if is_done {
+            arena.dirty.set(arena.dirty.get() & !units);
+            self.n_discarded.add(u64::from(n_units));
+        } else {
+            self.n_unused_dirty.add(n_units as usize);
+            self.cannot_discard.set(1);
         }
-        self.slots.unmap(source);
-        self.slot_by_base.unmap(source, drop);
+        self.set_unused(arena, arena.unused.get() | units);
     }
-}
 
-/// The list for arenas with these unused pools.
-pub(crate) fn usable_index(unused_pools: u64) -> Option<usize> {
-    unused_pools.count_ones().checked_sub(1).map(|index| index as usize)
-}
+    /// Maps an arena. Its memory comes last but for the directory's leaf, and records are kept for
+    /// the next, so that little ever needs undoing.
+    fn add<'h>(
+        &'h self,
+        source: Source<'_, impl PageSource>,
+        directory: &Directory,
+        config: Config,
+    ) -> Option<&'h Arena> {
+        if self.spare.get().is_none() {
+            let arena: &Arena = map_record(source)?;
+            arena.number.set(self.n_records.get() as u32);
+            arena.set_scale(self.scale());
+            arena.older.set(self.latest.get());
+            self.latest.set(Some(arena));
+            self.spare.set(Some(arena));
+            self.n_records.add(1);
+        }
+        let arena = self.spare.get()?;
+        let size = self.scale().arena_size();
+        let words = match (config.has_block_words(), self.scale()) {
+            (false, _) => Region::default(),
+            (true, Scale::Small) => Region::map_records(source, WORDS_SIZE)?,
+            (true, Scale::Big) => Region::map_records(source, BIG_WORDS_SIZE)?,
+        };
+        let Some(memory) = Region::map(source, size, size) else {
+            words.abandon_records(source);
+            return None;
+        };
+        let base = memory.base();
+        if directory.reserve(source, base.addr()).is_none() {
+            memory.abandon(source);
+            words.abandon_records(source);
+            return None;
+        }
+        arena.memory.put(memory);
+        arena.words.put(words);
+        arena.dirty.set(0);
+        for (unit, pool) in arena.pools.iter().enumerate() {
+            pool.place(
+                arena,
+                unit as u8,
+                base.wrapping_add(unit.wrapping_mul(self.scale().unit_size())),
+            );
+        }
+        directory.set(base.addr(), size, Some(arena));
+        self.spare.set(arena.next.get());
+        arena.next.set(None);
+        self.n_current.add(1);
+        self.n_high_water.set(self.n_high_water.get().max(self.n_current.get()));
+        self.n_total.add(1);
+        self.set_unused(arena, u64::MAX);
+        Some(arena)
+    }
 
-/// The id of pool `pool_index` of the arena in `slot`.
-pub(crate) fn pool_id(slot: Id, pool_index: usize) -> Option<Id> {
-    Id::new(slot.index().checked_mul(POOLS_PER_ARENA)?.checked_add(pool_index)?)
+    /// Takes a wholly unused arena out.
+    fn remove(&self, directory: &Directory, arena: &Arena) -> Leftover<'static> {
+        let n_dirty = arena.dirty.get().count_ones() as usize;
+        let n_bytes = n_dirty.wrapping_mul(self.scale().unit_size());
+        self.n_unused_dirty.sub(n_dirty);
+        self.set_unused(arena, 0);
+        directory.set(arena.memory.base().addr(), self.scale().arena_size(), None);
+        let (memory, words) = (arena.memory.take(), arena.words.take());
+        arena.next.set(self.spare.get());
+        self.spare.set(Some(arena));
+        self.n_current.sub(1);
+        Leftover::Unmap { memory, words, n_bytes }
+    }
+
+    /// Sets which units of `arena` are unused and moves it to the list for its longest run (A3).
+    fn set_unused(&self, arena: &Arena, unused: u64) {
+        let before = arena.unused.get();
+        arena.unused.set(unused);
+        if before == u64::MAX {
+            self.n_wholly_unused.sub(1);
+        }
+        if unused == u64::MAX {
+            self.n_wholly_unused.add(1);
+        }
+        let (was, is) = (arena.longest.get(), longest_run(unused) as u8);
+        if was != is {
+            arena.longest.set(is);
+            self.unlink(arena, was);
+            self.link(arena, is);
+        }
+    }
+
+    fn link(&self, arena: &Arena, longest: u8) {
+        let Some(at) = longest.checked_sub(1) else { return };
+        let Some(list) = self.lists.get(at as usize) else { return };
+        if let Some(first) = list.get() {
+            first.prev.set(Some(arena));
+        }
+        arena.next.set(list.get());
+        arena.prev.set(None);
+        list.set(Some(arena));
+        self.nonempty.set(self.nonempty.get() | run(u32::from(at), 1));
+    }
+
+    fn unlink(&self, arena: &Arena, longest: u8) {
+        let Some(at) = longest.checked_sub(1) else { return };
+        let Some(list) = self.lists.get(at as usize) else { return };
+        if let Some(next) = arena.next.get() {
+            next.prev.set(arena.prev.get());
+        }
+        match arena.prev.get() {
+            Some(prev) => prev.next.set(arena.next.get()),
+            None => list.set(arena.next.get()),
+        }
+        if list.get().is_none() {
+            self.nonempty.set(self.nonempty.get() & !run(u32::from(at), 1));
+        }
+        arena.next.set(None);
+        arena.prev.set(None);
+    }
+
+    /// The record made last.
+    pub(crate) fn latest(&self) -> Option<&Arena> {
+        self.latest.get()
+    }
+
+    /// Every record, mapped or spare, latest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Arena> {
+        core::iter::successors(self.latest.get(), |arena| arena.older.get())
+    }
+
+    /// Every mapped arena, latest record first.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = &Arena> {
+        self.records().filter(|arena| arena.is_mapped())
+    }
+
+    /// Whether A1 to A5 hold, by recounting; of A2, if an owner was lost in a fork, only that units in
+    /// use are not marked as unused.
+    pub(crate) fn is_consistent(&self, directory: &Directory, has_lost: bool) -> bool {
+        let (mut n_current, mut n_used, mut n_dirty, mut n_wholly) =
+            (0usize, 0usize, 0usize, 0usize);
+        let mut n_listable = 0usize;
+        for arena in self.mapped() {
+            let unused = arena.unused.get();
+            n_current = n_current.wrapping_add(1);
+            n_used = n_used.wrapping_add((!unused).count_ones() as usize);
+            n_dirty = n_dirty.wrapping_add((unused & arena.dirty.get()).count_ones() as usize);
+            n_wholly = n_wholly.wrapping_add(usize::from(unused == u64::MAX));
+            n_listable = n_listable.wrapping_add(usize::from(unused != 0));
+            let is_found = directory
+                .find(arena.memory.base().addr())
+                .is_some_and(|(found, _)| core::ptr::eq(found, arena));
+            let kinds_agree = arena.pools.iter().enumerate().all(|(unit, pool)| {
+                let is_unused = unused & run(unit as u32, 1) != 0;
+                match pool.kind() {
+                    Kind::Unused => is_unused || has_lost,
+                    _ => !is_unused,
+                }
+            });
+            let is_in_right_list = u32::from(arena.longest.get()) == longest_run(unused);
+            if !is_found || !kinds_agree || !is_in_right_list {
+                return false;
+            }
+        }
+        let mut n_listed = 0usize;
+        for (at, list) in self.lists.iter().enumerate() {
+            let nodes = core::iter::successors(list.get(), |arena| arena.next.get());
+            let mut n_here = 0usize;
+            for arena in nodes.take(n_current.wrapping_add(1)) {
+                n_here = n_here.wrapping_add(1);
+                if arena.longest.get() as usize != at.wrapping_add(1) {
+                    return false;
+                }
+            }
+            if (self.nonempty.get() >> at & 1 != 0) != (n_here != 0) {
+                return false;
+            }
+            n_listed = n_listed.wrapping_add(n_here);
+        }
+        n_current == self.n_current.get()
+            && n_used == self.n_units_used.get()
+            && n_dirty == self.n_unused_dirty.get()
+            && n_wholly == self.n_wholly_unused.get()
+            && n_listed == n_listable
+    }
 }

@@ -1,7 +1,7 @@
 //! Size classes: which block size serves a request.
 //!
 //! # Mechanism
-//! Steps of 16 bytes up to 512 (CPython's classes), then four classes a doubling up to 32 KiB:
+//! Steps of 16 bytes up to 512 (CPython's classes), then four classes a doubling up to 64 KiB:
 //! 640, 768, 896, 1024, 1280, … At most 15 bytes are lost to rounding in the first range and at
 //! most a fifth of the block in the second.
 //!
@@ -21,12 +21,16 @@
 
 use core::alloc::Layout;
 
+use crate::arena::UNIT_SIZE;
+
 /// How many size classes there are.
-pub const N_CLASSES: usize = 56;
+pub const N_CLASSES: usize = 60;
 
-/// The largest block of a pool, in bytes; larger requests are mapped directly.
-pub const MAX_BLOCK_SIZE: usize = 32 * 1024;
+/// The largest block of a pool, in bytes; larger requests get a run of units or a mapping of their own.
+pub const MAX_BLOCK_SIZE: usize = 64 * 1024;
 
+/// The smallest block, and the difference between small ones, in bytes.
+const STEP: usize = 16;
 /// Where the steps of 16 bytes end, in bytes.
 const LINEAR_LIMIT: usize = 512;
 /// The number of classes in steps of 16 bytes.
@@ -37,21 +41,34 @@ const N_LINEAR: usize = 32;
 pub struct SizeClass(u8);
 
 impl SizeClass {
-    /// The class that serves `layout` (C2), or `None` when it is mapped directly. A size of zero
+    /// The class that serves `layout` (C2), or `None` when it is larger. A size of zero
     /// counts as one byte.
+    #[inline]
     #[must_use]
-    pub fn of(layout: Layout) -> Option<SizeClass> {
+    pub const fn of(layout: Layout) -> Option<SizeClass> {
+        // The usual case first: all block sizes up to the limit suit these alignments. A size of zero
+        // wraps, and is for the general case.
+        let last_byte = layout.size().wrapping_sub(1);
+        if layout.align() <= STEP && last_byte < LINEAR_LIMIT {
+            return Some(SizeClass((last_byte / STEP) as u8));
+        }
+        SizeClass::of_any(layout)
+    }
+
+    #[inline]
+    const fn of_any(layout: Layout) -> Option<SizeClass> {
         let low_bits = layout.align().wrapping_sub(1);
         // A valid layout rounded up to its alignment does not exceed isize::MAX.
-        let size = layout.size().max(1).wrapping_add(low_bits) & !low_bits;
-        if size > MAX_BLOCK_SIZE {
-            return None;
-        }
+        let at_least_one = layout.size() | (layout.size() == 0) as usize;
+        let size = at_least_one.wrapping_add(low_bits) & !low_bits;
         let last_byte = size.wrapping_sub(1);
         if last_byte < LINEAR_LIMIT {
-            return Some(SizeClass((last_byte / 16) as u8));
+            return Some(SizeClass((last_byte / STEP) as u8));
         }
-        // 9..=14, because last_byte lies in 512..32768.
+        if last_byte >= MAX_BLOCK_SIZE {
+            return None;
+        }
+        // 9..=15, because last_byte lies in 512..65536.
         let log = last_byte.ilog2();
         let doubling = log.wrapping_sub(9) as usize;
         let quarter = (last_byte >> log.wrapping_sub(2)) & 3;
@@ -68,6 +85,39 @@ impl SizeClass {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The smallest size that this class serves unless an alignment asks for it, in bytes.
+    pub(crate) const fn min_size(self) -> usize {
+        match self.0.checked_sub(1) {
+            Some(below) => SizeClass(below).block_size().wrapping_add(1),
+            None => 1,
+        }
+    }
+
+    /// How many units of [`UNIT_SIZE`](crate::UNIT_SIZE) bytes a pool of this class is made of: 1 for blocks up to
+    /// 8 KiB, 8 above, so that a pool has eight blocks or more.
+    #[must_use]
+    pub const fn units_per_pool(self) -> usize {
+        if self.block_size() <= UNIT_SIZE / 8 { 1 } else { 8 }
+    }
+
+    /// How many blocks a pool of this class has: 8 to 4096.
+    #[must_use]
+    pub const fn blocks_per_pool(self) -> usize {
+        let pool_size = self.units_per_pool().wrapping_mul(UNIT_SIZE);
+        match pool_size.checked_div(self.block_size()) {
+            Some(n_blocks) => n_blocks,
+            // C1: no block size is zero.
+            None => 0,
+        }
+    }
+
+    /// What is left at the end of a pool of this class, in bytes.
+    #[must_use]
+    pub const fn tail_bytes(self) -> usize {
+        let used = self.blocks_per_pool().wrapping_mul(self.block_size());
+        self.units_per_pool().wrapping_mul(UNIT_SIZE).wrapping_sub(used)
     }
 
     /// The size of each block of this class, in bytes: a multiple of 16.
@@ -102,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_layout_gets_the_smallest_class_that_fits_and_is_aligned() {
-        for shift in 0..=17 {
+        for shift in 0..=18 {
             for size in 0..=MAX_BLOCK_SIZE + 1 {
                 let layout = Layout::from_size_align(size, 1 << shift).unwrap();
                 let expected = all().find(|class| {

@@ -6,6 +6,10 @@
 //! it in the parent and in the child, whose only thread is the one that forked. Installing does not
 //! allocate through any heap (a C library that runs out of room for handlers uses its own `malloc`).
 //!
+//! Threads that own pools take no lock, so a fork can find them amid an operation. In the child,
+//! where they do not exist, the owners of those who were not are at everybody's disposal, and those
+//! of the others are never touched again: what was free in their pools is lost to the child.
+//!
 //! Handlers of other libraries, older or younger, may allocate: see the `lock` module.
 //!
 //! `vfork`, `posix_spawn` and a bare `clone` run no handlers. The first two do not need them (the
@@ -13,79 +17,83 @@
 //! program with several threads must not allocate.
 //!
 //! # Invariants
-//! - **F1** Each node in the list is a live [`Node`] that does not move until it is unregistered.
+//! - **F1** Each heap in the list exists, and takes itself out before it ends.
 //! - **F2** Locks are taken in the order: list, then heaps in list order. A thread that holds a
 //!   heap's lock never waits for the list's.
 //!
 //! # Cost
 //! Nothing outside of `fork`; there one uncontended lock a heap.
-#![expect(unsafe_code, reason = "links heaps into a list that the fork handlers walk")]
+#![expect(unsafe_code, reason = "installs the handlers with the C library")]
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::lock::{self, RawLock, SpinLock};
+use crate::cells::Link;
+use crate::control::Control;
+use crate::lock::{self, SpinLock};
+use crate::thread;
 
-/// A lock's place in the list.
-#[derive(Debug)]
+/// A heap's place in the list.
+#[derive(Debug, Default)]
 pub(crate) struct Node {
-    lock: NonNull<RawLock>,
-    next: Option<NonNull<Node>>,
-}
-
-impl Node {
-    /// A node for `lock`, in no list.
-    pub(crate) const fn new(lock: NonNull<RawLock>) -> Node {
-        Node { lock, next: None }
-    }
+    /// The next heap, which only the holder of the list's lock looks at.
+    next: Link<Control>,
 }
 
 #[derive(Debug)]
 struct Registry {
-    first: Option<NonNull<Node>>,
+    first: Link<Control>,
 }
 
-// SAFETY: the nodes are reached only under the registry's lock, and their locks are Sync.
-unsafe impl Send for Registry {}
-
-static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { first: None });
+static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { first: Link::NONE });
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Puts `node` into the list and installs the handlers if that has not been done.
+/// Puts a heap into the list and installs the handlers if that has not been done; `false` if this is
+/// a signal handler that interrupts a change of the list.
 ///
-/// # Safety
-/// `node` and its lock are live, do not move, and are touched by nobody else until
-/// [`unregister`] (the lock: by nobody who does not lock it); `node` is in the list no more than
-/// once. The lock is not taken.
-pub(crate) unsafe fn register(node: NonNull<Node>) {
+/// The heap takes itself out with [`unregister`] before its records go (F1).
+pub(crate) fn register(control: &Control) -> bool {
     install();
-    let mut registry = REGISTRY.lock();
-    // SAFETY: live and ours by the caller's promise.
-    let fields = unsafe { &mut *node.as_ptr() };
-    fields.next = registry.first;
-    registry.first = Some(node);
+    let Some(registry) = REGISTRY.lock() else { return false };
+    control.fork_node.next.set(registry.first.get());
+    registry.first.set(Some(control));
     if registry.is_borrowed_from_fork() {
         // A fork handler made a heap: `release_all` will release its lock with the others.
-        // SAFETY: F1.
-        unsafe { fields.lock.as_ref() }.acquire();
+        control.lock.raw.acquire();
+    }
+    true
+}
+
+/// Takes a heap out of the list.
+pub(crate) fn unregister(control: &Control) {
+    let Some(registry) = REGISTRY.lock() else { return };
+    let mut link = &registry.first;
+    while let Some(at) = link.get() {
+        if core::ptr::eq(at, control) {
+            return link.set(at.fork_node.next.get());
+        }
+        link = &at.fork_node.next;
     }
 }
 
-/// Takes `node` out of the list.
-///
-/// # Safety
-/// `node` was registered and its lock is not held, except by the fork handlers.
-pub(crate) unsafe fn unregister(node: NonNull<Node>) {
-    let mut registry = REGISTRY.lock();
-    let mut link = &mut registry.first;
-    while let Some(at) = *link {
-        // SAFETY: F1, and the registry's lock is held.
-        let fields = unsafe { &mut *at.as_ptr() };
-        if at == node {
-            *link = fields.next;
-            return;
-        }
-        link = &mut fields.next;
+/// Calls `visit` with the heap of this id, if it exists, which does not end meanwhile.
+pub(crate) fn with_registered(id: u64, visit: impl FnOnce(&Control)) {
+    if let Some(registry) = REGISTRY.lock()
+        && let Some(control) = registry.iter().find(|control| control.id.get() == id)
+    {
+        visit(control);
+    }
+}
+
+/// Whether the heap of this id exists.
+pub(crate) fn is_registered(id: u64) -> bool {
+    let mut is_there = false;
+    with_registered(id, |_| is_there = true);
+    is_there
+}
+
+impl Registry {
+    fn iter(&self) -> impl Iterator<Item = &Control> {
+        core::iter::successors(self.first.get(), |control| control.fork_node.next.get())
     }
 }
 
@@ -100,42 +108,46 @@ fn install() {
     if IS_INSTALLED.swap(true, Ordering::Relaxed) {
         return;
     }
-    // SAFETY: the handlers are functions of this library that only take and release locks.
-    let error =
-        unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+    let (prepare, parent, child) = (before_fork, after_fork_in_parent, after_fork_in_child);
+    // SAFETY: the handlers are functions of this library that take and release locks, and in the
+    // child change who holds owners.
+    let error = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
     if error != 0 {
         // The next heap tries again.
         IS_INSTALLED.store(false, Ordering::Relaxed);
     }
 }
 
-/// Calls `visit` with each lock, the registry's being held.
-fn for_each_lock(registry: &Registry, visit: impl Fn(&RawLock)) {
-    let mut at = registry.first;
-    while let Some(node) = at {
-        // SAFETY: F1, and the registry's lock is held.
-        let fields = unsafe { node.as_ref() };
-        // SAFETY: F1.
-        visit(unsafe { fields.lock.as_ref() });
-        at = fields.next;
-    }
-}
-
 extern "C" fn before_fork() {
-    let registry = REGISTRY.lock();
-    for_each_lock(&registry, |lock| {
-        lock.acquire();
-    });
+    // A signal handler that forks amid a change of the list, or of a heap, gets a child that must not
+    // allocate, as with any lock.
+    let Some(registry) = REGISTRY.lock() else { return };
+    for control in registry.iter() {
+        control.lock.raw.acquire();
+    }
     lock::begin_forking();
-    // Held on until `after_fork`.
+    // Held on until `release_all`.
     core::mem::forget(registry);
 }
 
-extern "C" fn after_fork() {
-    {
-        // Passes, because this thread holds the lock since `before_fork`.
-        let registry = REGISTRY.lock();
-        for_each_lock(&registry, |lock| lock.release());
+extern "C" fn after_fork_in_parent() {
+    release_all(|_| {});
+}
+
+extern "C" fn after_fork_in_child() {
+    release_all(|control| control.owners.after_fork(thread::holds));
+}
+
+fn release_all(before: impl Fn(&Control)) {
+    if !lock::is_forking_thread() {
+        return;
+    }
+    // Passes, because this thread holds the lock since `before_fork`.
+    if let Some(registry) = REGISTRY.lock() {
+        for control in registry.iter() {
+            before(control);
+            control.lock.raw.release();
+        }
     }
     lock::end_forking();
     REGISTRY.raw.release();

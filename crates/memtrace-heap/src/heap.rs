@@ -1,52 +1,52 @@
 //! The heap: what stands behind `GlobalAlloc`.
 //!
 //! # Mechanism
-//! A [`Heap`] is a page source and a pointer to a control block, which is mapped at the first
-//! allocation and holds the lock and all state; so a heap is a `const`, can be moved, and its lock
-//! still has an address that the fork handlers may keep. Each operation takes the lock once (twice
-//! or three times for a `realloc` that copies), does bounded work, and touches blocks, copies,
-//! zeroes and talks to the page source about blocks outside of it; metadata, which is rare, and
-//! remapping, which must be one with its record, are mapped inside.
+//! A [`Heap`] is a page source, options, and a pointer to a control block, which is mapped at the first
+//! allocation; so a heap is a `const`, can be moved, and its records still have addresses that stay. A
+//! thread takes small blocks from the pools of the owner it holds, without a lock and without an atomic
+//! operation, and gives those back that lie there. Everything else goes the long way: a block of
+//! another owner's pool, large blocks, and what is no block at all.
 //!
 //! # Invariants
-//! - **H1** `control` is null, or points to a [`Control`] mapped by `pages`, initialised and
-//!   registered with the fork handlers, that stays where it is until the heap is dropped.
-//! - **H2** `pages` is the only page source that the state meets.
-//! - **H3** A block handed out is `layout.size()` bytes or more inside one pool or mapping, and no
+//! - **H1** `control` is null, or points to a [`Control`] mapped by `pages`, registered with the fork
+//!   handlers, that stays where it is until the heap is dropped. `id` is zero as long as it is null,
+//!   and its id afterwards.
+//! - **H2** `pages` is the only page source that the records meet.
+//! - **H3** A block handed out is `layout.size()` bytes or more inside one pool, run or mapping, and no
 //!   other block in use overlaps it; the caller owns it until it gives it back (the contract of
 //!   `GlobalAlloc`).
-//! - **H4** Memory that the state no longer records is used by nobody: its blocks were given back.
+//! - **H4** Memory that is no longer recorded is used by nobody: its blocks were given back.
 //!
 //! # Atomics
 //! | variable | written by | read by | publishes |
 //! |---|---|---|---|
-//! | `control` | first user (compare-exchange AcqRel) | all (Acquire) | the initialised control block |
+//! | `control` | first user (compare-exchange, Release) | all (Acquire) | the control block |
+//! | `id` | first user (Release), after `control` | all | nothing: who finds the id in its thread's state has been here before |
 //!
 //! # Cost
-//! A small block taken and given back: two uncontended locks, a hash look-up and a division; 50 to
-//! 90 ns for blocks of 32 bytes in the cache, up to 270 ns for larger ones or where a million are live:
-//! two to four times glibc's. A large one: two system calls, more where it is aligned
-//! above a page, and its page faults; about 7 µs for 40 KB of which one page is touched. Both on a
-//! 2-core x86_64 Linux machine with other work running.
+//! See the crate's documentation.
 #![expect(unsafe_code, reason = "implements GlobalAlloc")]
 
 use core::alloc::{GlobalAlloc, Layout};
-use core::mem;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arenas::EmptyArena;
+use crate::arena::UNIT_SIZE;
+use crate::cells::Link;
 use crate::class::SizeClass;
-use crate::fork;
-use crate::lock::SpinLock;
-use crate::mapped::{Region, Source};
-use crate::pages::{PAGE_SIZE, PageSource, SystemPages};
-use crate::state::State;
+use crate::config::Config;
+use crate::control::Control;
+use crate::mapped::{Source, map_record, unmap_record};
+use crate::owner::{Busy, Owner};
+use crate::pages::{PageSource, SystemPages};
+use crate::pool::{Kind, Pool};
+use crate::runs::Extent;
+use crate::shared::Shared;
 use crate::stats::HeapStats;
 use crate::violation::Violation;
+use crate::{fork, runs, thread};
 
-/// A heap of small blocks in pools in arenas and of large blocks mapped directly, with exact
-/// accounting.
+/// A heap of small blocks in pools in arenas and of large blocks beside them, with exact accounting.
 ///
 /// It works as the global allocator, also before `main`, in dying threads, and in the child of a
 /// fork. Out of memory is a null pointer, never a panic. Freeing what is not a block in use is
@@ -56,8 +56,10 @@ use crate::violation::Violation;
 /// any allocator that ends.
 ///
 /// ```
+/// use memtrace_heap::{Config, Heap};
+///
 /// #[global_allocator]
-/// static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new();
+/// static HEAP: Heap = Heap::new(Config::new());
 ///
 /// let before = HEAP.stats().requested_bytes();
 /// let kept = vec![0u8; 1000];
@@ -68,17 +70,14 @@ use crate::violation::Violation;
 /// ```
 #[derive(Debug)]
 pub struct Heap<P: PageSource = SystemPages> {
-    control: AtomicPtr<Control>,
+    id: AtomicU64,
+    control: Link<Control>,
+    config: Config,
     pages: P,
 }
 
-/// The part of a heap that must not move.
-#[derive(Debug)]
-struct Control {
-    state: SpinLock<State>,
-    /// Written by [`Heap::create_control`], then by the fork handlers' list alone.
-    fork_node: fork::Node,
-}
+/// All blocks are aligned to this many bytes.
+const MIN_ALIGN: usize = 16;
 
 /// How an attempt to resize without copying ended.
 enum Resized {
@@ -90,49 +89,64 @@ enum Resized {
     Refused,
 }
 
+/// What serves a layout.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    ByPool(SizeClass),
+    ByRun(Extent),
+    ByMapping,
+}
+
+fn served(layout: Layout) -> Served {
+    match (SizeClass::of(layout), runs::extent_for(layout)) {
+        (Some(class), _) => Served::ByPool(class),
+        (None, Some(extent)) => Served::ByRun(extent),
+        (None, None) => Served::ByMapping,
+    }
+}
+
 impl Heap {
     /// A heap over the system's pages. Nothing is mapped before the first allocation.
     #[must_use]
-    pub const fn new() -> Heap {
-        Heap::with_pages(SystemPages)
+    pub const fn new(config: Config) -> Heap {
+        Heap::with_pages(config, SystemPages)
     }
 }
 
 impl Default for Heap {
     fn default() -> Heap {
-        Heap::new()
+        Heap::new(Config::new())
     }
 }
 
 impl<P: PageSource> Heap<P> {
     /// A heap over `pages`. Nothing is mapped before the first allocation.
     #[must_use]
-    pub const fn with_pages(pages: P) -> Heap<P> {
-        Heap { control: AtomicPtr::new(ptr::null_mut()), pages }
+    pub const fn with_pages(config: Config, pages: P) -> Heap<P> {
+        Heap { id: AtomicU64::new(0), control: Link::NONE, config, pages }
     }
 
-    /// All figures at this moment, copied under the lock; all zero before the first allocation.
+    /// All figures at this moment; all zero before the first allocation.
     ///
-    /// **Cost**: linear in the number of arenas; a microsecond or two for a small heap. It does not
-    /// allocate, so it can be called from anywhere that may.
+    /// While other threads are in the heap, each figure is one of a moment during the call, and the
+    /// figures need not be of the same moment; when they are not, all is exact.
+    ///
+    /// **Cost**: linear in the number of pools; some microseconds for a small heap, a millisecond for
+    /// a gigabyte. It does not allocate, so it can be called from anywhere that may.
     #[must_use]
     pub fn stats(&self) -> HeapStats {
-        let Some(control) = self.existing_control() else { return HeapStats::default() };
-        let own_bytes = size_of::<Control>().next_multiple_of(PAGE_SIZE);
-        control.state.lock().stats(own_bytes)
+        self.existing().map_or_else(HeapStats::default, |shared| shared.stats())
     }
 
-    /// Recounts every pool and mapping from its bitmap or record and compares with the counters
+    /// Recounts every pool, run and mapping from its bitmap or record and compares with the counters
     /// and lists.
     ///
     /// **Cost**: some microseconds for each arena, under the lock.
     ///
-    /// **Errors**: the first invariant found not to hold.
+    /// **Errors**: the first invariant found not to hold; [`Violation::Busy`] if all attempts to look
+    /// met other threads at work in the heap.
     pub fn verify(&self) -> Result<(), Violation> {
-        match self.existing_control() {
-            Some(control) => control.state.lock().verify(),
-            None => Ok(()),
-        }
+        self.existing().map_or(Ok(()), |shared| shared.verify())
     }
 
     /// Whether [`verify`](Self::verify) finds nothing wrong.
@@ -141,10 +155,24 @@ impl<P: PageSource> Heap<P> {
         self.verify().is_ok()
     }
 
+    /// Gives the pages of all units in no use back to the system, and lets go of what ended threads
+    /// held; returns how many bytes were given back. For a moment at which the program knows that it
+    /// will not need them soon, and for [`Purge::Never`](crate::Purge::Never).
+    ///
+    /// **Cost**: a system call for each run of unused units.
+    pub fn purge(&self) -> usize {
+        self.existing().map_or(0, |shared| shared.purge())
+    }
+
     /// The page source.
     #[must_use]
     pub fn pages(&self) -> &P {
         &self.pages
+    }
+
+    /// The options.
+    pub fn config(&self) -> Config {
+        self.config
     }
 
     fn source(&self) -> Source<'_, P> {
@@ -152,202 +180,350 @@ impl<P: PageSource> Heap<P> {
         unsafe { Source::new(&self.pages) }
     }
 
-    fn existing_control(&self) -> Option<&Control> {
-        // Acquire pairs with the compare-exchange of `create_control`.
-        let control = self.control.load(Ordering::Acquire);
-        // SAFETY: H1, and dropping the heap needs it exclusively.
-        unsafe { control.as_ref() }
+    pub(crate) fn existing(&self) -> Option<Shared<'_, P>> {
+        let control = self.control.get_published()?;
+        Some(Shared { control, source: self.source(), config: self.config })
     }
 
-    fn control(&self) -> Option<&Control> {
-        self.existing_control().or_else(|| self.create_control())
+    fn shared(&self) -> Option<Shared<'_, P>> {
+        self.existing().or_else(|| self.create())
     }
 
     /// Maps and publishes the control block, or uses the one of a thread that was faster.
     #[cold]
-    fn create_control(&self) -> Option<&Control> {
-        let region = Region::map(self.source(), size_of::<Control>(), align_of::<Control>())?;
-        let control = region.base().cast::<Control>();
-        // SAFETY: only computes the address of a field in the memory just mapped.
-        let lock = unsafe { &raw mut (*control).state.raw };
-        let value = Control {
-            state: SpinLock::new(State::default()),
-            fork_node: fork::Node::new(NonNull::new(lock)?),
-        };
-        // SAFETY: mapped above, large enough and aligned, and still nobody else's.
-        unsafe { control.write(value) };
-        // SAFETY: only computes the address of a field.
-        let fork_node = NonNull::new(unsafe { &raw mut (*control).fork_node })?;
+    fn create(&self) -> Option<Shared<'_, P>> {
+        static LATEST_ID: AtomicU64 = AtomicU64::new(0);
+        let control: &Control = map_record(self.source())?;
+        // Relaxed: only distinct numbers are needed.
+        let id = LATEST_ID.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        control.id.set(id);
+        control.big_arenas.make_big();
+        control.config.set(self.config.to_byte());
+        control.is_over_system.set(u8::from(P::IS_SYSTEM));
         // Registered before it is published, so that no use of the heap precedes fork safety.
-        // SAFETY: node and lock are initialised, stay where they are, and the node is reached
-        // through the list alone until it is unregistered.
-        unsafe { fork::register(fork_node) };
-        let published = self.control.compare_exchange(
-            ptr::null_mut(),
-            control,
-            // Release publishes the control block to the Acquire loads; Acquire, here and on
-            // failure, for the one another thread published.
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        match published {
-            // SAFETY: H1 from now on.
-            Ok(_) => unsafe { control.as_ref() },
+        let is_registered = fork::register(control);
+        match self.control.publish_first(control) {
+            Ok(()) if is_registered => {
+                self.id.store(id, Ordering::Release);
+                self.existing()
+            }
+            Ok(()) => self.existing(),
             Err(faster) => {
-                // SAFETY: registered above.
-                unsafe { fork::unregister(fork_node) };
+                fork::unregister(control);
                 // SAFETY: never published, and in no list any more.
-                unsafe { region.unmap(self.source()) };
-                // SAFETY: H1, published by the other thread.
-                unsafe { faster.as_ref() }
+                unsafe { unmap_record(self.source(), control) };
+                let control = faster?;
+                Some(Shared { control, source: self.source(), config: self.config })
             }
         }
+    }
+
+    /// Begins an operation of a thread that holds an owner of this heap, unless it is amid one.
+    #[inline]
+    fn enter(&self) -> Option<Busy<'_>> {
+        // Relaxed: see the table above.
+        thread::owner_of(self.id.load(Ordering::Relaxed))?.enter()
+    }
+
+    /// Does `work` with the owner that this thread holds from now on, or with one that is held for
+    /// it alone.
+    #[cold]
+    fn with_owner<'h, R>(
+        shared: Shared<'h, P>,
+        work: impl FnOnce(Busy<'h>) -> Option<R>,
+    ) -> Option<R> {
+        let id = shared.control.id.get();
+        let held = thread::remember(id, || shared.hold_owner());
+        if let Some(busy) = held.and_then(Owner::enter) {
+            return work(busy);
+        }
+        let owner = shared.hold_owner()?;
+        let result = owner.enter().and_then(work);
+        shared.let_go(owner);
+        result
     }
 
     /// Takes a block; with `must_be_zero`, its first `layout.size()` bytes are zero.
-    fn take(&self, layout: Layout, must_be_zero: bool) -> *mut u8 {
-        let Some(control) = self.control() else { return ptr::null_mut() };
-        let Some(class) = SizeClass::of(layout) else { return self.map_block(control, layout) };
-        let taken = control.state.lock().small.take(self.source(), class, layout.size());
-        let Some(block) = taken else { return ptr::null_mut() };
-        if must_be_zero && !block.is_zero {
-            // SAFETY: H3, the block has at least this size and is not handed out yet.
-            unsafe { block.ptr.write_bytes(0, layout.size()) };
+    #[inline]
+    pub(crate) fn take(&self, layout: Layout, must_be_zero: bool) -> *mut u8 {
+        let Some(class) = SizeClass::of(layout) else {
+            return self.take_large(layout, must_be_zero);
+        };
+        if let Some(busy) = self.enter()
+            && let Some(slot) = busy.owner.slot(class)
+        {
+            if !must_be_zero && let Some(block) = slot.take(layout.size()) {
+                return block;
+            }
+            let taken = self.take_from(busy, class, layout.size(), must_be_zero);
+            return taken.unwrap_or(ptr::null_mut());
         }
-        block.ptr
+        self.take_elsewhere(class, layout.size(), must_be_zero)
     }
 
-    /// Maps a large block, which is zero by the page source's promise.
-    fn map_block(&self, control: &Control, layout: Layout) -> *mut u8 {
-        let Some(region) = Region::map(self.source(), layout.size().max(1), layout.align()) else {
-            return ptr::null_mut();
-        };
-        let recorded = control.state.lock().large.insert(self.source(), region, layout.size());
-        match recorded {
-            Ok(ptr) => ptr,
-            Err(region) => {
-                // SAFETY: never handed out.
-                unsafe { region.unmap(self.source()) };
-                ptr::null_mut()
-            }
+    #[cold]
+    #[inline(never)]
+    fn take_elsewhere(&self, class: SizeClass, size: usize, must_be_zero: bool) -> *mut u8 {
+        let taken = self.shared().and_then(|shared| {
+            Self::with_owner(shared, |busy| self.take_from(busy, class, size, must_be_zero))
+        });
+        taken.unwrap_or(ptr::null_mut())
+    }
+
+    /// Takes a block of `class` through the owner of `busy`, which may have none at hand.
+    #[inline(never)]
+    fn take_from(
+        &self,
+        busy: Busy<'_>,
+        class: SizeClass,
+        size: usize,
+        must_be_zero: bool,
+    ) -> Option<*mut u8> {
+        let slot = busy.owner.slot(class)?;
+        if slot.available.get() == 0 {
+            self.existing()?.refill(busy.owner, class, slot)?;
         }
+        let is_zero = slot.is_next_zero();
+        let block = slot.take(size)?;
+        drop(busy);
+        if must_be_zero && !is_zero && P::HAS_MEMORY {
+            // SAFETY: H3, the block has at least this size and is not handed out yet.
+            unsafe { block.write_bytes(0, size) };
+        }
+        Some(block)
+    }
+
+    #[inline(never)]
+    fn take_large(&self, layout: Layout, must_be_zero: bool) -> *mut u8 {
+        let taken = self.shared().and_then(|shared| {
+            let run =
+                runs::extent_for(layout).and_then(|extent| shared.take_run(extent, layout.size()));
+            // Also where address space is too scarce for an arena.
+            run.or_else(|| shared.map_block(layout).map(|block| (block, true)))
+        });
+        let Some((block, is_zero)) = taken else { return ptr::null_mut() };
+        if must_be_zero && !is_zero && P::HAS_MEMORY {
+            // SAFETY: H3, the block has at least this size and is not handed out yet.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
     }
 
     /// Gives a block back, or counts why it is none.
-    fn give_back(&self, addr: usize, layout: Layout) {
-        // Without a control block nothing was ever handed out, and the free counts all the same.
-        let Some(control) = self.control() else { return };
-        let mut state = control.state.lock();
-        let (arena, region) = match SizeClass::of(layout) {
-            Some(class) => match state.small.give_back(addr, class, layout.size()) {
-                Ok(arena) => (arena, None),
-                Err(reason) => return state.invalid_frees.count(reason),
-            },
-            None => match state.large.remove(addr, layout.size()) {
-                Ok(region) => (None, Some(region)),
-                Err(reason) => return state.invalid_frees.count(reason),
-            },
-        };
-        drop(state);
-        if let Some(EmptyArena { memory, pools }) = arena {
-            pools.unmap(self.source());
-            // SAFETY: H4, no block of the arena is in use.
-            unsafe { memory.unmap(self.source()) };
+    #[inline]
+    pub(crate) fn give_back(&self, addr: usize, layout: Layout) {
+        if let Some(class) = SizeClass::of(layout)
+            && let Some(busy) = self.enter()
+            && let Some(slot) = busy.owner.slot(class)
+            && slot.give_back(addr, layout.size())
+        {
+            return;
         }
-        if let Some(region) = region {
-            // SAFETY: H4, the caller has just given the block back.
-            unsafe { region.unmap(self.source()) };
+        self.give_back_to_pool(addr, layout);
+    }
+
+    /// The same for a block that is not of an active word.
+    #[inline(never)]
+    fn give_back_to_pool(&self, addr: usize, layout: Layout) {
+        if layout.align() <= MIN_ALIGN
+            && let Some(control) = self.control.get()
+            && let Some((_, pool)) = control.directory.find(addr)
+            && let Some(busy) = self.enter()
+            && pool.is_owned_by(busy.owner)
+            && pool.is_for(layout.size())
+            && let Some(slot) = pool.class().and_then(|class| busy.owner.slot(class))
+            && let Some(index) = pool.index_at(addr % UNIT_SIZE)
+            && let Some(has_changed) = pool.give_back_quickly(index, slot)
+        {
+            slot.count_given(layout.size());
+            if has_changed {
+                self.settle(busy, pool);
+            }
+            return;
+        }
+        self.give_back_elsewhere(addr, layout);
+    }
+
+    /// Does what follows from a block given back to `pool`, which was full or is empty now.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, busy: Busy<'_>, pool: &Pool) {
+        if let Some(shared) = self.existing()
+            && let Kind::Pool(class) = pool.kind()
+            && let Some(slot) = busy.owner.slot(class)
+        {
+            let n_before = pool.n_free().wrapping_sub(1);
+            shared.apply(class, slot, pool, pool.change_from(n_before));
+        }
+        drop(busy);
+    }
+
+    #[inline(never)]
+    fn give_back_elsewhere(&self, addr: usize, layout: Layout) {
+        // Without a control block nothing was ever handed out, and the free counts all the same.
+        let Some(shared) = self.shared() else { return };
+        let done = match served(layout) {
+            Served::ByPool(class) => {
+                let give_back = |busy: &Busy<'_>| {
+                    shared.give_back_block(busy.owner, addr, class, layout.size())
+                };
+                match self.enter() {
+                    Some(busy) => give_back(&busy),
+                    None => Self::with_owner(shared, |busy| Some(give_back(&busy)))
+                        // Without memory for an owner nothing can be said of the block.
+                        .unwrap_or(Ok(())),
+                }
+            }
+            Served::ByRun(_) if shared.is_in_arena(addr) => {
+                shared.give_back_run(addr, layout.size())
+            }
+            Served::ByRun(_) | Served::ByMapping => shared
+                .forget_mapping(addr, layout.size())
+                // SAFETY: H4, the caller has just given the block back.
+                .map(|region| unsafe { region.unmap(self.source()) }),
+        };
+        if let Err(reason) = done {
+            shared.control.invalid.count(shared.refine(reason, addr));
         }
     }
 
     /// Resizes the block at `ptr` without copying it, or says that it must be copied, or counts why
     /// it is none.
     fn resize(&self, ptr: *mut u8, old: Layout, new: Layout) -> Resized {
-        let Some(control) = self.control() else { return Resized::Refused };
-        let mut state = control.state.lock();
-        let addr = ptr.addr();
-        let outcome = match (SizeClass::of(old), SizeClass::of(new)) {
-            (Some(class), Some(new_class)) if class == new_class => {
-                state.small.resize(addr, class, old.size(), new.size()).map(|()| Some(ptr))
+        let Some(shared) = self.shared() else { return Resized::Refused };
+        let (addr, old_size, new_size) = (ptr.addr(), old.size(), new.size());
+        let resized = match (served(old), served(new)) {
+            (Served::ByPool(class), by_new) => {
+                let is_same = by_new == Served::ByPool(class);
+                shared.check_block(addr, class).map(|()| {
+                    let counted = is_same
+                        && match self.enter() {
+                            Some(busy) => recount(&busy, class, old_size, new_size).is_some(),
+                            None => Self::with_owner(shared, |busy| {
+                                recount(&busy, class, old_size, new_size)
+                            })
+                            .is_some(),
+                        };
+                    counted.then_some(ptr)
+                })
             }
-            (Some(class), _) => state.small.check(addr, class).map(|()| None),
-            (None, Some(_)) => state.large.check(addr, old.size()).map(|()| None),
-            (None, None) => {
-                let must_stay = old.align() > PAGE_SIZE;
-                let remap = |region: &mut Region, size: usize| {
-                    // SAFETY: the block is the caller's, who gives up the old address by the
-                    // contract of `realloc`.
-                    unsafe { region.remap(self.source(), size) }
-                };
-                state.large.resize(addr, old.size(), new.size(), must_stay, remap)
+            (Served::ByRun(_), by_new) if shared.is_in_arena(addr) => match by_new {
+                Served::ByRun(extent) => shared
+                    .resize_run(addr, old_size, extent, new_size)
+                    .map(|is_resized| is_resized.then_some(ptr)),
+                _ => shared.check_run(addr, old_size).map(|()| None),
+            },
+            (Served::ByRun(_) | Served::ByMapping, Served::ByMapping) => {
+                // What moves is aligned to a page and to no more.
+                let must_stay = old.align() > crate::pages::PAGE_SIZE;
+                // SAFETY: the old address is used no more: `realloc` ends it, or the block stays.
+                shared.resize_mapping(addr, old_size, new_size, must_stay, |region, size| unsafe {
+                    region.remap(self.source(), size)
+                })
+            }
+            (Served::ByRun(_) | Served::ByMapping, _) => {
+                shared.check_mapping(addr, old_size).map(|()| None)
             }
         };
-        match outcome {
+        match resized {
+            Ok(Some(block)) => Resized::At(block),
             Ok(None) => Resized::MustCopy,
-            Ok(Some(now_at)) => Resized::At(now_at),
             Err(reason) => {
-                state.invalid_frees.count(reason);
+                shared.control.invalid.count(shared.refine(reason, addr));
                 Resized::Refused
+            }
+        }
+    }
+
+    /// Resizes a block, moving it if it must; null, with the block as it was, if that cannot be.
+    pub(crate) fn resize_or_move(&self, ptr: *mut u8, old: Layout, new_size: usize) -> *mut u8 {
+        let Ok(new) = Layout::from_size_align(new_size, old.align()) else {
+            return ptr::null_mut();
+        };
+        match self.resize(ptr, old, new) {
+            Resized::At(block) => block,
+            Resized::Refused => ptr::null_mut(),
+            Resized::MustCopy => {
+                let moved = self.take(new, false);
+                if moved.is_null() {
+                    return moved;
+                }
+                if P::HAS_MEMORY {
+                    // SAFETY: H3: both are blocks of at least this size, the old one is in use, by the
+                    // caller alone, and the new one is nobody's yet, so they do not overlap.
+                    unsafe { moved.copy_from_nonoverlapping(ptr, old.size().min(new_size)) };
+                }
+                self.give_back(ptr.addr(), old);
+                moved
             }
         }
     }
 }
 
-// SAFETY: blocks satisfy their layouts (C2, H3) and stay until given back (H4); nothing here
-// unwinds, because nothing panics.
+/// Accounts a block with another size.
+fn recount(busy: &Busy<'_>, class: SizeClass, old_size: usize, new_size: usize) -> Option<()> {
+    let slot = busy.owner.slot(class)?;
+    slot.requested_bytes.sub(old_size as u64);
+    slot.requested_bytes.add(new_size as u64);
+    Some(())
+}
+
+// SAFETY: H3 for the blocks; nothing here unwinds, and nothing allocates through the global allocator
+// (I4 of the page source, and records are mapped).
 unsafe impl<P: PageSource> GlobalAlloc for Heap<P> {
+    #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.take(layout, false)
     }
 
+    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.take(layout, true)
     }
 
+    #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         self.give_back(ptr.addr(), layout);
     }
 
-    /// Resizes in place within a size class, by remapping between large sizes, and else by copying.
-    /// A pointer that is not a block in use is counted, and the result is null.
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
-            return ptr::null_mut();
-        };
-        match self.resize(ptr, layout, new_layout) {
-            Resized::Refused => ptr::null_mut(),
-            Resized::At(now_at) => now_at,
-            Resized::MustCopy => {
-                let copy = self.take(new_layout, false);
-                if !copy.is_null() {
-                    // SAFETY: both blocks have at least this size (H3), and do not overlap, being
-                    // in use at once.
-                    unsafe { copy.copy_from_nonoverlapping(ptr, layout.size().min(new_size)) };
-                    self.give_back(ptr.addr(), layout);
-                }
-                copy
-            }
-        }
+        self.resize_or_move(ptr, layout, new_size)
     }
 }
 
 impl<P: PageSource> Drop for Heap<P> {
     fn drop(&mut self) {
-        let Some(control) = NonNull::new(*self.control.get_mut()) else { return };
-        // SAFETY: only computes the address of a field.
-        let fork_node = unsafe { &raw mut (*control.as_ptr()).fork_node };
-        if let Some(fork_node) = NonNull::new(fork_node) {
-            // SAFETY: registered when the control block was made; nobody holds the lock, for the
-            // heap is borrowed exclusively.
-            unsafe { fork::unregister(fork_node) };
+        let Some(control) = self.control.get() else { return };
+        fork::unregister(control);
+        thread::forget(control.id.get());
+        let source = self.source();
+        for arenas in control.all_arenas() {
+            let mut arena = arenas.latest();
+            while let Some(at) = arena {
+                arena = at.older.get();
+                at.words.take().abandon_records(source);
+                // SAFETY: blocks end with their heap, which is documented.
+                unsafe { at.memory.take().unmap(source) };
+                // SAFETY: nobody uses the heap any more, and the list is not followed again.
+                unsafe { unmap_record(source, at) };
+            }
         }
-        // SAFETY: H1, and the control block is not used after this.
-        let mut control_value = unsafe { control.as_ptr().read() };
-        let state = mem::take(control_value.state.get_mut());
-        // SAFETY: blocks end with their heap, which is documented.
-        state.unmap(self.source(), |region| unsafe { region.unmap(self.source()) });
-        let size = size_of::<Control>().next_multiple_of(PAGE_SIZE);
-        // SAFETY: mapped with this size, and nothing refers to it any more.
-        unsafe { self.pages.unmap(control.as_ptr().cast(), size) };
+        let mut owner = control.owners.latest();
+        while let Some(at) = owner {
+            owner = at.older.get();
+            // SAFETY: as above.
+            unsafe { unmap_record(source, at) };
+        }
+        for leaf in control.directory.leaves() {
+            // SAFETY: as above.
+            unsafe { unmap_record(source, leaf) };
+        }
+        if let Some(mut guard) = control.lock.lock() {
+            let mappings = core::mem::take(&mut guard.mappings);
+            // SAFETY: blocks end with their heap.
+            mappings.table.unmap(source, |mapping| unsafe { mapping.region.unmap(source) });
+        }
+        // SAFETY: the last of the records, out of the fork handlers' list.
+        unsafe { unmap_record(source, control) };
     }
 }

@@ -2,31 +2,45 @@
 //!
 //! ```
 //! #[global_allocator]
-//! static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new();
+//! static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new(memtrace_heap::Config::new());
 //!
 //! println!("{}", HEAP.stats());
 //! ```
 //!
 //! # What it is for
 //! A program that must explain its memory needs a heap that can say where every byte is: asked for,
-//! lost to rounding, free inside a pool in use, in unused pools, in large blocks, in the heap's own
-//! records. [`Heap::stats`] says so at any time, exactly, and [`Heap::verify`] recounts it from the
-//! bitmaps. It is plain and has one lock: of moderate speed in one thread, not made for many that
-//! allocate at once, and slow (microseconds) for blocks above 32 KiB that come and go, each being a
-//! mapping.
+//! lost to rounding, free inside a pool in use, in unused units, in large blocks, in the heap's own
+//! records. [`Heap::stats`] says so at any time, and [`Heap::verify`] recounts it from the bitmaps.
+//!
+//! Three uses of one code:
+//! - as the global allocator, or any [`GlobalAlloc`](core::alloc::GlobalAlloc), over the system's pages;
+//! - as a value with a life of its own: when a [`Heap`] is dropped, all its blocks are unmapped at once;
+//! - over [`NoMemory`], as a model that is fed with sizes and frees, and says what a heap would look
+//!   like.
 //!
 //! # How a request is served
 //! 1. [`SizeClass::of`] names the block size for a layout: 16-byte steps up to 512 bytes, then four
-//!    a doubling up to 32 KiB.
-//! 2. The class takes the lowest free block of a **pool** with room: 64 KiB of blocks of one size.
-//! 3. Without such a pool it takes an unused one from the fullest **arena** that has any: 4 MiB
-//!    aligned to its size, cut into 64 pools. Without such an arena, one is mapped. Arenas that
-//!    empty are given back, but for one.
-//! 4. What no class serves is mapped on its own and recorded; it grows by remapping pages.
+//!    a doubling up to 64 KiB.
+//! 2. The thread takes a free block from a **pool** of its own: a unit of 64 KiB, or eight, of blocks
+//!    of one size. This needs no lock and no atomic operation, and touches one cache line.
+//! 3. Without such a pool it takes an unused unit from the **arena** in which it leaves the least:
+//!    4 MiB aligned to its size, cut into 64 units. Without such an arena, one is mapped.
+//! 4. Blocks above 64 KiB take neighbouring units; from 2 MiB on, those of big arenas of 32 MiB.
+//! 5. What is larger than that is mapped on its own and recorded; it grows by remapping pages.
+//!
+//! A thread that frees a block of another's pool sets a bit, with one atomic operation, which the
+//! owner collects. When a thread ends, the next takes over what it owned.
 //!
 //! All records live in mappings of their own, never inside blocks. A free block is a bit in its
 //! pool's bitmap; so a double free, a foreign or a misaligned pointer is seen, counted in
-//! [`InvalidFrees`] and ignored.
+//! [`InvalidFrees`] and ignored. What is not seen: a block freed twice whose place has been handed out
+//! again in between, and two threads that free one block at the very same moment are told apart only
+//! when the bits are collected.
+//!
+//! # Memory that is not needed
+//! goes back to the system when there is more of it than a program's recent past suggests that it will
+//! use again: see [`Purge`]. That happens as units are taken and given back; a program that does
+//! nothing at all after a peak can call [`Heap::purge`].
 //!
 //! # Accounting
 //! Requested bytes are taken from the layouts that `GlobalAlloc` hands over at both ends of a
@@ -36,9 +50,9 @@
 //! other figure.
 //!
 //! # Limits
-//! Unix only. A signal handler that allocates can meet its own thread holding the lock and wait for
-//! ever. A child made by a bare `clone` system call, which runs no fork handlers, must not allocate.
-//! Pages of free blocks and of unused pools stay in memory until their arena is given back.
+//! Unix only. A signal handler may allocate and free: it is served by an owner of its own, and gets null
+//! only if it interrupts its own thread in the heap's lock. A child made by a bare `clone` system call,
+//! which runs no fork handlers, must not allocate if its parent has several threads.
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -52,16 +66,27 @@
     )
 )]
 
+mod config;
 mod heap;
 
 mod class;
-mod classes;
-
-mod arenas;
+mod owner;
 mod pool;
+mod remote;
 
+mod large;
+mod owners;
+mod shared;
+mod thread;
+
+mod arena;
+mod arenas;
+mod directory;
 mod mappings;
+mod runs;
 
+mod cells;
+mod control;
 mod list;
 mod mapped;
 mod pages;
@@ -70,14 +95,17 @@ mod table;
 mod fork;
 mod lock;
 
-mod state;
+mod audit;
+mod invalid;
 mod stats;
 mod violation;
 
-pub use arenas::{ARENA_SIZE, POOLS_PER_ARENA};
+pub use arena::{ARENA_SIZE, BIG_ARENA_SIZE, BIG_UNIT_SIZE, UNIT_SIZE, UNITS_PER_ARENA};
 pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
+pub use config::{Config, Purge};
 pub use heap::Heap;
+pub use invalid::InvalidFrees;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
-pub use pool::POOL_SIZE;
-pub use stats::{ArenaStats, ClassStats, HeapStats, InvalidFrees, MappingStats};
+pub use runs::MAX_RUN_SIZE;
+pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use violation::Violation;

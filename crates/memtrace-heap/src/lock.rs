@@ -1,7 +1,7 @@
 //! The heap's lock: a spin lock that yields, works in any thread at any time, and survives a fork.
 //!
 //! # Mechanism
-//! One flag. A thread that finds it set spins a little and then gives up its time slice between
+//! One word, which names the holder. A thread that finds it taken spins a little and then gives up its time slice between
 //! tries. It needs no thread-local state, no queue and no allocation, so it works before `main`, in
 //! constructors of libraries, and in the destructors of a dying thread.
 //!
@@ -10,26 +10,25 @@
 //! allocate in whatever order they run.
 //!
 //! # Invariants
-//! - **S1** The value is reached only by the thread that set `is_taken`, until it clears it; or by
+//! - **S1** The value is reached only by the thread that put its id into `holder`, until it clears it; or by
 //!   the forking thread while the fork handlers hold the lock on its behalf, between two uses.
 //!
 //! # Atomics
 //! | variable | written by | read by | publishes |
 //! |---|---|---|---|
-//! | `is_taken` | holder (swap Acquire, store Release) | all | the value |
+//! | `holder` | holder (compare-exchange Acquire, store Release) | all | the value |
 //! | `FORKING_THREAD` | forking thread (Relaxed) | all (Relaxed) | nothing: a thread finds its own id there only if it stored it itself |
 //!
 //! # Cost
-//! An uncontended pair is one atomic swap and one store, about 5 ns.
+//! An uncontended pair is one atomic exchange and one store, about 5 ns.
 //!
-//! A signal handler that allocates while its own thread holds the lock waits for ever, as with most
-//! allocators: allocation is not async-signal-safe.
+//! A signal handler that interrupts the holder does not get the lock, and is told so.
 #![expect(unsafe_code, reason = "hands out exclusive references under a lock")]
 
 use core::cell::UnsafeCell;
 use core::hint;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tries before a thread gives up its time slice.
 const N_SPINS: u32 = 64;
@@ -37,49 +36,63 @@ const N_SPINS: u32 = 64;
 /// The `pthread_self` of the thread between the fork handlers, or zero.
 static FORKING_THREAD: AtomicUsize = AtomicUsize::new(0);
 
-/// The flag alone, without a value.
+/// The lock alone, without a value.
 #[derive(Debug)]
 pub(crate) struct RawLock {
-    is_taken: AtomicBool,
+    /// The holder's `pthread_self`, or zero.
+    holder: AtomicUsize,
+}
+
+/// How an attempt to get a lock ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acquired {
+    /// This thread holds it now.
+    Yes,
+    /// The fork handlers hold it on behalf of this thread.
+    ByFork,
+    /// This is a signal handler that interrupts the holder.
+    Never,
 }
 
 impl RawLock {
     pub(crate) const fn new() -> RawLock {
-        RawLock { is_taken: AtomicBool::new(false) }
+        RawLock { holder: AtomicUsize::new(0) }
     }
 
-    /// Waits for the lock; `false` if the fork handlers hold it on behalf of this thread, in which
-    /// case it must not be released.
-    pub(crate) fn acquire(&self) -> bool {
-        if !self.try_acquire() { self.wait() } else { true }
+    /// Waits for the lock; only after [`Acquired::Yes`] it must be released.
+    pub(crate) fn acquire(&self) -> Acquired {
+        if self.try_acquire() { Acquired::Yes } else { self.wait() }
     }
 
     fn try_acquire(&self) -> bool {
-        // Acquire pairs with the Release of `release`.
-        !self.is_taken.swap(true, Ordering::Acquire)
+        // Acquire pairs with the Release of `release`. Relaxed on failure: nothing was reached.
+        self.holder.compare_exchange(0, this_thread(), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     #[cold]
-    fn wait(&self) -> bool {
+    fn wait(&self) -> Acquired {
         if is_forking_thread() {
-            return false;
+            return Acquired::ByFork;
+        }
+        // Relaxed: a thread finds its own id here only if it stored it itself.
+        if self.holder.load(Ordering::Relaxed) == this_thread() {
+            return Acquired::Never;
         }
         loop {
             for _ in 0..N_SPINS {
                 // Relaxed: only a hint when to try the swap.
-                if !self.is_taken.load(Ordering::Relaxed) && self.try_acquire() {
-                    return true;
+                if self.holder.load(Ordering::Relaxed) == 0 && self.try_acquire() {
+                    return Acquired::Yes;
                 }
                 hint::spin_loop();
             }
-            // SAFETY: no preconditions.
-            unsafe { libc::sched_yield() };
+            give_way();
         }
     }
 
     pub(crate) fn release(&self) {
         // Release pairs with the Acquire of `try_acquire`.
-        self.is_taken.store(false, Ordering::Release);
+        self.holder.store(0, Ordering::Release);
     }
 }
 
@@ -98,10 +111,15 @@ impl<T> SpinLock<T> {
         SpinLock { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
 
-    /// Waits for the lock and holds it as long as the guard lives.
-    pub(crate) fn lock(&self) -> Guard<'_, T> {
-        let must_release = self.raw.acquire();
-        Guard { lock: self, must_release }
+    /// Waits for the lock and holds it as long as the guard lives; `None` if this is a signal
+    /// handler that interrupts the holder.
+    pub(crate) fn lock(&self) -> Option<Guard<'_, T>> {
+        let must_release = match self.raw.acquire() {
+            Acquired::Yes => true,
+            Acquired::ByFork => false,
+            Acquired::Never => return None,
+        };
+        Some(Guard { lock: self, must_release })
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
@@ -159,9 +177,16 @@ pub(crate) fn end_forking() {
     FORKING_THREAD.store(0, Ordering::Relaxed);
 }
 
-fn is_forking_thread() -> bool {
+/// Whether this thread is between the fork handlers.
+pub(crate) fn is_forking_thread() -> bool {
     // Relaxed: see the table above.
     FORKING_THREAD.load(Ordering::Relaxed) == this_thread()
+}
+
+/// Gives up this thread's time slice.
+pub(crate) fn give_way() {
+    // SAFETY: no preconditions.
+    unsafe { libc::sched_yield() };
 }
 
 fn this_thread() -> usize {
@@ -180,9 +205,9 @@ mod tests {
         let counter = SpinLock::new(0u32);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..20_000).for_each(|_| *counter.lock() += 1));
+                scope.spawn(|| (0..20_000).for_each(|_| *counter.lock().unwrap() += 1));
             }
         });
-        assert_eq!(*counter.lock(), 80_000);
+        assert_eq!(*counter.lock().unwrap(), 80_000);
     }
 }

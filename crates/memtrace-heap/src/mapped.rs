@@ -24,7 +24,12 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use crate::pages::{PAGE_SIZE, PageSource};
+use crate::arena::Arena;
+use crate::cells::{CellPtr, CellSize};
+use crate::control::Control;
+use crate::directory::Leaf;
+use crate::owner::Owner;
+use crate::pages::{PAGE_SIZE, PageSource, SystemPages};
 
 /// The page source of a heap.
 #[derive(Debug)]
@@ -46,6 +51,27 @@ impl<'a, P: PageSource> Source<'a, P> {
     /// (M4).
     pub(crate) unsafe fn new(pages: &'a P) -> Source<'a, P> {
         Source(pages)
+    }
+
+    /// See [`PageSource::millis`].
+    pub(crate) fn millis(self) -> u64 {
+        self.0.millis()
+    }
+
+    /// Gives the contents of `size` bytes at `ptr` back; `false` if the source cannot.
+    ///
+    /// # Safety
+    /// As for [`PageSource::discard`].
+    pub(crate) unsafe fn discard(self, ptr: *mut u8, size: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.discard(ptr, size) }
+    }
+}
+
+impl Source<'static, SystemPages> {
+    /// The system, all values of which are one source.
+    pub(crate) fn system() -> Source<'static, SystemPages> {
+        Source(&SystemPages)
     }
 }
 
@@ -74,6 +100,18 @@ impl Region {
     pub(crate) fn map_records(source: Source<'_, impl PageSource>, size: usize) -> Option<Region> {
         let size = size.checked_next_multiple_of(PAGE_SIZE)?;
         NonNull::new(source.0.map_records(size)).map(|base| Region { base: Some(base), size })
+    }
+
+    /// Gives a mapping back of which nothing was ever handed out.
+    pub(crate) fn abandon(self, source: Source<'_, impl PageSource>) {
+        // SAFETY: nobody knows its address.
+        unsafe { self.unmap(source) }
+    }
+
+    /// As [`abandon`](Self::abandon), for a region of [`map_records`](Self::map_records).
+    pub(crate) fn abandon_records(self, source: Source<'_, impl PageSource>) {
+        // SAFETY: nobody knows its address.
+        unsafe { self.unmap_records(source) }
     }
 
     /// The first byte; null for a vacant region.
@@ -129,6 +167,81 @@ impl Region {
             unsafe { source.0.unmap_records(base.as_ptr(), self.size) }
         }
     }
+}
+
+/// A region that can be put into a record and taken out again.
+#[derive(Debug, Default)]
+pub(crate) struct RegionCell {
+    base: CellPtr,
+    size: CellSize,
+}
+
+impl RegionCell {
+    /// The first byte; null while there is none.
+    #[inline]
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.get()
+    }
+
+    /// The mapped size, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.size.get()
+    }
+
+    /// Puts `region` where none is.
+    pub(crate) fn put(&self, region: Region) {
+        self.size.set(region.size);
+        self.base.set(region.base());
+    }
+
+    /// Takes out what was put in.
+    pub(crate) fn take(&self) -> Region {
+        let region = Region { base: NonNull::new(self.base.get()), size: self.size.get() };
+        self.base.set(ptr::null_mut());
+        self.size.set(0);
+        region
+    }
+}
+
+/// Types that can stand in a mapping of their own, shared by all threads, until the heap ends.
+///
+/// # Safety
+/// All zero bytes are a valid value, and all that is changed through a shared reference is atomic or
+/// behind a lock.
+pub(crate) unsafe trait Record {}
+
+// SAFETY: cells, links and atomics only.
+unsafe impl Record for Arena {}
+// SAFETY: links only.
+unsafe impl Record for Leaf {}
+// SAFETY: cells, links and atomics only.
+unsafe impl Record for Owner {}
+// SAFETY: cells, links and atomics; a lock that is not taken, over numbers, options of references and
+// regions that are none; a node without neighbours.
+unsafe impl Record for Control {}
+
+/// Maps a record of all zero bytes, which stays until the heap ends (R1 and R2 of the cells).
+pub(crate) fn map_record<'h, T: Record>(source: Source<'_, impl PageSource>) -> Option<&'h T> {
+    const { assert!(!mem::needs_drop::<T>() && align_of::<T>() <= PAGE_SIZE) };
+    let region = Region::map_records(source, size_of::<T>())?;
+    // SAFETY: mapped with this size, aligned to a page, zero, which is valid; only shared references
+    // to it are ever made.
+    unsafe { region.base().cast::<T>().as_ref() }
+}
+
+/// Gives the memory of a record back.
+///
+/// # Safety
+/// The record came from [`map_record`] with this source, and nobody uses it any more.
+pub(crate) unsafe fn unmap_record<T: Record>(source: Source<'_, impl PageSource>, record: &T) {
+    let base = NonNull::new(ptr::from_ref(record).cast_mut().cast());
+    // SAFETY: the caller's promise; a record is a whole mapping of this size.
+    unsafe { Region { base, size: record_bytes::<T>() }.unmap_records(source) }
+}
+
+/// What [`map_record`] maps for a record, in bytes.
+pub(crate) const fn record_bytes<T>() -> usize {
+    size_of::<T>().next_multiple_of(PAGE_SIZE)
 }
 
 /// A fixed number of elements in a mapping for records of their own.

@@ -13,9 +13,9 @@
 //! # Cost
 //! A hash operation; the system calls are the caller's.
 
+use crate::invalid::InvalidFree;
 use crate::mapped::{Region, Source};
 use crate::pages::{PAGE_SIZE, PageSource};
-use crate::stats::InvalidFree;
 use crate::table::AddressTable;
 
 /// One directly mapped block.

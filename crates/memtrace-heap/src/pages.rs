@@ -45,6 +45,10 @@ pub unsafe trait PageSource {
     /// none, a heap places blocks and accounts for them, and touches none: it is a model.
     const HAS_MEMORY: bool = true;
 
+    /// Whether this is [`SystemPages`], all values of which are the same.
+    #[doc(hidden)]
+    const IS_SYSTEM: bool = false;
+
     /// Maps `size` bytes of zeroed memory aligned to `align`, or returns null.
     ///
     /// `size` is a non-zero multiple of [`PAGE_SIZE`]; `align` is a power of two, and one below
@@ -83,6 +87,12 @@ pub unsafe trait PageSource {
     unsafe fn discard(&self, ptr: *mut u8, size: usize) -> bool {
         let _ = (ptr, size);
         false
+    }
+
+    /// The milliseconds since some moment, coarsely: what a heap goes by to keep pages that are used
+    /// again soon. The default has no clock, and keeps them by their number alone.
+    fn millis(&self) -> u64 {
+        0
     }
 
     /// Maps `size` bytes for the heap's own records, always with memory behind them, or returns
@@ -192,6 +202,8 @@ pub struct SystemPages;
 // mappings; I3 because a failed call yields null and leaves nothing mapped; I4 because only system
 // calls are made.
 unsafe impl PageSource for SystemPages {
+    const IS_SYSTEM: bool = true;
+
     fn map(&self, size: usize, align: usize) -> *mut u8 {
         // Tried plainly first: a second arena usually lands right below the first, aligned.
         let ptr = map_anonymous(size);
@@ -214,6 +226,18 @@ unsafe impl PageSource for SystemPages {
         // moves it or fails without touching it.
         let moved = unsafe { libc::mremap(ptr.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };
         if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn millis(&self) -> u64 {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `time` is writable. Not a system call, and exact to a few milliseconds.
+        if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) } != 0 {
+            return 0;
+        }
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let millis = u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+        seconds.wrapping_mul(1000).wrapping_add(millis)
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

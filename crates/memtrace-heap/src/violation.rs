@@ -10,40 +10,41 @@ use core::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A pool's bitmap, summary word and counters disagree.
+    /// A pool's bitmaps, summary and counters disagree.
     PoolBitmap,
-    /// A pool counted as unused has blocks in use, or the reverse.
-    UnusedPools,
-    /// A class's pools or blocks in use differ from the recount.
-    ClassCounts,
-    /// A class's list is not exactly its pools with room.
+    /// A pool belongs to no owner, or its units disagree about what they are part of.
+    PoolPlace,
+    /// A class's list of partly used pools is not exactly those of its owner, or an active pool is not
+    /// that of its slot.
     ClassList,
-    /// The arenas, their count and the table that finds them disagree.
-    ArenaIndex,
-    /// More than one arena is wholly unused, or their count is wrong.
-    WhollyUnusedArenas,
-    /// An arena is not in the list for its number of unused pools.
-    ArenaLists,
+    /// The blocks taken less those given back are not the blocks in use.
+    ClassCounts,
+    /// The arenas, their lists, their counters and the directory disagree.
+    Arenas,
+    /// The runs' figures differ from the recount.
+    Runs,
     /// The direct mappings' sums differ from the recount, or one is too small.
     Mappings,
     /// The totals do not add up: see [`HeapStats::identities_hold`](crate::HeapStats).
     Identities,
+    /// Nothing can be said: other threads were at work in the heap whenever it was looked at.
+    Busy,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Violation::PoolBitmap => "a pool's bitmap disagrees with its counters",
-            Violation::UnusedPools => "a pool counted as unused has blocks in use, or the reverse",
-            Violation::ClassCounts => "a size class's counters differ from the recount",
-            Violation::ClassList => "a size class's list is not exactly its pools with room",
-            Violation::ArenaIndex => "the arenas and the table that finds them disagree",
-            Violation::WhollyUnusedArenas => "more than one arena is wholly unused",
-            Violation::ArenaLists => "an arena is in the wrong list",
+            Violation::PoolBitmap => "a pool's bitmaps disagree with its counters",
+            Violation::PoolPlace => "a pool has no owner, or its units disagree",
+            Violation::ClassList => "a class's list is not exactly its owner's pools with room",
+            Violation::ClassCounts => "blocks taken less those given back are not those in use",
+            Violation::Arenas => "the arenas, their lists and the directory disagree",
+            Violation::Runs => "the large blocks' figures differ from the recount",
             Violation::Mappings => "the direct mappings' figures differ from the recount",
             Violation::Identities => {
                 "the totals do not add up; were blocks freed with sizes they were not asked with?"
             }
+            Violation::Busy => "other threads were at work in the heap whenever it was looked at",
         })
     }
 }

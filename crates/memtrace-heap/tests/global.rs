@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use memtrace_heap::{Heap, MAX_BLOCK_SIZE};
 
 #[global_allocator]
-static HEAP: Heap = Heap::new();
+static HEAP: Heap = Heap::new(memtrace_heap::Config::new());
 
 /// The tests compare figures of the one heap of the process, so they take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -69,10 +69,10 @@ fn a_vector_through_all_sizes_is_accounted_to_the_byte() {
             bytes.reserve_exact(old_capacity / 2 + 100);
             bytes.resize(bytes.capacity(), bytes.len() as u8);
         }
-        let with_it = HEAP.stats().mappings;
+        let with_it = HEAP.stats().runs;
         let capacity = bytes.capacity();
         drop(bytes);
-        let without_it = HEAP.stats().mappings;
+        let without_it = HEAP.stats().runs;
         assert_eq!(with_it.requested_bytes - without_it.requested_bytes, capacity);
         assert_eq!(with_it.n_current - without_it.n_current, 1);
     });
@@ -160,7 +160,7 @@ extern "C" fn allocating_handler() {
 
 /// A fork handler that makes a heap of its own and ends it.
 extern "C" fn heap_making_handler() {
-    let heap = Heap::new();
+    let heap = Heap::new(memtrace_heap::Config::new());
     let layout = Layout::new::<[u8; 100]>();
     // SAFETY: the size is not zero.
     let ptr = unsafe { heap.alloc(layout) };

@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use memtrace_heap::{Heap, HeapStats};
+use memtrace_heap::{Config, Heap, HeapStats};
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
@@ -21,8 +21,11 @@ fn rest(stats: HeapStats) -> HeapStats {
     rest
 }
 
+/// One of the counts of refused calls.
+type Count = fn(&HeapStats) -> u64;
+
 /// Runs `misuse` and expects the heap to be unchanged but for one count.
-fn expect_refusal(heap: &Heap, count: fn(&HeapStats) -> u64, misuse: impl FnOnce()) {
+fn expect_refusal(heap: &Heap, count: Count, misuse: impl FnOnce()) {
     let before = heap.stats();
     misuse();
     let after = heap.stats();
@@ -34,7 +37,7 @@ fn expect_refusal(heap: &Heap, count: fn(&HeapStats) -> u64, misuse: impl FnOnce
 
 #[test]
 fn a_block_freed_twice_is_freed_once() {
-    let heap = Heap::new();
+    let heap = Heap::new(Config::new());
     let (kept, twice) = (alloc(&heap, 100), alloc(&heap, 100));
     // SAFETY: a live block with its layout.
     unsafe { heap.dealloc(twice, layout(100)) };
@@ -47,7 +50,7 @@ fn a_block_freed_twice_is_freed_once() {
 
 #[test]
 fn the_last_block_of_a_pool_freed_twice_is_seen_too() {
-    let heap = Heap::new();
+    let heap = Heap::new(Config::new());
     let only = alloc(&heap, 100);
     // SAFETY: a live block with its layout.
     unsafe { heap.dealloc(only, layout(100)) };
@@ -57,37 +60,45 @@ fn the_last_block_of_a_pool_freed_twice_is_seen_too() {
 }
 
 #[test]
-fn a_large_block_freed_twice_is_foreign_the_second_time() {
-    let heap = Heap::new();
-    let large = alloc(&heap, 100_000);
-    // SAFETY: a live block with its layout.
-    unsafe { heap.dealloc(large, layout(100_000)) };
-    // SAFETY: not a valid call by GlobalAlloc's contract; this heap defines it.
-    let again = || unsafe { heap.dealloc(large, layout(100_000)) };
-    expect_refusal(&heap, |stats| stats.invalid_frees.n_foreign, again);
+fn large_blocks_freed_twice_are_freed_once() {
+    let heap = Heap::new(Config::new());
+    let n_double: Count = |stats| stats.invalid_frees.n_double;
+    // What was mapped by itself is foreign when it is gone.
+    let n_foreign: Count = |stats| stats.invalid_frees.n_foreign;
+    for (size, count) in [(100_000, n_double), (3_000_000, n_double), (40_000_000, n_foreign)] {
+        let large = alloc(&heap, size);
+        // SAFETY: a live block with its layout.
+        unsafe { heap.dealloc(large, layout(size)) };
+        // SAFETY: not a valid call by GlobalAlloc's contract; this heap defines it.
+        let again = || unsafe { heap.dealloc(large, layout(size)) };
+        expect_refusal(&heap, count, again);
+    }
 }
 
 #[test]
 fn foreign_misaligned_and_mislabelled_pointers_are_told_apart() {
-    let heap = Heap::new();
+    let heap = Heap::new(Config::new());
     let mut on_stack = [0u8; 64];
     let foreign = on_stack.as_mut_ptr();
     let (small, large) = (alloc(&heap, 48), alloc(&heap, 70_000));
+    let mapped = alloc(&heap, 40_000_000);
     let (small_inner, large_inner) = (small.wrapping_add(16), large.wrapping_add(4096));
-    type Count = fn(&HeapStats) -> u64;
     let n_foreign: Count = |stats| stats.invalid_frees.n_foreign;
     let n_misaligned: Count = |stats| stats.invalid_frees.n_misaligned;
     let n_wrong_layout: Count = |stats| stats.invalid_frees.n_wrong_layout;
-    let cases: [(*mut u8, usize, Count); 9] = [
+    let cases: [(*mut u8, usize, Count); 12] = [
         (std::ptr::null_mut(), 48, n_foreign),
         (std::ptr::null_mut(), 70_000, n_foreign),
         (foreign, 48, n_foreign),
         (foreign, 70_000, n_foreign),
-        (large_inner, 70_000, n_foreign),
-        (large, 48, n_foreign),
+        (large_inner, 70_000, n_misaligned),
+        (large, 48, n_wrong_layout),
         (small_inner, 48, n_misaligned),
         (small, 49, n_wrong_layout),
         (large, 70_001, n_wrong_layout),
+        (small, 70_000, n_wrong_layout),
+        (mapped, 48, n_wrong_layout),
+        (mapped, 40_000_001, n_wrong_layout),
     ];
     for (ptr, size, count) in cases {
         // SAFETY: not a valid call by GlobalAlloc's contract; this heap defines it.
@@ -99,12 +110,12 @@ fn foreign_misaligned_and_mislabelled_pointers_are_told_apart() {
             });
         }
     }
-    assert_eq!(heap.stats().n_blocks_used(), 2);
+    assert_eq!(heap.stats().n_blocks_used(), 3);
 }
 
 #[test]
 fn a_free_before_the_first_allocation_is_foreign() {
-    let heap = Heap::new();
+    let heap = Heap::new(Config::new());
     let mut on_stack = 0u64;
     // SAFETY: not a valid call by GlobalAlloc's contract; this heap defines it.
     unsafe { heap.dealloc((&raw mut on_stack).cast(), layout(8)) };

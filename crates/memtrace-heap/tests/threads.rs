@@ -68,7 +68,7 @@ fn free(heap: &Heap<&CheckedPages>, parcel: Parcel) {
 #[test]
 fn eight_threads_freeing_each_others_blocks_leave_nothing() {
     let pages = CheckedPages::default();
-    let heap = Heap::with_pages(&pages);
+    let heap = Heap::with_pages(memtrace_heap::Config::new(), &pages);
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..N_THREADS).map(|_| mpsc::channel::<Parcel>()).unzip();
     thread::scope(|scope| {
@@ -112,7 +112,7 @@ fn eight_threads_freeing_each_others_blocks_leave_nothing() {
 fn threads_that_race_to_use_a_heap_first_share_one() {
     for _ in 0..200 {
         let pages = CheckedPages::default();
-        let heap = Heap::with_pages(&pages);
+        let heap = Heap::with_pages(memtrace_heap::Config::new(), &pages);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| make(&heap, &mut 7));

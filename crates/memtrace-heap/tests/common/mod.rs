@@ -70,4 +70,17 @@ unsafe impl PageSource for &CheckedPages {
         }
         moved
     }
+
+    unsafe fn discard(&self, ptr: *mut u8, size: usize) -> bool {
+        let mapped = self.mapped.lock().unwrap();
+        let (base, whole) =
+            mapped.range(..=ptr.addr()).next_back().expect("nothing is mapped here");
+        assert!(ptr.addr() + size <= base + whole, "more than what is mapped");
+        // SAFETY: whole pages of a recorded mapping, which nobody refers to.
+        unsafe { SystemPages.discard(ptr, size) }
+    }
+
+    fn millis(&self) -> u64 {
+        SystemPages.millis()
+    }
 }

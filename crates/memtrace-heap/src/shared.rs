@@ -1,0 +1,292 @@
+//! What an operation needs at hand, and the work of one that does not go the short way.
+//!
+//! # Mechanism
+//! [`Shared`] is a heap's records with its page source and options, borrowed for an operation. The
+//! short way of taking and giving back is in [`heap`](crate::heap), [`owner`](crate::owner) and
+//! [`pool`](crate::pool); here an owner gets more blocks, collects what others have freed, and gives
+//! back pools that are empty.
+//!
+//! # Cost
+//! Getting more blocks: a few cache lines; one lock where no pool of the class has any.
+#![expect(unsafe_code, reason = "gives memory back in which no block is in use")]
+
+use crate::arena::{Arena, UNITS_PER_ARENA, run};
+use crate::arenas::{Arenas, Leftover, Units};
+use crate::class::SizeClass;
+use crate::config::Config;
+use crate::control::{Control, Locked};
+use crate::invalid::InvalidFree;
+use crate::lock::Guard;
+use crate::mapped::Source;
+use crate::owner::{Owner, Slot};
+use crate::pages::PageSource;
+use crate::pool::{Change, Kind, Pool};
+use crate::{remote, runs, thread};
+
+/// How many arenas more are looked after when units were given back, beyond what the rules ask for one:
+/// so pages that have become too many go in time, and no operation takes long.
+const N_LEFTOVERS: usize = 3;
+
+/// A heap in use.
+#[derive(Debug)]
+pub(crate) struct Shared<'h, P> {
+    pub(crate) control: &'h Control,
+    pub(crate) source: Source<'h, P>,
+    pub(crate) config: Config,
+}
+
+impl<P> Clone for Shared<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Shared<'_, P> {}
+
+impl<'h, P: PageSource> Shared<'h, P> {
+    /// Waits for the heap's lock; `None` if this interrupts the thread that holds it.
+    pub(crate) fn lock(self) -> Option<Guard<'h, Locked>> {
+        self.control.lock.lock()
+    }
+
+    /// An owner for the caller to hold: an idle one, or a new one.
+    pub(crate) fn hold_owner(self) -> Option<&'h Owner> {
+        self.control.owners.take_idle().or_else(|| {
+            let _guard = self.lock()?;
+            self.control.owners.make(self.source)
+        })
+    }
+
+    /// Lets an owner go that the caller holds, as it is.
+    pub(crate) fn let_go(self, owner: &'h Owner) {
+        let owners = &self.control.owners;
+        owners.let_go(owner);
+        // A pool may have been queued by a thread that saw the owner held.
+        while !owner.queue.is_none_in_order() && owners.try_take(owner) {
+            self.collect_queue(owner);
+            owners.let_go(owner);
+        }
+    }
+
+    /// Lets an owner go whose thread ends: what is free in its pools is at everybody's disposal.
+    pub(crate) fn retire(self, owner: &'h Owner) {
+        // Not entered only by a signal handler; then the pools stay as they are.
+        if let Some(busy) = owner.enter() {
+            self.flush(busy.owner);
+        }
+        self.let_go(owner);
+    }
+
+    /// Puts everything that `owner`, which has been entered, has at hand back into its pools, and gives
+    /// back those that are empty.
+    fn flush(self, owner: &'h Owner) {
+        self.collect_queue(owner);
+        for (class, slot) in owner.slots() {
+            if let Some(pool) = slot.active() {
+                pool.deactivate(slot);
+                // While it was active it was in no list, as if it were full.
+                self.apply(class, slot, pool, pool.change_from(0));
+            }
+        }
+    }
+
+    /// Sees to it that a pool just queued at `owner` is collected even if nobody holds that.
+    pub(crate) fn wake(self, owner: &'h Owner) {
+        if self.control.owners.try_take(owner) {
+            if let Some(_busy) = owner.enter() {
+                self.collect_queue(owner);
+            }
+            self.let_go(owner);
+        }
+    }
+
+    /// Gets blocks of `class` into the slot of `owner`; `None` if there is no memory.
+    pub(crate) fn refill(self, owner: &'h Owner, class: SizeClass, slot: &'h Slot) -> Option<()> {
+        if slot.active().is_some_and(|pool| pool.activate(slot)) {
+            return Some(());
+        }
+        self.collect_queue(owner);
+        if slot.available.get() != 0 {
+            return Some(());
+        }
+        if let Some(pool) = slot.active() {
+            if pool.activate(slot) {
+                return Some(());
+            }
+            // It is full, and so in no list from now on.
+            pool.deactivate(slot);
+        }
+        if let Some(pool) = slot.partial.get() {
+            slot.unlink(pool);
+            return pool.activate(slot).then_some(());
+        }
+        let n = class.units_per_pool() as u32;
+        let Units { first, is_zero } = self.take_units(n)?;
+        runs::set_kinds(first, n, Kind::Pool(class));
+        first.begin(class, owner, is_zero);
+        first.activate(slot).then_some(())
+    }
+
+    fn take_units(self, n: u32) -> Option<Units<'h>> {
+        let mut guard = self.lock()?;
+        let Control { arenas, directory, .. } = self.control;
+        arenas.take(&mut guard.token, self.source, directory, self.config, n)
+    }
+
+    /// Collects what other threads have freed in pools of `owner`.
+    pub(crate) fn collect_queue(self, owner: &'h Owner) {
+        if owner.queue.get().is_none() {
+            return;
+        }
+        let mut queued = owner.queue.take_all();
+        while let Some(pool) = queued {
+            // Read first: from `dequeue` on the pool can be queued again.
+            queued = pool.next_queued.get();
+            remote::dequeue(pool);
+            if pool.is_owned_by(owner) {
+                self.collect(owner, pool);
+            } else if pool.owner().is_some()
+                && let Some(other) = remote::enqueue(pool)
+            {
+                // It was given back and begun again by another owner while it was being queued (Q3).
+                self.wake(other);
+            }
+        }
+    }
+
+    fn collect(self, owner: &'h Owner, pool: &'h Pool) {
+        let Kind::Pool(class) = pool.kind() else { return };
+        let Some(slot) = owner.slot(class) else { return };
+        let n_free = pool.n_free();
+        remote::collect(pool, |at, bits| {
+            let already_free = pool.absorb(at, bits, slot);
+            if already_free != 0 {
+                let n_double = u64::from(already_free.count_ones());
+                self.control.invalid.add(InvalidFree::Double, n_double);
+            }
+        });
+        self.apply(class, slot, pool, pool.change_from(n_free));
+    }
+
+    /// Does what a change of `pool` asks for.
+    pub(crate) fn apply(self, class: SizeClass, slot: &'h Slot, pool: &'h Pool, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Opened => slot.link(pool),
+            Change::Emptied { was_full } => {
+                if !was_full {
+                    slot.unlink(pool);
+                }
+                self.end_pool(class, pool);
+            }
+        }
+    }
+
+    #[cold]
+    fn end_pool(self, class: SizeClass, pool: &'h Pool) {
+        let n = class.units_per_pool() as u32;
+        pool.end();
+        runs::set_kinds(pool, n, Kind::Unused);
+        let Some(arena) = pool.arena() else { return };
+        // Without the lock, which only a signal handler can fail to get, the units are lost until
+        // the heap ends.
+        if let Some(guard) = self.lock() {
+            self.give_back_units(guard, arena, pool.unit(), n);
+        }
+    }
+
+    /// Gives units back, and does what there is left to do without the lock.
+    pub(crate) fn give_back_units(
+        self,
+        mut guard: Guard<'h, Locked>,
+        arena: &'h Arena,
+        first: u8,
+        n: u32,
+    ) {
+        let arenas = self.control.arenas_of(arena.scale());
+        let (token, directory) = (&mut guard.token, &self.control.directory);
+        let leftover =
+            arenas.give_back(token, self.source, directory, self.config, arena, first, n);
+        drop(guard);
+        if !matches!(leftover, Leftover::None) {
+            self.finish_some(arenas, leftover);
+        }
+    }
+
+    /// Gives back everything that can be, and returns how many bytes that were.
+    pub(crate) fn purge(self) -> usize {
+        for owner in self.control.owners.iter() {
+            if self.control.owners.try_take(owner) {
+                self.retire(owner);
+            }
+        }
+        if let Some(busy) = thread::owner_of(self.control.id.get()).and_then(Owner::enter) {
+            self.flush(busy.owner);
+        }
+        let mut n_bytes = 0usize;
+        for arenas in self.control.all_arenas() {
+            while let Some(mut guard) = self.lock() {
+                let leftover = arenas.purge(&mut guard.token, &self.control.directory);
+                drop(guard);
+                if matches!(leftover, Leftover::None) {
+                    break;
+                }
+                n_bytes = n_bytes.saturating_add(self.finish(leftover));
+            }
+        }
+        n_bytes
+    }
+
+    /// Does what is left to do after units were given back, and a little more of the same.
+    fn finish_some(self, arenas: &'h Arenas, mut leftover: Leftover<'h>) {
+        for _ in 0..N_LEFTOVERS {
+            self.finish(leftover);
+            let Some(mut guard) = self.lock() else { return };
+            let directory = &self.control.directory;
+            leftover = arenas.leftover(&mut guard.token, directory, self.config);
+            if matches!(leftover, Leftover::None) {
+                return;
+            }
+        }
+        self.finish(leftover);
+    }
+
+    /// Gives back what was taken out; returns how many bytes that were.
+    fn finish(self, leftover: Leftover<'h>) -> usize {
+        match leftover {
+            Leftover::None => 0,
+            Leftover::Unmap { memory, words, n_bytes } => {
+                // SAFETY: A1 and A2: all units were unused, so no block is in use.
+                unsafe { memory.unmap(self.source) };
+                words.abandon_records(self.source);
+                n_bytes
+            }
+            Leftover::Discard { arena, units } => {
+                let is_done = self.discard(arena, units);
+                if let Some(mut guard) = self.lock() {
+                    let arenas = self.control.arenas_of(arena.scale());
+                    arenas.finish_discarding(&mut guard.token, arena, units, is_done);
+                }
+                let n_units = if is_done { units.count_ones() as usize } else { 0 };
+                n_units.saturating_mul(arena.scale().unit_size())
+            }
+        }
+    }
+
+    /// Discards the contents of `units`, run by run.
+    fn discard(self, arena: &Arena, units: u64) -> bool {
+        let (mut rest, mut is_done) = (units, true);
+        while rest != 0 && is_done {
+            let first = rest.trailing_zeros();
+            let n = rest.wrapping_shr(first).trailing_ones().min(UNITS_PER_ARENA as u32);
+            rest &= !run(first, n);
+            let unit_size = arena.scale().unit_size();
+            let offset = (first as usize).wrapping_mul(unit_size);
+            let size = (n as usize).wrapping_mul(unit_size);
+            // SAFETY: A2: the units were unused and were taken out, so no block is in use in them.
+            is_done =
+                unsafe { self.source.discard(arena.memory.base().wrapping_add(offset), size) };
+        }
+        is_done
+    }
+}
