@@ -35,6 +35,9 @@
 //! refused and counted; one that errs within a class shifts that class's requested bytes and no
 //! other figure.
 //!
+//! # Python's heap
+//! [`python`] is another heap over the same page sources: CPython's, placement for placement.
+//!
 //! # Limits
 //! Unix only. A signal handler that allocates can meet its own thread holding the lock and wait for
 //! ever. A child made by a bare `clone` system call, which runs no fork handlers, must not allocate.
@@ -73,6 +76,8 @@ mod lock;
 mod state;
 mod stats;
 mod violation;
+
+pub mod python;
 
 pub use arenas::{ARENA_SIZE, POOLS_PER_ARENA};
 pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
