@@ -56,7 +56,8 @@ impl Arena {
             return None;
         };
         let base = region.base().addr();
-        let first_pool_addr = base.next_multiple_of(pool_size);
+        let mask = pool_size.wrapping_sub(1);
+        let first_pool_addr = base.wrapping_add(mask) & !mask;
         let is_aligned = first_pool_addr == base;
         let n_pools = if is_aligned { POOLS_PER_ARENA } else { POOLS_PER_ARENA - 1 };
         Some(Arena {

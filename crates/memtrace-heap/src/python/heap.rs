@@ -12,10 +12,11 @@
 
 use core::ptr::NonNull;
 
+use super::arenas::split;
 use super::error::{InvalidFree, Violation};
 use super::memory::Memory;
 use super::profile::Profile;
-use super::raw::RawBlocks;
+use super::raw::{RawBlock, RawBlocks};
 use super::small::Small;
 use super::stats::PythonStats;
 use crate::mapped::Region;
@@ -63,8 +64,8 @@ pub struct Place {
 impl<P: PageSource> PythonHeap<P> {
     /// An empty heap over `pages`. Nothing is mapped before the first allocation.
     ///
-    /// Arenas are asked for aligned to pools, so that none loses one, as half of CPython's do that
-    /// only ask for pages; [`NoMemory::misaligned_by`] makes all of them lose one.
+    /// Arenas are asked for aligned to pools, so that none loses one. CPython asks for no more than
+    /// whole pages and from 3.10 on mostly loses one; [`NoMemory::misaligned_by`] a page does always.
     #[must_use]
     pub fn new(profile: Profile, pages: P) -> PythonHeap<P> {
         let (small, raw) = (Small::default(), RawBlocks::default());
@@ -140,7 +141,7 @@ impl<P: PageSource> PythonHeap<P> {
         let spot = self.small.locate(&self.profile, addr).ok()?;
         let (arena, _) = self.small.arenas.get(spot.pool)?;
         let offset = addr & self.profile.pool_size().wrapping_sub(1);
-        Some(Place { arena: arena.serial, pool: super::arenas::split(spot.pool).1, offset })
+        Some(Place { arena: arena.serial, pool: split(spot.pool).1, offset })
     }
 
     /// How many bytes the block in use at `addr` has: those of its class, or those asked for if it is
@@ -179,7 +180,7 @@ impl<P: PageSource> PythonHeap<P> {
     /// **Errors**: the first invariant found not to hold.
     pub fn verify(&self) -> Result<(), Violation> {
         self.small.verify(&self.profile)?;
-        let in_raw = |(addr, block): (usize, &super::raw::RawBlock)| {
+        let in_raw = |(addr, block): (usize, &RawBlock)| {
             addr == block.region.base().addr() && block.size <= block.region.size()
         };
         let requested = self.raw.table.iter().map(|(_, block)| block.size);
