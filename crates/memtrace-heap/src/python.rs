@@ -39,8 +39,10 @@
 //! Each part's stand in its module; [`PythonHeap::verify`] recounts them all.
 //!
 //! # Cost
-//! A hash look-up and a division for a release, none for most allocations; records take an eighth
-//! of the arenas.
+//! A hash look-up and a division for a release, neither for most allocations: about 25 ns for a small
+//! block taken and given back again and again, 60 ns for one of 200,000 of all sizes picked at
+//! random, on a 2-core x86_64 Linux machine with other work running. Records take an eighth of the
+//! arenas. Blocks outside of the pools cost a hash operation and, with memory, system calls.
 //!
 //! # Limits
 //! 64-bit builds with the interpreter's lock. What stands above the heap is not modelled: free lists
