@@ -254,48 +254,46 @@ proptest! {
     }
 }
 
-/// Enough for several arenas, for all tables to grow, and for arenas to go and come.
+/// Enough for several arenas (more than there are places for at first, where they are small), for
+/// all tables to grow, and for arenas to go and come.
 fn hungry_steps(version: Version) -> Vec<Step> {
     let arena_size = version.profile().arena_size();
-    let mut steps = Vec::new();
-    for round in 0..3 {
-        for size in [512, 300] {
-            steps.push(Step::Allocate { size, count: arena_size / size });
-        }
-        steps.extend((0..30).map(|index| Step::Allocate { size: 600 + index * 1000, count: 9 }));
-        let resizes = (0..200).map(|index| (index * 977, 10 + index * 37 % 2000));
-        steps.extend(resizes.map(|(which, size)| Step::Resize { which, size }));
-        steps.push(Step::Release { which: 17 * round, count: 3 * arena_size / 512 });
-    }
+    let n_arenas = if arena_size < 1 << 20 { 9 } else { 2 };
+    let mut steps = vec![Step::Allocate { size: 512, count: n_arenas * arena_size / 512 }];
+    steps.extend((0..70).map(|index| Step::Allocate { size: 600 + index * 500, count: 1 }));
+    let resizes = (0..60).map(|index| (index * 97, 10 + index * 379 % 2000));
+    steps.extend(resizes.map(|(which, size)| Step::Resize { which, size }));
+    steps.push(Step::Release { which: 17, count: (n_arenas - 1) * arena_size / 512 });
+    steps.push(Step::Allocate { size: 300, count: arena_size / 300 });
     steps
 }
 
 #[test]
 fn a_failure_of_any_single_call_is_one_none_and_no_harm() {
-    for version in [Version::V3_6, Version::V3_9] {
+    for version in [Version::V3_6, Version::V3_9, Version::V3_10] {
         let steps = hungry_steps(version);
         let pages = CheckedPages::default();
         let mut checked = Checked::new(version, &pages, true);
         assert!(steps.iter().all(|step| checked.run(step) == 0));
         checked.check();
-        assert!(checked.heap.stats().n_arenas >= 3);
         drop(checked);
         let n_calls = pages.n_calls();
-        assert!(n_calls > 300, "{n_calls} calls");
+        assert!(n_calls > 90, "{n_calls} calls");
 
-        // Each of the first calls, in which all kinds occur, and a sample of the others.
-        let later = (40..n_calls).step_by(41);
-        for first_failing in (1..40).chain(later) {
+        let mut n_with_none = 0;
+        for first_failing in 1..=n_calls {
             let pages = CheckedPages::failing(first_failing, 1);
             let mut checked = Checked::new(version, &pages, true);
             let n_nones: usize = steps.iter().map(|step| checked.run(step)).sum();
-            // A remap that fails is made up for by a copy.
+            // A remap that fails is made up for by a copy; everything else shows as one `None`.
             assert!(n_nones <= 1, "{version}, call {first_failing}: {n_nones}");
+            n_with_none += n_nones;
             checked.check();
             checked.free_all();
             drop(checked);
             assert_eq!(pages.n_mapped_bytes(), 0, "{version}, call {first_failing}");
         }
+        assert!(n_with_none > 80, "{n_with_none} of {n_calls}");
     }
 }
 
