@@ -49,6 +49,9 @@
 //! refused and counted; one that errs within a class shifts that class's requested bytes and no
 //! other figure.
 //!
+//! # Python's heap
+//! [`python`] is another heap over the same page sources: CPython's, placement for placement.
+//!
 //! # Limits
 //! Unix only. A signal handler may allocate and free: it is served by an owner of its own, and gets null
 //! only if it interrupts its own thread in the heap's lock. A child made by a bare `clone` system call,
@@ -99,6 +102,8 @@ mod audit;
 mod invalid;
 mod stats;
 mod violation;
+
+pub mod python;
 
 pub use arena::{ARENA_SIZE, BIG_ARENA_SIZE, BIG_UNIT_SIZE, UNIT_SIZE, UNITS_PER_ARENA};
 pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
