@@ -13,6 +13,8 @@ mod configuration;
 mod core;
 mod figure;
 mod flat_memory;
+mod goal;
+mod program;
 mod report;
 mod results;
 mod table;
