@@ -52,7 +52,12 @@ pub(crate) fn mixed(effort: Effort) -> Outcome {
 
 /// Blocks of 64 KiB to 4 MiB.
 pub(crate) fn large(effort: Effort) -> Outcome {
-    run(N_LARGE_SLOTS, &Sizes::large(), effort)
+    // Of blocks that are written in whole, fewer: each takes as long as some thousand small ones.
+    let n_operations = match effort.contents {
+        Contents::Whole => effort.n_operations / 16,
+        Contents::Ends => effort.n_operations,
+    };
+    run(N_LARGE_SLOTS, &Sizes::large(), Effort { n_operations, ..effort })
 }
 
 fn run(n_slots: usize, sizes: &Sizes, effort: Effort) -> Outcome {
