@@ -11,7 +11,7 @@
 //! workload in a process of its own, and compares.
 //!
 //! # How a workload is measured
-//! It is first run with a part of its operations, and every [`Block`](block::Block) is written in
+//! It is first run with a part of its operations, and every `Block` is written in
 //! whole when it is allocated, and compared in whole when it is freed: two blocks that overlap, or
 //! contents that get lost, end the program. Then it is run again and timed, with a number of
 //! operations that is fixed and the same for all allocators; now only the first word and the last
@@ -22,13 +22,13 @@
 //! threads by the clock, since there the allocator may be what a thread waits for.
 //!
 //! # The workloads
-//! - [`pair`]: one block of one size, again and again: the shortest path.
-//! - [`table`]: random replacement in a table of live blocks, small and mixed, or large.
-//! - [`server`]: threads that inherit blocks from threads that ended.
-//! - [`handover`]: blocks that another thread frees than the one that allocated them.
-//! - [`growth`]: vectors and strings that grow; zeroed blocks of which little is touched.
-//! - [`programs`]: a JSON document and an index of strings, as real code has them.
-//! - [`burst`]: not the time but the memory that is left after many blocks came and went.
+//! - `pair`: one block of one size, again and again: the shortest path.
+//! - `table`: random replacement in a table of live blocks, small and mixed, or large.
+//! - `server`: threads that inherit blocks from threads that ended.
+//! - `handover`: blocks that another thread frees than the one that allocated them.
+//! - `growth`: vectors and strings that grow; zeroed blocks of which little is touched.
+//! - `programs`: a JSON document and an index of strings, as real code has them.
+//! - `burst`: not the time but the memory that is left after many blocks came and went.
 
 #![deny(unsafe_code)]
 

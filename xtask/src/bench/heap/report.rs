@@ -7,6 +7,7 @@ use crate::bench::goal::{self, Goal};
 use crate::bench::report::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use memtrace_benches::heap::Memory;
+use std::fs;
 use std::thread;
 
 /// Writes the report in Markdown.
@@ -39,14 +40,28 @@ fn introduction(measured: &Measured, n_rounds: u16) -> String {
     let [before, after] =
         measured.load_averages.map(|load| load.map_or_else(|| "?".into(), amount));
     format!(
-        "{}, {n_cpus} CPUs usable; {}. Load average {before} before, {after} after. {n_rounds} rounds, \
+        "{}, {n_cpus} CPUs usable; {}; huge pages: {}. Load average {before} before, {after} after. {n_rounds} rounds, \
          each workload in a process of its own, allocators in turn within a round. Figures are medians \
          (least–greatest) over the rounds. Times hold only as far as nothing else used the machine; \
          those of several threads (server, ring, swap) are by the clock, the others without waiting \
          for a CPU.\n",
         cpu_model(),
         rustc_version(),
+        huge_pages(),
     )
+}
+
+/// When the kernel gives huge pages unasked: where it does, a large block's first byte may cost as
+/// much as 512 pages.
+fn huge_pages() -> String {
+    let text =
+        fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    chosen(&text).unwrap_or("unknown").to_owned()
+}
+
+/// The word in brackets.
+fn chosen(text: &str) -> Option<&str> {
+    Some(text.split_once('[')?.1.split_once(']')?.0)
 }
 
 fn times(measured: &Measured) -> String {
@@ -171,6 +186,12 @@ mod tests {
         add_times(&mut measured, "pair-16", [30.0, 20.0, 10.0, 8.0]);
         let text = write(&measured, 3, &goals::judge(&measured));
         assert!(!text.contains("MiB"), "{text}");
+    }
+
+    #[test]
+    fn the_choice_of_huge_pages_is_the_word_in_brackets() {
+        assert_eq!(chosen("always [madvise] never\n"), Some("madvise"));
+        assert_eq!(chosen(""), None);
     }
 
     #[test]
