@@ -10,12 +10,14 @@
 //!
 //! [`flat`] is the other question, whether the tracer's own memory stays flat under load that comes
 //! and goes. [`analysis`] is a third one, how fast snapshots of a large heap are analysed. [`unwind`]
-//! is what the contenders of `unwind/`, from allocation to call site, print.
+//! is what the contenders of `unwind/`, from allocation to call site, print, [`heap`] what the
+//! allocators of `heap/` do.
 
 #![forbid(unsafe_code)]
 
 pub mod analysis;
 pub mod flat;
+pub mod heap;
 mod measurement;
 mod request;
 pub mod resident;

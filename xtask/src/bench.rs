@@ -13,6 +13,9 @@ mod configuration;
 mod core;
 mod figure;
 mod flat_memory;
+mod goal;
+mod heap;
+mod program;
 mod report;
 mod results;
 mod table;
@@ -59,6 +62,8 @@ enum Verb {
     Core(core::Args),
     /// Times the way from an allocation to its call site, beside other unwinders.
     Unwind(unwind::Args),
+    /// Times the heap as the global allocator, beside glibc's, mimalloc and jemalloc.
+    Heap(heap::Args),
 }
 
 /// No workload's name contains what was asked for.
@@ -77,6 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         Some(Verb::Memory { allocations }) => return flat_memory::run(*allocations),
         Some(Verb::Core(args)) => return core::run(args),
         Some(Verb::Unwind(args)) => return unwind::run(args),
+        Some(Verb::Heap(args)) => return heap::run(args),
         None => {}
     }
     let workloads = workloads(args.filter.as_deref())?;

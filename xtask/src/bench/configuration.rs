@@ -1,5 +1,6 @@
 //! The configurations that are compared, and running one.
 
+use super::program;
 use crate::cargo::{CargoError, Programs, Workspace};
 use memtrace_benches::{Count, LineError, Measurement, Request};
 use std::env;
@@ -7,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::Command;
 
 /// The program that runs another one under heaptrack.
 pub(super) const HEAPTRACK: &str = "heaptrack";
@@ -35,12 +36,8 @@ pub(super) struct Configurations {
 /// Why a configuration could not be run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
-    #[error("{program} could not be run")]
-    NotRun { program: String, source: io::Error },
-    #[error("{program} failed: {status}")]
-    Failed { program: String, status: ExitStatus },
-    #[error("{program} did not say what it measured")]
-    NothingSaid { program: String, source: LineError },
+    #[error(transparent)]
+    Run(#[from] program::RunError),
     #[error("{name} did not trace: the tracer recorded no stack")]
     NotTraced { name: &'static str },
     #[error("{name} lost {n_lost} traces or their stacks: its time is that of doing less")]
@@ -145,22 +142,15 @@ impl Configurations {
     }
 
     fn nothing_said(&self, program: &Path, source: LineError) -> RunError {
-        RunError::NothingSaid { program: program.display().to_string(), source }
+        let program = program.display().to_string();
+        program::RunError::NothingSaid { program, source }.into()
     }
 }
 
 /// Runs a command and returns what it wrote on its standard output.
 fn run(command: &mut Command) -> Result<String, RunError> {
-    let program = command.get_program().to_string_lossy().into_owned();
     // Nothing but the request says whether to trace.
-    let output = command.env_remove("MEMTRACE").stderr(Stdio::inherit()).output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-        Ok(output) => Err(RunError::Failed { program, status: output.status }),
-        Err(source) => Err(RunError::NotRun { program, source }),
-    }
+    Ok(program::run(command.env_remove("MEMTRACE"))?)
 }
 
 fn is_on_path(name: &str) -> bool {

@@ -10,6 +10,7 @@ mod programs;
 mod report;
 mod times;
 
+use super::goal::Missed;
 use super::load_average;
 use crate::cargo::Workspace;
 use memtrace_benches::analysis::{BesideFigures, Figures};
@@ -54,13 +55,6 @@ struct Measured {
     load_averages: [Option<f64>; 2],
 }
 
-/// Not all goals were reached.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("goals missed or not judged: {}", names.join("; "))]
-struct Missed {
-    names: Vec<String>,
-}
-
 /// Measures, and prints the report.
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let n_rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 });
@@ -94,10 +88,8 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         fs::write(path, &text)
             .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
     }
-    let missed = goals.iter().filter(|goal| goal.is_met != Some(true));
-    let names: Vec<String> = missed.map(|goal| goal.name.clone()).collect();
-    if args.check && !names.is_empty() {
-        return Err(Missed { names }.into());
+    if args.check {
+        Missed::check(&goals)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod measured;
 mod programs;
 mod report;
 
+use super::goal::Missed;
 use super::load_average;
 use crate::cargo::Workspace;
 use measured::Measured;
@@ -44,13 +45,6 @@ pub(super) struct Args {
 #[error("no workload's name contains {filter:?}; there are {}", names.join(", "))]
 struct NoWorkload {
     filter: String,
-    names: Vec<String>,
-}
-
-/// Not all goals were reached.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("goals missed or not judged: {}", names.join("; "))]
-struct Missed {
     names: Vec<String>,
 }
 
@@ -88,10 +82,8 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         fs::write(path, &text)
             .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
     }
-    let missed = goals.iter().filter(|goal| goal.is_met != Some(true));
-    let names: Vec<String> = missed.map(|goal| goal.name.clone()).collect();
-    if args.check && !names.is_empty() {
-        return Err(Missed { names }.into());
+    if args.check {
+        Missed::check(&goals)?;
     }
     Ok(())
 }

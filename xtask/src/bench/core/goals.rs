@@ -3,6 +3,7 @@
 use super::Measured;
 use super::times::{COMPARE_BY_LINE, TAKE_SNAPSHOT, first, growth, speed_ratio};
 use crate::bench::figure::{Figure, amount, ratio};
+use crate::bench::goal::Goal;
 use memtrace_benches::analysis::{Beside, Figures};
 
 /// How many times faster than CPython's every operation is to be.
@@ -13,14 +14,6 @@ const MAX_BYTES_IN_MEMORY: f64 = 16.0;
 const MAX_BYTES_ON_DISK: f64 = 3.0;
 /// Ten times, and a tenth for the unsteadiness of the figures.
 const MAX_GROWTH: f64 = 11.0;
-
-/// Something that is to be reached.
-pub(super) struct Goal {
-    pub(super) name: String,
-    pub(super) found: String,
-    /// `None` if what it takes to judge was not measured.
-    pub(super) is_met: Option<bool>,
-}
 
 /// Judges all goals.
 pub(super) fn judge(measured: &Measured) -> Vec<Goal> {

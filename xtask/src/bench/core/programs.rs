@@ -1,5 +1,6 @@
 //! Building and running the two programs, and what they need.
 
+use crate::bench::program::{RunError, measure};
 use crate::cargo::{self, CargoError, Workspace};
 use memtrace_benches::LineError;
 use memtrace_benches::analysis::{BesideFigures, Figures, Plan, shape};
@@ -8,24 +9,13 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
 const PYTHON: &str = "python3";
 
 /// Calls of the script that are in every stack: module, main, enter, area, part, site.
 const N_SCRIPT_CALLS: f64 = 6.0;
-
-/// Why a program's figures are not there.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RunError {
-    #[error("{program} could not be run")]
-    NotRun { program: String, source: io::Error },
-    #[error("{program} failed: {status}")]
-    Failed { program: String, status: ExitStatus },
-    #[error("{program} did not say what it measured")]
-    NothingSaid { program: String, source: LineError },
-}
 
 /// The programs, built.
 pub(super) struct Programs {
@@ -84,7 +74,7 @@ impl Programs {
             [n_rounds.to_string(), u8::from(is_tracing_timed).to_string()];
         let mut command = Command::new(PYTHON);
         command.arg(script).arg(&self.dir).args([&n_rounds, &n_tracing_rounds]);
-        Ok(Some(run(&mut command, Figures::from_output)?))
+        Ok(Some(measure(&mut command, Figures::from_output)?))
     }
 
     fn run_ours<T>(
@@ -93,7 +83,7 @@ impl Programs {
         read: impl FnOnce(&str) -> Result<T, LineError>,
     ) -> Result<T, RunError> {
         // Nothing but the program says whether to trace.
-        run(Command::new(&self.ours).args(args).env_remove("MEMTRACE"), read)
+        measure(Command::new(&self.ours).args(args).env_remove("MEMTRACE"), read)
     }
 
     fn write_plan(&self, n_blocks: usize, n_calls_per_stack: f64) -> io::Result<()> {
@@ -127,20 +117,6 @@ fn has_python() -> bool {
     found.is_ok_and(|status| status.success())
 }
 
-/// Runs a command and reads what it wrote on its standard output.
-fn run<T>(
-    command: &mut Command,
-    read: impl FnOnce(&str) -> Result<T, LineError>,
-) -> Result<T, RunError> {
-    let program = Path::new(command.get_program()).display().to_string();
-    match command.stderr(Stdio::inherit()).output() {
-        Ok(output) if output.status.success() => read(&String::from_utf8_lossy(&output.stdout))
-            .map_err(|source| RunError::NothingSaid { program, source }),
-        Ok(output) => Err(RunError::Failed { program, status: output.status }),
-        Err(source) => Err(RunError::NotRun { program, source }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,11 +139,5 @@ mod tests {
             document["n_calls"].as_array().unwrap().len() * 100,
             memtrace_benches::analysis::N_SITES
         );
-    }
-
-    #[test]
-    fn a_program_that_says_nothing_is_named() {
-        let error = run(&mut Command::new("true"), Figures::from_output).unwrap_err();
-        assert_eq!(error.to_string(), "true did not say what it measured");
     }
 }

@@ -1,9 +1,10 @@
 //! The report: figures as tables.
 
 use super::Measured;
-use super::goals::{Goal, per_trace};
+use super::goals::per_trace;
 use super::times::{TAKE_SNAPSHOT, again, first, growth, speed_ratio};
 use crate::bench::figure::{Figure, amount, ratio};
+use crate::bench::goal::{self, Goal};
 use crate::bench::report::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use memtrace_benches::analysis::{Beside, BesideFigures, Figures};
@@ -14,7 +15,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Writes the report in Markdown.
 pub(super) fn write(measured: &Measured, goals: &[Goal]) -> String {
     let Measured { ours, ours_many, cpython, beside, .. } = measured;
-    let mut sections = vec![introduction(measured), the_heap(ours), goals_table(goals)];
+    let mut sections = vec![introduction(measured), the_heap(ours), goal::to_markdown(goals)];
     if let Some(cpython) = cpython {
         sections.push(format!(
             "What tracemalloc has, too, in ms: median (least–greatest) of the rounds. *First* \
@@ -79,19 +80,6 @@ fn the_heap(ours: &Figures) -> String {
         amount(ours.n_calls_per_stack),
         amount(ours.cold_snapshot_ms),
     )
-}
-
-fn goals_table(goals: &[Goal]) -> String {
-    let mut table = Table::new(["goal", "found", "met"]);
-    for goal in goals {
-        let is_met = match goal.is_met {
-            Some(true) => "yes",
-            Some(false) => "NO",
-            None => "–",
-        };
-        table.row([goal.name.as_str(), &goal.found, is_met]);
-    }
-    table.to_markdown()
 }
 
 fn beside_cpython(measured: &Measured, cpython: &Figures) -> String {

@@ -3,6 +3,7 @@
 use super::measured::{FRAMEHOP, Measured, SITE, Verdict, Workload};
 use super::programs::Build;
 use crate::bench::figure::{amount, ratio};
+use crate::bench::goal::Goal;
 
 /// The most that a capture with its site may take, in nanoseconds, by workload.
 const MOST_NS: [(&str, f64); 6] = [
@@ -15,14 +16,6 @@ const MOST_NS: [(&str, f64); 6] = [
 ];
 /// How many times cheaper it is to be than framehop and interning.
 const MIN_RATIO: f64 = 8.0;
-
-/// Something that is to be reached.
-pub(super) struct Goal {
-    pub(super) name: String,
-    pub(super) found: String,
-    /// `None` if what it takes to judge was not measured.
-    pub(super) is_met: Option<bool>,
-}
 
 /// Judges all goals.
 pub(super) fn judge(measured: &Measured) -> Vec<Goal> {

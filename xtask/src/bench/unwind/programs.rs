@@ -1,12 +1,11 @@
 //! Building and running the benchmark's program.
 
+use crate::bench::program::{self, RunError};
 use crate::cargo::{CargoError, Programs, Workspace};
-use memtrace_benches::LineError;
 use memtrace_benches::unwind::Figures;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::Command;
 
 const PROGRAM: &str = "memtrace-bench-unwind";
 /// What the program's build script asks for the number of a layout.
@@ -23,13 +22,9 @@ pub(super) enum Build {
 
 /// Why the program's figures are not there.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RunError {
-    #[error("{program} could not be run")]
-    NotRun { program: String, source: io::Error },
-    #[error("{program} failed: {status}")]
-    Failed { program: String, status: ExitStatus },
-    #[error("{program} did not say what it measured")]
-    NothingSaid { program: String, source: LineError },
+pub(super) enum UnwindError {
+    #[error(transparent)]
+    Run(#[from] RunError),
     #[error(
         "{program} was compiled with other flags than asked for: does RUSTFLAGS say otherwise?"
     )]
@@ -87,7 +82,7 @@ impl Program {
 
     /// Returns the names of the workloads.
     pub(super) fn workloads(&self) -> Result<Vec<String>, RunError> {
-        let output = run(&mut self.command(["names"]))?;
+        let output = program::run(&mut self.command(["names"]))?;
         Ok(output.lines().map(str::to_owned).collect())
     }
 
@@ -97,14 +92,12 @@ impl Program {
         workload: &str,
         n_rounds: u16,
         budget_ms: u16,
-    ) -> Result<Figures, RunError> {
+    ) -> Result<Figures, UnwindError> {
         let [n_rounds, budget_ms] = [n_rounds, budget_ms].map(|number| number.to_string());
-        let output = run(&mut self.command(["run", workload, &n_rounds, &budget_ms]))?;
-        let program = || self.path.display().to_string();
-        let figures = Figures::from_output(&output)
-            .map_err(|source| RunError::NothingSaid { program: program(), source })?;
+        let mut command = self.command(["run", workload, &n_rounds, &budget_ms]);
+        let figures = program::measure(&mut command, Figures::from_output)?;
         if figures.has_frame_pointers != (self.build == Build::FramePointers) {
-            return Err(RunError::OtherFlags { program: program() });
+            return Err(UnwindError::OtherFlags { program: self.path.display().to_string() });
         }
         Ok(figures)
     }
@@ -113,18 +106,6 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(args);
         command
-    }
-}
-
-/// Runs a command and returns what it wrote on its standard output.
-fn run(command: &mut Command) -> Result<String, RunError> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    match command.stderr(Stdio::inherit()).output() {
-        Ok(output) if output.status.success() => {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-        Ok(output) => Err(RunError::Failed { program, status: output.status }),
-        Err(source) => Err(RunError::NotRun { program, source }),
     }
 }
 

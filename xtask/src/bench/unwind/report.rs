@@ -1,10 +1,10 @@
 //! The report: figures as tables.
 
 use super::Effort;
-use super::goals::Goal;
 use super::measured::{FRAMEHOP, Measured, Verdict, Workload};
 use super::programs::Build;
 use crate::bench::figure::{Figure, amount, ratio};
+use crate::bench::goal::{self, Goal};
 use crate::bench::report::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use std::thread;
@@ -16,7 +16,7 @@ pub(super) fn write(measured: &Measured, effort: Effort, goals: &[Goal]) -> Stri
         format!(
             "Goals, by the default build and 25 frames. *At its best* is framehop in the layout that \
              suits it best; memtrace is taken in the median of all.\n\n{}",
-            goals_table(goals)
+            goal::to_markdown(goals)
         ),
     ];
     for build in Build::ALL {
@@ -72,19 +72,6 @@ fn introduction(measured: &Measured, effort: Effort) -> String {
         cpu_model(),
         rustc_version(),
     )
-}
-
-fn goals_table(goals: &[Goal]) -> String {
-    let mut table = Table::new(["goal", "found", "reached"]);
-    for goal in goals {
-        let is_met = match goal.is_met {
-            Some(true) => "reached",
-            Some(false) => "MISSED",
-            None => "not judged",
-        };
-        table.row([goal.name.as_str(), &goal.found, is_met]);
-    }
-    table.to_markdown()
 }
 
 /// Times by workload and contender.
