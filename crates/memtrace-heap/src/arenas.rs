@@ -172,7 +172,7 @@ impl Arenas {
         n_dirty == 0
     }
 
-    /// Takes back `n` units from unit `first` on, whose records are those of unused units.
+    /// Takes back `units`, whose records are those of unused units.
     pub(crate) fn give_back<'h>(
         &'h self,
         token: &mut Token,
@@ -180,12 +180,12 @@ impl Arenas {
         directory: &Directory,
         config: Config,
         arena: &'h Arena,
-        first: u8,
-        n: u32,
+        units: u64,
     ) -> Leftover<'h> {
-        self.n_units_used.sub(n as usize);
-        self.n_unused_dirty.add(n as usize);
-        self.set_unused(arena, arena.unused.get() | run(u32::from(first), n));
+        let n = units.count_ones() as usize;
+        self.n_units_used.sub(n);
+        self.n_unused_dirty.add(n);
+        self.set_unused(arena, arena.unused.get() | units);
         self.pass_time(source.millis());
         self.leftover(token, directory, config)
     }

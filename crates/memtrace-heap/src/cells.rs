@@ -38,12 +38,14 @@ macro_rules! cell {
             }
 
             /// Adds, wrapping; not in one step, for there is no other writer.
+            #[allow(dead_code, reason = "not every width counts")]
             #[inline]
             pub(crate) fn add(&self, value: $value) {
                 self.set(self.get().wrapping_add(value));
             }
 
             /// Subtracts, wrapping; not in one step.
+            #[allow(dead_code, reason = "not every width counts")]
             #[inline]
             pub(crate) fn sub(&self, value: $value) {
                 self.set(self.get().wrapping_sub(value));
@@ -81,12 +83,15 @@ pub(crate) struct Link<T>(AtomicPtr<T>);
 
 impl<T> Default for Link<T> {
     fn default() -> Link<T> {
-        Link(AtomicPtr::new(ptr::null_mut()))
+        Link::none()
     }
 }
 
 impl<T> Link<T> {
-    pub(crate) const NONE: Link<T> = Link(AtomicPtr::new(ptr::null_mut()));
+    /// A link to none.
+    pub(crate) const fn none() -> Link<T> {
+        Link(AtomicPtr::new(ptr::null_mut()))
+    }
 
     /// The record, as far as this thread knows it already.
     #[inline]

@@ -67,6 +67,7 @@ impl Config {
             }
     }
 
+    #[cfg(feature = "std")]
     /// The options that [`to_byte`](Self::to_byte) put into a byte.
     pub(crate) const fn from_byte(byte: u8) -> Config {
         let purge = match byte & 3 {

@@ -3,17 +3,13 @@
 use crate::arena::Scale;
 use crate::arenas::{Arenas, Token};
 use crate::cells::{Cell8, Cell64};
-use crate::config::Config;
 use crate::directory::Directory;
 use crate::fork;
 use crate::invalid::Counters;
 use crate::lock::SpinLock;
-use crate::mapped::Source;
 use crate::mappings::Mappings;
-use crate::owner::Owner;
 use crate::owners::Owners;
 use crate::runs::Runs;
-use crate::shared::Shared;
 
 /// The records that lead to all others.
 #[derive(Debug)]
@@ -55,15 +51,5 @@ impl Control {
     /// All arenas, small and big.
     pub(crate) fn all_arenas(&self) -> [&Arenas; 2] {
         [&self.arenas, &self.big_arenas]
-    }
-
-    /// Lets the owner of an ending thread go.
-    pub(crate) fn retire<'h>(&'h self, owner: &'h Owner) {
-        if self.is_over_system.get() == 0 {
-            // As it is: units of its empty pools could not be given back without the page source.
-            return self.owners.let_go(owner);
-        }
-        let config = Config::from_byte(self.config.get());
-        Shared { control: self, source: Source::system(), config }.retire(owner);
     }
 }

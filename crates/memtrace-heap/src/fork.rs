@@ -44,7 +44,7 @@ struct Registry {
     first: Link<Control>,
 }
 
-static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { first: Link::NONE });
+static REGISTRY: SpinLock<Registry> = SpinLock::new(Registry { first: Link::none() });
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Puts a heap into the list and installs the handlers if that has not been done; `false` if this is
@@ -75,6 +75,7 @@ pub(crate) fn unregister(control: &Control) {
     }
 }
 
+#[cfg(feature = "std")]
 /// Calls `visit` with the heap of this id, if it exists, which does not end meanwhile.
 pub(crate) fn with_registered(id: u64, visit: impl FnOnce(&Control)) {
     if let Some(registry) = REGISTRY.lock()
@@ -84,6 +85,7 @@ pub(crate) fn with_registered(id: u64, visit: impl FnOnce(&Control)) {
     }
 }
 
+#[cfg(feature = "std")]
 /// Whether the heap of this id exists.
 pub(crate) fn is_registered(id: u64) -> bool {
     let mut is_there = false;

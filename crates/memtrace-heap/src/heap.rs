@@ -91,17 +91,17 @@ enum Resized {
 
 /// What serves a layout.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Served {
-    ByPool(SizeClass),
-    ByRun(Extent),
-    ByMapping,
+enum Place {
+    Pool(SizeClass),
+    Run(Extent),
+    Mapping,
 }
 
-fn served(layout: Layout) -> Served {
+fn place_of(layout: Layout) -> Place {
     match (SizeClass::of(layout), runs::extent_for(layout)) {
-        (Some(class), _) => Served::ByPool(class),
-        (None, Some(extent)) => Served::ByRun(extent),
-        (None, None) => Served::ByMapping,
+        (Some(class), _) => Place::Pool(class),
+        (None, Some(extent)) => Place::Run(extent),
+        (None, None) => Place::Mapping,
     }
 }
 
@@ -123,7 +123,7 @@ impl<P: PageSource> Heap<P> {
     /// A heap over `pages`. Nothing is mapped before the first allocation.
     #[must_use]
     pub const fn with_pages(config: Config, pages: P) -> Heap<P> {
-        Heap { id: AtomicU64::new(0), control: Link::NONE, config, pages }
+        Heap { id: AtomicU64::new(0), control: Link::none(), config, pages }
     }
 
     /// All figures at this moment; all zero before the first allocation.
@@ -362,8 +362,8 @@ impl<P: PageSource> Heap<P> {
     fn give_back_elsewhere(&self, addr: usize, layout: Layout) {
         // Without a control block nothing was ever handed out, and the free counts all the same.
         let Some(shared) = self.shared() else { return };
-        let done = match served(layout) {
-            Served::ByPool(class) => {
+        let done = match place_of(layout) {
+            Place::Pool(class) => {
                 let give_back = |busy: &Busy<'_>| {
                     shared.give_back_block(busy.owner, addr, class, layout.size())
                 };
@@ -374,10 +374,8 @@ impl<P: PageSource> Heap<P> {
                         .unwrap_or(Ok(())),
                 }
             }
-            Served::ByRun(_) if shared.is_in_arena(addr) => {
-                shared.give_back_run(addr, layout.size())
-            }
-            Served::ByRun(_) | Served::ByMapping => shared
+            Place::Run(_) if shared.is_in_arena(addr) => shared.give_back_run(addr, layout.size()),
+            Place::Run(_) | Place::Mapping => shared
                 .forget_mapping(addr, layout.size())
                 // SAFETY: H4, the caller has just given the block back.
                 .map(|region| unsafe { region.unmap(self.source()) }),
@@ -392,9 +390,9 @@ impl<P: PageSource> Heap<P> {
     fn resize(&self, ptr: *mut u8, old: Layout, new: Layout) -> Resized {
         let Some(shared) = self.shared() else { return Resized::Refused };
         let (addr, old_size, new_size) = (ptr.addr(), old.size(), new.size());
-        let resized = match (served(old), served(new)) {
-            (Served::ByPool(class), by_new) => {
-                let is_same = by_new == Served::ByPool(class);
+        let resized = match (place_of(old), place_of(new)) {
+            (Place::Pool(class), by_new) => {
+                let is_same = by_new == Place::Pool(class);
                 shared.check_block(addr, class).map(|()| {
                     let counted = is_same
                         && match self.enter() {
@@ -407,13 +405,13 @@ impl<P: PageSource> Heap<P> {
                     counted.then_some(ptr)
                 })
             }
-            (Served::ByRun(_), by_new) if shared.is_in_arena(addr) => match by_new {
-                Served::ByRun(extent) => shared
+            (Place::Run(_), by_new) if shared.is_in_arena(addr) => match by_new {
+                Place::Run(extent) => shared
                     .resize_run(addr, old_size, extent, new_size)
                     .map(|is_resized| is_resized.then_some(ptr)),
                 _ => shared.check_run(addr, old_size).map(|()| None),
             },
-            (Served::ByRun(_) | Served::ByMapping, Served::ByMapping) => {
+            (Place::Run(_) | Place::Mapping, Place::Mapping) => {
                 // What moves is aligned to a page and to no more.
                 let must_stay = old.align() > crate::pages::PAGE_SIZE;
                 // SAFETY: the old address is used no more: `realloc` ends it, or the block stays.
@@ -421,7 +419,7 @@ impl<P: PageSource> Heap<P> {
                     region.remap(self.source(), size)
                 })
             }
-            (Served::ByRun(_) | Served::ByMapping, _) => {
+            (Place::Run(_) | Place::Mapping, _) => {
                 shared.check_mapping(addr, old_size).map(|()| None)
             }
         };

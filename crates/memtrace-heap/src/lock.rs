@@ -121,10 +121,6 @@ impl<T> SpinLock<T> {
         };
         Some(Guard { lock: self, must_release })
     }
-
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
 }
 
 /// Access to the value of a [`SpinLock`].

@@ -29,7 +29,9 @@ use crate::cells::{CellPtr, CellSize};
 use crate::control::Control;
 use crate::directory::Leaf;
 use crate::owner::Owner;
-use crate::pages::{PAGE_SIZE, PageSource, SystemPages};
+#[cfg(feature = "std")]
+use crate::pages::SystemPages;
+use crate::pages::{PAGE_SIZE, PageSource};
 
 /// The page source of a heap.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl<'a, P: PageSource> Source<'a, P> {
     }
 }
 
+#[cfg(feature = "std")]
 impl Source<'static, SystemPages> {
     /// The system, all values of which are one source.
     pub(crate) fn system() -> Source<'static, SystemPages> {

@@ -501,7 +501,7 @@ mod tests {
         for class in (0..N_CLASSES).filter_map(SizeClass::from_index) {
             let size = class.block_size() as u64;
             for offset in 0..(class.units_per_pool() * UNIT_SIZE) as u64 {
-                assert_eq!(offset * reciprocal(size) >> RECIPROCAL_BITS, offset / size);
+                assert_eq!((offset * reciprocal(size)) >> RECIPROCAL_BITS, offset / size);
             }
         }
     }

@@ -205,8 +205,8 @@ impl<'h, P: PageSource> Shared<'h, P> {
     ) {
         let arenas = self.control.arenas_of(arena.scale());
         let (token, directory) = (&mut guard.token, &self.control.directory);
-        let leftover =
-            arenas.give_back(token, self.source, directory, self.config, arena, first, n);
+        let units = run(u32::from(first), n);
+        let leftover = arenas.give_back(token, self.source, directory, self.config, arena, units);
         drop(guard);
         if !matches!(leftover, Leftover::None) {
             self.finish_some(arenas, leftover);

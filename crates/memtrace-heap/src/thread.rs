@@ -32,7 +32,11 @@ mod held {
     use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
     use std::thread_local;
 
+    use crate::config::Config;
+    use crate::control::Control;
     use crate::fork;
+    use crate::mapped::Source;
+    use crate::shared::Shared;
 
     use super::Owner;
 
@@ -47,7 +51,9 @@ mod held {
     }
 
     impl Entry {
-        const NONE: Entry = Entry { heap_id: Cell::new(NO_HEAP), owner: Cell::new(ptr::null()) };
+        const fn none() -> Entry {
+            Entry { heap_id: Cell::new(NO_HEAP), owner: Cell::new(ptr::null()) }
+        }
     }
 
     struct Local {
@@ -69,8 +75,8 @@ mod held {
     thread_local! {
         static LOCAL: Local = const {
             Local {
-                latest: Entry::NONE,
-                others: [const { Entry::NONE }; N_OTHERS],
+                latest: Entry::none(),
+                others: [const { Entry::none() }; N_OTHERS],
                 phase: Cell::new(Phase::New),
             }
         };
@@ -204,6 +210,16 @@ mod held {
         }
     }
 
+    /// Lets the owner of an ending thread go.
+    fn retire(control: &Control, owner: &Owner) {
+        if control.is_over_system.get() == 0 {
+            // As it is: units of its empty pools could not be given back without the page source.
+            return control.owners.let_go(owner);
+        }
+        let config = Config::from_byte(control.config.get());
+        Shared { control, source: Source::system(), config }.retire(owner);
+    }
+
     unsafe extern "C" fn end(_: *mut c_void) {
         let _ = LOCAL.try_with(|local| {
             // First, so that what the rest allocates is not held.
@@ -216,7 +232,7 @@ mod held {
                 fork::with_registered(id, |control| {
                     // SAFETY: H1: the heap exists, and cannot end before this returns.
                     if let Some(owner) = unsafe { entry.owner.get().as_ref() } {
-                        control.retire(owner);
+                        retire(control, owner);
                     }
                 });
             }

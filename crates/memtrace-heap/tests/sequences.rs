@@ -313,7 +313,7 @@ fn a_mapped_block_grows_by_remapping_and_shrinks_in_place() {
         assert!(!ptr.is_null());
         assert_eq!(heap.stats().mappings.mapped_bytes, new * PAGE_SIZE);
         // SAFETY: a live block of at least 9,000 pages.
-        assert_eq!(unsafe { ptr.add(16 * PAGE_SIZE - 1).read() }, 1);
+        assert_eq!(unsafe { ptr.wrapping_add(16 * PAGE_SIZE - 1).read() }, 1);
     }
     assert_eq!(heap.stats().mappings.n_total, 1, "never copied");
     assert_eq!(heap.stats().mappings.mapped_bytes_high_water, 40_000 * PAGE_SIZE);

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 #[global_allocator]
-static ALLOC: memtrace_heap::Heap = memtrace_heap::Heap::new();
+static ALLOC: memtrace_heap::Heap = memtrace_heap::Heap::new(memtrace_heap::Config::new());
 
 fn main() -> Result<(), Box<dyn Error>> {
     memtrace_bench_heap::main()
