@@ -398,6 +398,28 @@ impl Arenas {
         arena.prev.set(None);
     }
 
+    /// In a forked child, with the lock held: takes back the units that threads which do not exist here
+    /// were amid taking, giving back, or discarding. No block is in use in them.
+    pub(crate) fn recover(&self) {
+        let (mut n_used, mut n_unused_dirty) = (0usize, 0usize);
+        for arena in self.mapped() {
+            let mut unused = arena.unused.get();
+            for (unit, pool) in arena.pools.iter().enumerate() {
+                let first = arena.first_of(pool).unwrap_or(pool);
+                if first.kind() == Kind::Unused {
+                    pool.set_kind(Kind::Unused);
+                    unused |= run(unit as u32, 1);
+                }
+            }
+            self.set_unused(arena, unused);
+            n_used = n_used.wrapping_add((!unused).count_ones() as usize);
+            let unused_dirty = (unused & arena.dirty.get()).count_ones() as usize;
+            n_unused_dirty = n_unused_dirty.wrapping_add(unused_dirty);
+        }
+        self.n_units_used.set(n_used);
+        self.n_unused_dirty.set(n_unused_dirty);
+    }
+
     /// The record made last.
     pub(crate) fn latest(&self) -> Option<&Arena> {
         self.latest.get()

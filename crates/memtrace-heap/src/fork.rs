@@ -137,7 +137,12 @@ extern "C" fn after_fork_in_parent() {
 }
 
 extern "C" fn after_fork_in_child() {
-    release_all(|control| control.owners.after_fork(thread::holds));
+    release_all(|control| {
+        control.owners.after_fork(thread::holds);
+        for arenas in control.all_arenas() {
+            arenas.recover();
+        }
+    });
 }
 
 fn release_all(before: impl Fn(&Control)) {

@@ -393,17 +393,17 @@ impl<P: PageSource> Heap<P> {
         let resized = match (place_of(old), place_of(new)) {
             (Place::Pool(class), by_new) => {
                 let is_same = by_new == Place::Pool(class);
-                shared.check_block(addr, class).map(|()| {
-                    let counted = is_same
-                        && match self.enter() {
-                            Some(busy) => recount(&busy, class, old_size, new_size).is_some(),
-                            None => Self::with_owner(shared, |busy| {
-                                recount(&busy, class, old_size, new_size)
-                            })
-                            .is_some(),
-                        };
-                    counted.then_some(ptr)
-                })
+                let new_size = is_same.then_some(new_size);
+                let resize = |busy: &Busy<'_>| {
+                    shared.resize_block(busy.owner, addr, class, old_size, new_size)
+                };
+                let resized = match self.enter() {
+                    Some(busy) => resize(&busy),
+                    None => Self::with_owner(shared, |busy| Some(resize(&busy)))
+                        // Without memory for an owner nothing can be said of the block.
+                        .unwrap_or(Ok(false)),
+                };
+                resized.map(|is_resized| is_resized.then_some(ptr))
             }
             (Place::Run(_), by_new) if shared.is_in_arena(addr) => match by_new {
                 Place::Run(extent) => shared
@@ -456,14 +456,6 @@ impl<P: PageSource> Heap<P> {
             }
         }
     }
-}
-
-/// Accounts a block with another size.
-fn recount(busy: &Busy<'_>, class: SizeClass, old_size: usize, new_size: usize) -> Option<()> {
-    let slot = busy.owner.slot(class)?;
-    slot.requested_bytes.sub(old_size as u64);
-    slot.requested_bytes.add(new_size as u64);
-    Some(())
 }
 
 // SAFETY: H3 for the blocks; nothing here unwinds, and nothing allocates through the global allocator

@@ -38,10 +38,26 @@ impl<'h, P: PageSource> Shared<'h, P> {
         }
     }
 
-    /// Whether a block of `class` in use starts at `addr`.
-    pub(crate) fn check_block(self, addr: usize, class: SizeClass) -> Result<(), InvalidFree> {
+    /// Checks that a block of `class` in use starts at `addr`, for the user of `owner`, and accounts it
+    /// with `new_size` if that is of the same class; tells whether it was.
+    pub(crate) fn resize_block(
+        self,
+        owner: &Owner,
+        addr: usize,
+        class: SizeClass,
+        old_size: usize,
+        new_size: Option<usize>,
+    ) -> Result<bool, InvalidFree> {
         let (pool, index) = self.find_block(addr, class)?;
-        if pool.is_free(index) { Err(InvalidFree::Double) } else { Ok(()) }
+        let is_own = pool.is_owned_by(owner);
+        let is_free = if is_own { pool.is_free(index) } else { pool.is_free_outside(index) };
+        if is_free {
+            return Err(InvalidFree::Double);
+        }
+        let (Some(new_size), Some(slot)) = (new_size, owner.slot(class)) else { return Ok(false) };
+        slot.requested_bytes.sub(old_size as u64);
+        slot.requested_bytes.add(new_size as u64);
+        Ok(true)
     }
 
     /// Gives back the block of `class` at `addr`, requested with `size` bytes, for the user of

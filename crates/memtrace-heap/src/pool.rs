@@ -401,7 +401,17 @@ impl Pool {
         before & bits
     }
 
-    /// Whether block `index` is free as far as this thread, which need not be the owner, can see.
+    /// Whether block `index` is free, not looking at the slot: for threads other than the owner, to whom
+    /// the active word and the blocks in the slot may seem to belong together when they do not.
+    pub(crate) fn is_free_outside(&self, index: u32) -> bool {
+        let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
+        // Relaxed: the bit of a block in use is set in neither word at any time.
+        let remote = self.remote.get(at as usize).map_or(0, |bits| bits.load(Ordering::Relaxed));
+        let here = self.free.get(at as usize).map_or(0, Cell64::get);
+        (here | remote) & mask != 0
+    }
+
+    /// Whether block `index` is free; for the owner.
     #[inline]
     pub(crate) fn is_free(&self, index: u32) -> bool {
         let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));

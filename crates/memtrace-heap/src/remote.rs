@@ -41,9 +41,8 @@ const WORD_BITS: u32 = 64;
 /// Marks block `index` of `pool` as free for its owner, and says whom to wake: the owner into whose
 /// queue the pool was put.
 pub(crate) fn free(pool: &Pool, index: u32) -> Result<Option<&Owner>, InvalidFree> {
-    // An owner that frees a block later than this free cannot know of it, and a free of its own
-    // before this one is seen by all who got the block from it.
-    if pool.is_free(index) {
+    // A block that is free in the owner's slot is not seen here, but when the bit is collected.
+    if pool.is_free_outside(index) {
         return Err(InvalidFree::Double);
     }
     let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
