@@ -12,9 +12,11 @@
 //! # Cost
 //! Constant: masks of 64 bits.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use crate::cells::{Cell8, Cell32, Cell64, Link};
 use crate::mapped::RegionCell;
-use crate::pool::{Kind, Pool};
+use crate::pool::{Kind, N_WORDS, Pool};
 
 /// The size and alignment of a unit, in bytes: what pools and large blocks are made of.
 pub const UNIT_SIZE: usize = 64 * 1024;
@@ -85,9 +87,46 @@ pub(crate) struct Arena {
     /// The records made before these.
     pub(crate) older: Link<Arena>,
     pub(crate) pools: [Pool; UNITS_PER_ARENA],
+    /// The free blocks of each pool.
+    free: Bitmaps<Cell64>,
+    /// Those that threads other than the owner have freed and the owner has not collected.
+    remote: Bitmaps<AtomicU64>,
+}
+
+/// A bitmap for each unit: 64 words in 8 cache lines, of which the first of all units stand together, then
+/// the second, and so on, each in a page. So a pool of few blocks, which needs one line, does not make
+/// seven others resident.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+struct Bitmaps<T>([[Line<T>; UNITS_PER_ARENA]; N_WORDS / WORDS_PER_LINE]);
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Line<T>([T; WORDS_PER_LINE]);
+
+const WORDS_PER_LINE: usize = 8;
+
+impl<T> Bitmaps<T> {
+    #[inline]
+    fn word(&self, unit: u8, at: u32) -> Option<&T> {
+        let lines = self.0.get(at as usize / WORDS_PER_LINE)?;
+        lines.get(unit as usize)?.0.get(at as usize % WORDS_PER_LINE)
+    }
 }
 
 impl Arena {
+    /// Word `at`, below 64, of the free blocks of the pool that begins at `unit`.
+    #[inline]
+    pub(crate) fn free_word(&self, unit: u8, at: u32) -> Option<&Cell64> {
+        self.free.word(unit, at)
+    }
+
+    /// Word `at`, below 64, of the blocks of that pool that other threads have freed.
+    #[inline]
+    pub(crate) fn remote_word(&self, unit: u8, at: u32) -> Option<&AtomicU64> {
+        self.remote.word(unit, at)
+    }
+
     /// The record of unit `unit`.
     #[inline]
     pub(crate) fn pool(&self, unit: usize) -> Option<&Pool> {
@@ -114,6 +153,12 @@ impl Arena {
             Kind::Inner(n_before) => self.pool(pool.unit().checked_sub(n_before)? as usize),
             _ => Some(pool),
         }
+    }
+
+    /// Whether a pool of it is in the queue of an owner.
+    pub(crate) fn has_queued(&self) -> bool {
+        // Acquire: nothing done to a pool before it left its queue comes after this.
+        self.pools.iter().any(|pool| pool.is_queued.load(Ordering::Acquire))
     }
 
     pub(crate) fn is_mapped(&self) -> bool {

@@ -41,6 +41,8 @@ use crate::pool::{Kind, Pool};
 const MIN_SLACK_BYTES: usize = 2 << 20;
 /// See the module's description; a program's phases that repeat faster than this keep their pages.
 const PERIOD_MILLIS: u64 = 50;
+/// After how many periods without a unit taken or given back a program is taken to have paused.
+const QUIET_PERIODS: u64 = 4;
 /// How many arenas are looked at for pages to discard.
 const N_SEARCHED: usize = 64;
 
@@ -96,8 +98,8 @@ pub(crate) struct Units<'h> {
 pub(crate) enum Leftover<'h> {
     /// Nothing.
     None,
-    /// This memory belongs to no arena any more.
-    Unmap { memory: Region, words: Region, n_bytes: usize },
+    /// This memory belongs to no arena any more; `keep_spare` must be told afterwards.
+    Unmap { arena: &'h Arena, memory: Region, words: Region, n_bytes: usize },
     /// The contents of these units are not needed; `finish_discarding` must be told afterwards.
     Discard { arena: &'h Arena, units: u64 },
 }
@@ -173,29 +175,19 @@ impl Arenas {
     }
 
     /// Takes back `units`, whose records are those of unused units.
-    pub(crate) fn give_back<'h>(
-        &'h self,
-        token: &mut Token,
-        source: Source<'_, impl PageSource>,
-        directory: &Directory,
-        config: Config,
-        arena: &'h Arena,
-        units: u64,
-    ) -> Leftover<'h> {
+    pub(crate) fn give_back(&self, _: &mut Token, arena: &Arena, units: u64) {
         let n = units.count_ones() as usize;
         self.n_units_used.sub(n);
         self.n_unused_dirty.add(n);
         self.set_unused(arena, arena.unused.get() | units);
-        self.pass_time(source.millis());
-        self.leftover(token, directory, config)
     }
 
-    /// Begins a new period if the present one is over.
-    fn pass_time(&self, now: u64) {
+    /// Begins a new period if the present one is over; tells whether nothing has happened for several.
+    pub(crate) fn pass_time(&self, _: &mut Token, now: u64) -> bool {
         let age = now.wrapping_sub(self.period_began.get());
         // Without a clock every moment is a period of its own.
         if age < PERIOD_MILLIS && now != 0 {
-            return;
+            return false;
         }
         let n_used = self.n_units_used.get();
         let is_recent = age < PERIOD_MILLIS.wrapping_mul(2) && now != 0;
@@ -204,6 +196,7 @@ impl Arenas {
         self.period_before_clean.set(if is_recent { self.period_clean.get() } else { 0 });
         self.period_clean.set(0);
         self.period_began.set(now);
+        age >= PERIOD_MILLIS.wrapping_mul(QUIET_PERIODS)
     }
 
     /// How many unused units may keep their pages.
@@ -338,17 +331,21 @@ impl Arenas {
     }
 
     /// Takes a wholly unused arena out.
-    fn remove(&self, directory: &Directory, arena: &Arena) -> Leftover<'static> {
+    fn remove<'h>(&'h self, directory: &Directory, arena: &'h Arena) -> Leftover<'h> {
         let n_dirty = arena.dirty.get().count_ones() as usize;
         let n_bytes = n_dirty.wrapping_mul(self.scale().unit_size());
         self.n_unused_dirty.sub(n_dirty);
         self.set_unused(arena, 0);
         directory.set(arena.memory.base().addr(), self.scale().arena_size(), None);
         let (memory, words) = (arena.memory.take(), arena.words.take());
+        self.n_current.sub(1);
+        Leftover::Unmap { arena, memory, words, n_bytes }
+    }
+
+    /// Keeps the records of an arena that was taken out, for the next.
+    pub(crate) fn keep_spare(&self, _: &mut Token, arena: &Arena) {
         arena.next.set(self.spare.get());
         self.spare.set(Some(arena));
-        self.n_current.sub(1);
-        Leftover::Unmap { memory, words, n_bytes }
     }
 
     /// Sets which units of `arena` are unused and moves it to the list for its longest run (A3).

@@ -1,9 +1,9 @@
 //! Size classes: which block size serves a request.
 //!
 //! # Mechanism
-//! Steps of 16 bytes up to 512 (CPython's classes), then four classes a doubling up to 64 KiB:
-//! 640, 768, 896, 1024, 1280, … At most 15 bytes are lost to rounding in the first range and at
-//! most a fifth of the block in the second.
+//! Steps of 16 bytes up to 512 (CPython's classes), then eight classes a doubling up to 64 KiB:
+//! 576, 640, 704, 768, … At most 15 bytes are lost to rounding in the first range and at
+//! most a ninth of the block in the second.
 //!
 //! Alignment needs no tables: a request is first rounded up to a multiple of its alignment, and
 //! the class of the result always has a block size that is a multiple of that alignment.
@@ -24,7 +24,7 @@ use core::alloc::Layout;
 use crate::arena::UNIT_SIZE;
 
 /// How many size classes there are.
-pub const N_CLASSES: usize = 60;
+pub const N_CLASSES: usize = 88;
 
 /// The largest block of a pool, in bytes; larger requests get a run of units or a mapping of their own.
 pub const MAX_BLOCK_SIZE: usize = 64 * 1024;
@@ -71,8 +71,8 @@ impl SizeClass {
         // 9..=15, because last_byte lies in 512..65536.
         let log = last_byte.ilog2();
         let doubling = log.wrapping_sub(9) as usize;
-        let quarter = (last_byte >> log.wrapping_sub(2)) & 3;
-        Some(SizeClass(N_LINEAR.wrapping_add(doubling.wrapping_mul(4)).wrapping_add(quarter) as u8))
+        let eighth = (last_byte >> log.wrapping_sub(3)) & 7;
+        Some(SizeClass(N_LINEAR.wrapping_add(doubling.wrapping_mul(8)).wrapping_add(eighth) as u8))
     }
 
     /// The class at `index` in ascending order of size, if `index` is below [`N_CLASSES`].
@@ -129,8 +129,8 @@ impl SizeClass {
             return index.wrapping_add(1).wrapping_mul(16);
         }
         let step = index.wrapping_sub(N_LINEAR);
-        let base = LINEAR_LIMIT.wrapping_shl((step / 4) as u32);
-        base.wrapping_add((base / 4).wrapping_mul((step % 4).wrapping_add(1)))
+        let base = LINEAR_LIMIT.wrapping_shl((step / 8) as u32);
+        base.wrapping_add((base / 8).wrapping_mul((step % 8).wrapping_add(1)))
     }
 }
 

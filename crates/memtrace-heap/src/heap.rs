@@ -280,7 +280,7 @@ impl<P: PageSource> Heap<P> {
         must_be_zero: bool,
     ) -> Option<*mut u8> {
         let slot = busy.owner.slot(class)?;
-        if slot.available.get() == 0 {
+        if slot.available.get() == 0 && !slot.open_next() {
             self.existing()?.refill(busy.owner, class, slot)?;
         }
         let is_zero = slot.is_next_zero();
@@ -327,27 +327,27 @@ impl<P: PageSource> Heap<P> {
     fn give_back_to_pool(&self, addr: usize, layout: Layout) {
         if layout.align() <= MIN_ALIGN
             && let Some(control) = self.control.get()
-            && let Some((_, pool)) = control.directory.find(addr)
+            && let Some((arena, pool)) = control.directory.find(addr)
             && let Some(busy) = self.enter()
             && pool.is_owned_by(busy.owner)
             && pool.is_for(layout.size())
             && let Some(slot) = pool.class().and_then(|class| busy.owner.slot(class))
             && let Some(index) = pool.index_at(addr % UNIT_SIZE)
-            && let Some(has_changed) = pool.give_back_quickly(index, slot)
+            && let Some(is_empty) = pool.give_back_quickly(arena, index, slot)
         {
             slot.count_given(layout.size());
-            if has_changed {
-                self.settle(busy, pool);
+            if is_empty {
+                self.end_empty(busy, pool);
             }
             return;
         }
         self.give_back_elsewhere(addr, layout);
     }
 
-    /// Does what follows from a block given back to `pool`, which was full or is empty now.
+    /// Gives `pool` back, which has no block in use any more, unless it is active.
     #[cold]
     #[inline(never)]
-    fn settle(&self, busy: Busy<'_>, pool: &Pool) {
+    fn end_empty(&self, busy: Busy<'_>, pool: &Pool) {
         if let Some(shared) = self.existing()
             && let Kind::Pool(class) = pool.kind()
             && let Some(slot) = busy.owner.slot(class)

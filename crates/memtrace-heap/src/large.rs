@@ -93,6 +93,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
         let Units { first, is_zero } =
             arenas.take(token, self.source, directory, self.config, extent.n_units)?;
         runs.begin(token, first, extent.n_units, size);
+        self.look_after(arenas, guard);
         Some((first.base(), is_zero))
     }
 

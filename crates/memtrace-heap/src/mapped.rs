@@ -242,6 +242,19 @@ pub(crate) unsafe fn unmap_record<T: Record>(source: Source<'_, impl PageSource>
     unsafe { Region { base, size: record_bytes::<T>() }.unmap_records(source) }
 }
 
+/// Gives the contents of all pages of a record but the first back; they are zero then.
+///
+/// # Safety
+/// The record came from [`map_record`] with this source, and nobody relies on what those pages hold.
+pub(crate) unsafe fn discard_tail<T: Record>(source: Source<'_, impl PageSource>, record: &T) {
+    let Some(size) = record_bytes::<T>().checked_sub(PAGE_SIZE) else { return };
+    let tail = ptr::from_ref(record).cast_mut().cast::<u8>().wrapping_add(PAGE_SIZE);
+    if size != 0 {
+        // SAFETY: whole pages of one mapping for records; the rest is promised.
+        unsafe { source.0.discard_records(tail, size) };
+    }
+}
+
 /// What [`map_record`] maps for a record, in bytes.
 pub(crate) const fn record_bytes<T>() -> usize {
     size_of::<T>().next_multiple_of(PAGE_SIZE)

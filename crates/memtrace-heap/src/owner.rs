@@ -133,6 +133,7 @@ impl Slot {
     }
 
     /// Puts a pool into the list of partly used ones (O3).
+    #[inline]
     pub(crate) fn link(&self, pool: &Pool) {
         if let Some(first) = self.partial.get() {
             first.prev.set(Some(pool));
@@ -142,7 +143,29 @@ impl Slot {
         self.partial.set(Some(pool));
     }
 
+    /// Makes blocks of the active pool's next word with free ones, or of the next partly used pool,
+    /// available; `false` if there are none, or the active pool may have some to collect.
+    #[inline]
+    pub(crate) fn open_next(&self) -> bool {
+        if let Some(pool) = self.pool.get() {
+            if pool.activate(self) {
+                return true;
+            }
+            if pool.has_remote() {
+                return false;
+            }
+        }
+        let Some(next) = self.partial.get() else { return false };
+        if let Some(pool) = self.pool.get() {
+            // It is full, and so in no list from now on.
+            pool.deactivate(self);
+        }
+        self.unlink(next);
+        next.activate(self)
+    }
+
     /// Takes a pool out of that list.
+    #[inline]
     pub(crate) fn unlink(&self, pool: &Pool) {
         if let Some(next) = pool.next.get() {
             next.prev.set(pool.prev.get());

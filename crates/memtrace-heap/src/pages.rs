@@ -101,6 +101,15 @@ pub unsafe trait PageSource {
         self.map(size, PAGE_SIZE)
     }
 
+    /// As [`discard`](Self::discard), for records.
+    ///
+    /// # Safety
+    /// As for `discard`, with an earlier [`map_records`](Self::map_records).
+    unsafe fn discard_records(&self, ptr: *mut u8, size: usize) -> bool {
+        // SAFETY: the caller's promise, and the records came from `map`.
+        unsafe { self.discard(ptr, size) }
+    }
+
     /// Gives back what [`map_records`](Self::map_records) mapped.
     ///
     /// # Safety
@@ -176,6 +185,11 @@ unsafe impl PageSource for NoMemory {
 
     fn map_records(&self, size: usize) -> *mut u8 {
         SystemPages.map_records(size)
+    }
+
+    unsafe fn discard_records(&self, ptr: *mut u8, size: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { SystemPages.discard_records(ptr, size) }
     }
 
     unsafe fn unmap_records(&self, ptr: *mut u8, size: usize) {

@@ -106,9 +106,6 @@ pub(crate) struct Pool {
     pub(crate) n_run_units: Cell8,
     /// What was asked for with the run's block, in bytes.
     pub(crate) run_bytes: CellSize,
-
-    free: [Cell64; N_WORDS],
-    pub(crate) remote: [AtomicU64; N_WORDS],
 }
 
 impl Pool {
@@ -132,6 +129,29 @@ impl Pool {
     #[inline]
     pub(crate) fn base(&self) -> *mut u8 {
         self.base.get()
+    }
+
+    #[inline]
+    fn free_word(&self, at: u32) -> Option<&Cell64> {
+        self.arena.get()?.free_word(self.unit.get(), at)
+    }
+
+    /// Word `at` of the blocks that other threads have freed.
+    #[inline]
+    pub(crate) fn remote_word(&self, at: u32) -> Option<&AtomicU64> {
+        self.arena.get()?.remote_word(self.unit.get(), at)
+    }
+
+    /// Both bitmaps, word for word.
+    fn words(&self) -> impl Iterator<Item = (&Cell64, &AtomicU64)> {
+        (0..N_WORDS as u32).filter_map(|at| Some((self.free_word(at)?, self.remote_word(at)?)))
+    }
+
+    /// Whether other threads have freed blocks that were not collected, as far as is known here.
+    #[inline]
+    pub(crate) fn has_remote(&self) -> bool {
+        // Relaxed: a hint; what it misses is found later.
+        self.remote_words.load(Ordering::Relaxed) != 0
     }
 
     /// What the unit serves.
@@ -226,7 +246,7 @@ impl Pool {
         self.untouched.set(0);
         self.untouched_from.set(if is_zero { 0 } else { n_blocks as u32 });
         let mut words = 0;
-        for (at, (free, remote)) in self.free.iter().zip(&self.remote).enumerate() {
+        for (at, (free, remote)) in self.words().enumerate() {
             let bits = valid_bits(n_blocks, at);
             if bits == 0 && free.get() == 0 {
                 break;
@@ -263,7 +283,7 @@ impl Pool {
     pub(crate) fn activate(&self, slot: &Slot) -> bool {
         let words = self.free_words.get();
         let at = words.trailing_zeros();
-        let Some(word) = self.free.get(at as usize) else { return false };
+        let Some(word) = self.free_word(at) else { return false };
         let bits = word.get();
         word.set(0);
         self.free_words.set(words & words.wrapping_sub(1));
@@ -304,7 +324,7 @@ impl Pool {
 
     #[inline]
     fn active_word(&self) -> Option<&Cell64> {
-        self.free.get(self.active_index() as usize)
+        self.free_word(u32::from(self.active_index()))
     }
 
     /// Whether the block of the active word with this bit was never handed out.
@@ -326,10 +346,11 @@ impl Pool {
         true
     }
 
-    /// Marks block `index` as free, for the pool's owner with its `slot` of this class; tells whether
-    /// the pool was full or is empty now. `None`, with nothing done, if the block may be free.
+    /// Marks block `index` as free, for the pool's owner with its `slot` of this class and the
+    /// pool's arena, and puts the pool into the slot's list if it was full; tells whether it is empty now.
+    /// `None`, with nothing done, if the block may be free.
     #[inline(always)]
-    pub(crate) fn give_back_quickly(&self, index: u32, slot: &Slot) -> Option<bool> {
+    pub(crate) fn give_back_quickly(&self, arena: &Arena, index: u32, slot: &Slot) -> Option<bool> {
         let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
         // Relaxed: a hint; what it misses is found when the bits are collected.
         if self.remote_words.load(Ordering::Relaxed) & bit(at) != 0 {
@@ -344,7 +365,7 @@ impl Pool {
             self.untouched.set(self.untouched.get() & !mask);
             return Some(false);
         }
-        let word = self.free.get(at as usize)?;
+        let word = arena.free_word(self.unit.get(), at)?;
         let bits = word.get();
         if bits & mask != 0 {
             return None;
@@ -353,7 +374,10 @@ impl Pool {
         self.free_words.set(self.free_words.get() | bit(at));
         let n_free = self.n_free.get().wrapping_add(1);
         self.n_free.set(n_free);
-        Some(n_free == 1 || n_free == self.n_blocks.get())
+        if n_free == 1 && !self.is_active() {
+            slot.link(self);
+        }
+        Some(n_free == self.n_blocks.get())
     }
 
     /// Marks block `index` as free, for the pool's owner with its `slot` of this class.
@@ -391,7 +415,7 @@ impl Pool {
             self.untouched.set(self.untouched.get() & !bits);
             return available & bits;
         }
-        let Some(word) = self.free.get(at as usize) else { return bits };
+        let Some(word) = self.free_word(at) else { return bits };
         let before = word.get();
         word.set(before | bits);
         self.n_free.add((bits & !before).count_ones());
@@ -406,8 +430,8 @@ impl Pool {
     pub(crate) fn is_free_outside(&self, index: u32) -> bool {
         let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
         // Relaxed: the bit of a block in use is set in neither word at any time.
-        let remote = self.remote.get(at as usize).map_or(0, |bits| bits.load(Ordering::Relaxed));
-        let here = self.free.get(at as usize).map_or(0, Cell64::get);
+        let remote = self.remote_word(at).map_or(0, |bits| bits.load(Ordering::Relaxed));
+        let here = self.free_word(at).map_or(0, Cell64::get);
         (here | remote) & mask != 0
     }
 
@@ -421,9 +445,9 @@ impl Pool {
     /// The free blocks of word `at`, wherever they are (P2).
     #[inline]
     pub(crate) fn free_bits(&self, at: u32) -> u64 {
-        let here = self.free.get(at as usize).map_or(0, Cell64::get);
+        let here = self.free_word(at).map_or(0, Cell64::get);
         // Relaxed: exact if nobody changes them meanwhile, which is what is promised.
-        let remote = self.remote.get(at as usize).map_or(0, |bits| bits.load(Ordering::Relaxed));
+        let remote = self.remote_word(at).map_or(0, |bits| bits.load(Ordering::Relaxed));
         here | remote | self.bits_in_slot(at)
     }
 
@@ -452,14 +476,14 @@ impl Pool {
     /// Whether P2 and P3 hold, and P4 as far as the record tells; exact while nobody changes it.
     pub(crate) fn is_consistent(&self, class: SizeClass) -> bool {
         let n_blocks = class.blocks_per_pool();
-        let words = || self.free.iter().enumerate();
+        let words = || self.words().map(|(free, _)| free).enumerate();
         let no_bits_beyond = words().all(|(at, word)| word.get() & !valid_bits(n_blocks, at) == 0);
         let summary_holds = words()
             .all(|(at, word)| (self.free_words.get() & bit(at as u32) != 0) == (word.get() != 0));
-        let n_free: u32 = self.free.iter().map(|word| word.get().count_ones()).sum();
+        let n_free: u32 = words().map(|(_, word)| word.get().count_ones()).sum();
         let is_nowhere_twice = words().all(|(at, word)| {
             // Relaxed: as in `free_bits`.
-            let remote = self.remote.get(at).map_or(0, |bits| bits.load(Ordering::Relaxed));
+            let remote = self.remote_word(at as u32).map_or(0, |bits| bits.load(Ordering::Relaxed));
             let in_slot = self.bits_in_slot(at as u32);
             word.get() & remote == 0 && (word.get() | remote) & in_slot == 0
         });

@@ -46,7 +46,7 @@ pub(crate) fn free(pool: &Pool, index: u32) -> Result<Option<&Owner>, InvalidFre
         return Err(InvalidFree::Double);
     }
     let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
-    let Some(word) = pool.remote.get(at as usize) else { return Err(InvalidFree::Misaligned) };
+    let Some(word) = pool.remote_word(at) else { return Err(InvalidFree::Misaligned) };
     let before = word.fetch_or(mask, Ordering::AcqRel);
     if before & mask != 0 {
         return Err(InvalidFree::Double);
@@ -87,7 +87,7 @@ pub(crate) fn collect(pool: &Pool, mut absorb: impl FnMut(u32, u64)) {
     while words != 0 {
         let at = words.trailing_zeros();
         words &= words.wrapping_sub(1);
-        if let Some(word) = pool.remote.get(at as usize) {
+        if let Some(word) = pool.remote_word(at) {
             absorb(at, word.swap(0, Ordering::Acquire));
         }
     }

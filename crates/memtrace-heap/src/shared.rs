@@ -13,18 +13,18 @@
 use crate::arena::{Arena, UNITS_PER_ARENA, run};
 use crate::arenas::{Arenas, Leftover, Units};
 use crate::class::SizeClass;
-use crate::config::Config;
+use crate::config::{Config, Purge};
 use crate::control::{Control, Locked};
 use crate::invalid::InvalidFree;
 use crate::lock::Guard;
-use crate::mapped::Source;
+use crate::mapped::{Source, discard_tail};
 use crate::owner::{Owner, Slot};
 use crate::pages::PageSource;
 use crate::pool::{Change, Kind, Pool};
 use crate::{remote, runs, thread};
 
-/// How many arenas more are looked after when units were given back, beyond what the rules ask for one:
-/// so pages that have become too many go in time, and no operation takes long.
+/// How many arenas more are looked after when units were taken or given back: so pages that have become
+/// too many go in time, and no operation takes long. A program that has paused is not in a hurry.
 const N_LEFTOVERS: usize = 3;
 
 /// A heap in use.
@@ -83,11 +83,26 @@ impl<'h, P: PageSource> Shared<'h, P> {
         self.collect_queue(owner);
         for (class, slot) in owner.slots() {
             if let Some(pool) = slot.active() {
-                pool.deactivate(slot);
-                // While it was active it was in no list, as if it were full.
-                self.apply(class, slot, pool, pool.change_from(0));
+                self.deactivate(class, slot, pool);
             }
         }
+    }
+
+    /// Gives back the pools of `owner`, which has been entered, that are active and have no block in use.
+    fn end_empty_pools(self, owner: &'h Owner) {
+        for (class, slot) in owner.slots() {
+            if let Some(pool) = slot.active()
+                && pool.n_used() == 0
+            {
+                self.deactivate(class, slot, pool);
+            }
+        }
+    }
+
+    fn deactivate(self, class: SizeClass, slot: &'h Slot, pool: &'h Pool) {
+        pool.deactivate(slot);
+        // While it was active it was in no list, as if it were full.
+        self.apply(class, slot, pool, pool.change_from(0));
     }
 
     /// Sees to it that a pool just queued at `owner` is collected even if nobody holds that.
@@ -102,23 +117,13 @@ impl<'h, P: PageSource> Shared<'h, P> {
 
     /// Gets blocks of `class` into the slot of `owner`; `None` if there is no memory.
     pub(crate) fn refill(self, owner: &'h Owner, class: SizeClass, slot: &'h Slot) -> Option<()> {
-        if slot.active().is_some_and(|pool| pool.activate(slot)) {
-            return Some(());
-        }
         self.collect_queue(owner);
-        if slot.available.get() != 0 {
+        if slot.available.get() != 0 || slot.open_next() {
             return Some(());
         }
         if let Some(pool) = slot.active() {
-            if pool.activate(slot) {
-                return Some(());
-            }
             // It is full, and so in no list from now on.
             pool.deactivate(slot);
-        }
-        if let Some(pool) = slot.partial.get() {
-            slot.unlink(pool);
-            return pool.activate(slot).then_some(());
         }
         let n = class.units_per_pool() as u32;
         let Units { first, is_zero } = self.take_units(n)?;
@@ -130,7 +135,29 @@ impl<'h, P: PageSource> Shared<'h, P> {
     fn take_units(self, n: u32) -> Option<Units<'h>> {
         let mut guard = self.lock()?;
         let Control { arenas, directory, .. } = self.control;
-        arenas.take(&mut guard.token, self.source, directory, self.config, n)
+        let units = arenas.take(&mut guard.token, self.source, directory, self.config, n)?;
+        self.look_after(arenas, guard);
+        Some(units)
+    }
+
+    /// Gives back what has become too much, after units were taken or given back.
+    pub(crate) fn look_after(self, arenas: &'h Arenas, mut guard: Guard<'h, Locked>) {
+        let has_paused = arenas.pass_time(&mut guard.token, self.source.millis());
+        if has_paused && self.config.purge_policy() == Purge::Slack {
+            drop(guard);
+            // This thread is amid an operation on its owner, which nothing here disturbs.
+            if let Some(owner) = thread::owner_of(self.control.id.get()) {
+                self.end_empty_pools(owner);
+            }
+            self.purge_arenas();
+            return;
+        }
+        let directory = &self.control.directory;
+        let leftover = arenas.leftover(&mut guard.token, directory, self.config);
+        drop(guard);
+        if !matches!(leftover, Leftover::None) {
+            self.finish_some(arenas, leftover);
+        }
     }
 
     /// Collects what other threads have freed in pools of `owner`.
@@ -204,13 +231,8 @@ impl<'h, P: PageSource> Shared<'h, P> {
         n: u32,
     ) {
         let arenas = self.control.arenas_of(arena.scale());
-        let (token, directory) = (&mut guard.token, &self.control.directory);
-        let units = run(u32::from(first), n);
-        let leftover = arenas.give_back(token, self.source, directory, self.config, arena, units);
-        drop(guard);
-        if !matches!(leftover, Leftover::None) {
-            self.finish_some(arenas, leftover);
-        }
+        arenas.give_back(&mut guard.token, arena, run(u32::from(first), n));
+        self.look_after(arenas, guard);
     }
 
     /// Gives back everything that can be, and returns how many bytes that were.
@@ -223,6 +245,10 @@ impl<'h, P: PageSource> Shared<'h, P> {
         if let Some(busy) = thread::owner_of(self.control.id.get()).and_then(Owner::enter) {
             self.flush(busy.owner);
         }
+        self.purge_arenas()
+    }
+
+    fn purge_arenas(self) -> usize {
         let mut n_bytes = 0usize;
         for arenas in self.control.all_arenas() {
             while let Some(mut guard) = self.lock() {
@@ -255,10 +281,20 @@ impl<'h, P: PageSource> Shared<'h, P> {
     fn finish(self, leftover: Leftover<'h>) -> usize {
         match leftover {
             Leftover::None => 0,
-            Leftover::Unmap { memory, words, n_bytes } => {
+            Leftover::Unmap { arena, memory, words, n_bytes } => {
                 // SAFETY: A1 and A2: all units were unused, so no block is in use.
                 unsafe { memory.unmap(self.source) };
                 words.abandon_records(self.source);
+                if !arena.has_queued() {
+                    // SAFETY: A1: nobody uses these records, but for what a free under way may still do to
+                    // them (Q3), for which zeroes are as good; and no queue leads through them.
+                    unsafe { discard_tail(self.source, arena) };
+                }
+                // Without the lock, which only a signal handler can fail to get, the records are lost
+                // until the heap ends.
+                if let Some(mut guard) = self.lock() {
+                    self.control.arenas_of(arena.scale()).keep_spare(&mut guard.token, arena);
+                }
                 n_bytes
             }
             Leftover::Discard { arena, units } => {
