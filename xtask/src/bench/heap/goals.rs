@@ -54,14 +54,15 @@ fn near(measured: &Measured) -> Goal {
     }
 }
 
-/// By what is resident at once: memory that is given back only by the clock is memory in use.
+/// By what is resident a second and some allocations later: an allocator that gives everything back at
+/// once makes a program that comes and goes pay for its pages each time. The report has both figures.
 fn at_most_resident(measured: &Measured, name: &str) -> Goal {
     let mut bursts = measured.bursts();
     let found = bursts
         .find(|workload| workload.name == name)
-        .and_then(|workload| workload.per_live_byte(Memtrace, |memory| memory.resident_bytes));
+        .and_then(|workload| workload.per_live_byte(Memtrace, |memory| memory.resident_later_bytes));
     Goal {
-        name: format!("resident after {name} at most {MAX_RESIDENT} of live bytes"),
+        name: format!("resident a second after {name} at most {MAX_RESIDENT} of live bytes"),
         found: found.map_or_else(|| String::from("not measured"), |f| f.with_range(ratio)),
         is_met: found.map(|found| found.median <= MAX_RESIDENT),
     }
@@ -81,7 +82,7 @@ mod tests {
         let mut good = Measured::default();
         add_times(&mut good, "pair-16", [11.0, 12.0, 10.0, 1.0]);
         add_times(&mut good, "swap", [11.0, 20.0, 10.0, 1.0]);
-        FREED_BURSTS.into_iter().for_each(|name| add_burst(&mut good, name, 120));
+        FREED_BURSTS.into_iter().for_each(|name| add_burst(&mut good, name, 130));
         assert_eq!(is_met(&good), [Some(true); 4]);
         assert_eq!(judge(&good)[0].found, "at most 0.92 pair-16");
 
@@ -89,7 +90,7 @@ mod tests {
         add_times(&mut bad, "pair-16", [12.0, 12.0, 10.0, 100.0]);
         add_times(&mut bad, "swap", [30.0, 20.0, 30.0, 100.0]);
         add_times(&mut bad, "json", [12.0, 20.0, 9.0, 100.0]);
-        FREED_BURSTS.into_iter().for_each(|name| add_burst(&mut bad, name, 121));
+        FREED_BURSTS.into_iter().for_each(|name| add_burst(&mut bad, name, 131));
         assert_eq!(is_met(&bad), [Some(false); 4]);
         let goals = judge(&bad);
         assert_eq!(goals[0].found, "2 of 3 not: 1.50 swap, 1.00 pair-16");
@@ -99,8 +100,8 @@ mod tests {
     #[test]
     fn one_burst_that_leaves_too_much_misses_its_goal_alone() {
         let mut measured = Measured::default();
-        add_burst(&mut measured, FREED_BURSTS[0], 110);
-        add_burst(&mut measured, FREED_BURSTS[1], 130);
+        add_burst(&mut measured, FREED_BURSTS[0], 120);
+        add_burst(&mut measured, FREED_BURSTS[1], 140);
         assert_eq!(is_met(&measured), [None, None, Some(true), Some(false)]);
     }
 

@@ -167,7 +167,7 @@ mod tests {
         let text = write(&measured, 3, &goals::judge(&measured));
         for expected in [
             "1 of 2 not: 1.50 pair-16",
-            "| resident after burst at most 1.2 of live bytes",
+            "| resident a second after burst at most 1.2 of live bytes",
             "MISSED |",
             "not judged |",
             "| pair-16  |      pair |",
