@@ -310,6 +310,9 @@ impl Arenas {
             words.abandon_records(source);
             return None;
         }
+        if config.has_huge_pages() {
+            memory.prefer_huge(source);
+        }
         arena.memory.put(memory);
         arena.words.put(words);
         arena.dirty.set(0);

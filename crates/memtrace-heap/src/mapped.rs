@@ -127,6 +127,14 @@ impl Region {
         self.size
     }
 
+    /// See [`PageSource::prefer_huge`].
+    pub(crate) fn prefer_huge(&self, source: Source<'_, impl PageSource>) {
+        if let Some(base) = self.base {
+            // SAFETY: M1 and M4.
+            unsafe { source.0.prefer_huge(base.as_ptr(), self.size) }
+        }
+    }
+
     /// Resizes to `size` bytes, rounded up to whole pages, and moves if it must; `false`, with
     /// nothing changed, if the source cannot.
     ///

@@ -89,6 +89,15 @@ pub unsafe trait PageSource {
         false
     }
 
+    /// Asks for huge pages behind `size` bytes at `ptr`, where the system has any; the default does
+    /// nothing.
+    ///
+    /// # Safety
+    /// The range is one whole mapping of this source.
+    unsafe fn prefer_huge(&self, ptr: *mut u8, size: usize) {
+        let _ = (ptr, size);
+    }
+
     /// The milliseconds since some moment, coarsely: what a heap goes by to keep pages that are used
     /// again soon. The default has no clock, and keeps them by their number alone.
     fn millis(&self) -> u64 {
@@ -240,6 +249,12 @@ unsafe impl PageSource for SystemPages {
         // moves it or fails without touching it.
         let moved = unsafe { libc::mremap(ptr.cast(), old_size, new_size, libc::MREMAP_MAYMOVE) };
         if moved == libc::MAP_FAILED { ptr::null_mut() } else { moved.cast() }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn prefer_huge(&self, ptr: *mut u8, size: usize) {
+        // SAFETY: a hint about a mapping of the caller's, which changes no contents.
+        let _ = unsafe { libc::madvise(ptr.cast(), size, libc::MADV_HUGEPAGE) };
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
