@@ -385,6 +385,47 @@ impl<P: PageSource> Heap<P> {
         }
     }
 
+    /// Resizes a block of this thread's own pools to `new_size` bytes, which a pool serves, too; `None`,
+    /// with nothing done, if it is none, or this needs more than blocks at hand.
+    #[inline]
+    fn resize_quickly(&self, ptr: *mut u8, old: Layout, new_size: usize) -> Option<*mut u8> {
+        // The sum of a valid size and an alignment this small does not overflow.
+        let new = Layout::from_size_align(new_size, old.align()).ok()?;
+        let class = SizeClass::of(old)?;
+        let new_class = SizeClass::of(new)?;
+        let (arena, pool) = self.control.get()?.directory.find(ptr.addr())?;
+        let busy = self.enter()?;
+        if !pool.is_owned_by(busy.owner) || !pool.is_of(class) {
+            return None;
+        }
+        let index = pool.index_at(ptr.addr() % UNIT_SIZE)?;
+        let (slot, new_slot) = (busy.owner.slot(class)?, busy.owner.slot(new_class)?);
+        if class == new_class {
+            if pool.is_free(index) {
+                return None;
+            }
+            slot.requested_bytes.sub(old.size() as u64);
+            slot.requested_bytes.add(new_size as u64);
+            return Some(ptr);
+        }
+        let moved = new_slot.take(new_size)?;
+        let Some(is_empty) = pool.give_back_quickly(arena, index, slot) else {
+            new_slot.give_back(moved.addr(), new_size);
+            return None;
+        };
+        slot.count_given(old.size());
+        if P::HAS_MEMORY {
+            // SAFETY: H3: both are blocks of at least this size, the new one is nobody's yet. The old one
+            // has been given back already, but only this thread can hand out a block of its pool, or give
+            // the pool back, and does neither before this is done.
+            unsafe { moved.copy_from_nonoverlapping(ptr, old.size().min(new_size)) };
+        }
+        if is_empty {
+            self.end_empty(busy, pool);
+        }
+        Some(moved)
+    }
+
     /// Resizes the block at `ptr` without copying it, or says that it must be copied, or counts why
     /// it is none.
     fn resize(&self, ptr: *mut u8, old: Layout, new: Layout) -> Resized {
@@ -477,7 +518,10 @@ unsafe impl<P: PageSource> GlobalAlloc for Heap<P> {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        self.resize_or_move(ptr, layout, new_size)
+        match self.resize_quickly(ptr, layout, new_size) {
+            Some(block) => block,
+            None => self.resize_or_move(ptr, layout, new_size),
+        }
     }
 }
 
