@@ -44,7 +44,7 @@ use crate::runs::Extent;
 use crate::shared::Shared;
 use crate::stats::HeapStats;
 use crate::violation::Violation;
-use crate::{fork, runs, thread};
+use crate::{fork, remote, runs, thread};
 
 /// A heap of small blocks in pools in arenas and of large blocks beside them, with exact accounting.
 ///
@@ -328,20 +328,42 @@ impl<P: PageSource> Heap<P> {
         if layout.align() <= MIN_ALIGN
             && let Some(control) = self.control.get()
             && let Some((arena, pool)) = control.directory.find(addr)
-            && let Some(busy) = self.enter()
-            && pool.is_owned_by(busy.owner)
             && pool.is_for(layout.size())
-            && let Some(slot) = pool.class().and_then(|class| busy.owner.slot(class))
             && let Some(index) = pool.index_at(addr % UNIT_SIZE)
-            && let Some(is_empty) = pool.give_back_quickly(arena, index, slot)
+            && let Some(busy) = self.enter()
+            && let Some(slot) = pool.class().and_then(|class| busy.owner.slot(class))
         {
-            slot.count_given(layout.size());
-            if is_empty {
-                self.end_empty(busy, pool);
+            if !pool.is_owned_by(busy.owner) {
+                return self.give_back_remotely(busy, pool, index, layout.size());
             }
-            return;
+            if let Some(is_empty) = pool.give_back_quickly(arena, index, slot) {
+                slot.count_given(layout.size());
+                if is_empty {
+                    self.end_empty(busy, pool);
+                }
+                return;
+            }
         }
         self.give_back_elsewhere(addr, layout);
+    }
+
+    /// Gives back block `index` of `pool`, which another owner has.
+    #[inline(never)]
+    fn give_back_remotely(&self, busy: Busy<'_>, pool: &Pool, index: u32, size: usize) {
+        let Some(shared) = self.existing() else { return };
+        // Asked first: once the block is free, the pool may become another.
+        let slot = pool.class().and_then(|class| busy.owner.slot(class));
+        match remote::free(pool, index) {
+            Ok(woken) => {
+                if let Some(slot) = slot {
+                    slot.count_given(size);
+                }
+                if let Some(woken) = woken {
+                    shared.wake(woken);
+                }
+            }
+            Err(reason) => shared.control.invalid.count(reason),
+        }
     }
 
     /// Gives `pool` back, which has no block in use any more, unless it is active.
@@ -410,7 +432,8 @@ impl<P: PageSource> Heap<P> {
         }
         let moved = new_slot.take(new_size)?;
         let Some(is_empty) = pool.give_back_quickly(arena, index, slot) else {
-            new_slot.give_back(moved.addr(), new_size);
+            drop(busy);
+            self.give_back(moved.addr(), new);
             return None;
         };
         slot.count_given(old.size());

@@ -427,6 +427,7 @@ impl Pool {
 
     /// Whether block `index` is free, not looking at the slot: for threads other than the owner, to whom
     /// the active word and the blocks in the slot may seem to belong together when they do not.
+    #[inline]
     pub(crate) fn is_free_outside(&self, index: u32) -> bool {
         let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
         // Relaxed: the bit of a block in use is set in neither word at any time.

@@ -40,6 +40,7 @@ const WORD_BITS: u32 = 64;
 
 /// Marks block `index` of `pool` as free for its owner, and says whom to wake: the owner into whose
 /// queue the pool was put.
+#[inline]
 pub(crate) fn free(pool: &Pool, index: u32) -> Result<Option<&Owner>, InvalidFree> {
     // A block that is free in the owner's slot is not seen here, but when the bit is collected.
     if pool.is_free_outside(index) {
