@@ -31,6 +31,23 @@ pub const MAX_BLOCK_SIZE: usize = 64 * 1024;
 
 /// The smallest block, and the difference between small ones, in bytes.
 const STEP: usize = 16;
+/// The classes of sizes up to 4 KiB, for each step of 16 bytes.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+static BY_STEP: [SizeClass; 256] = {
+    let mut by_step = [SizeClass(0); 256];
+    let mut at = 0usize;
+    while at < by_step.len() {
+        let size = at.wrapping_add(1).wrapping_mul(STEP);
+        if let Ok(layout) = Layout::from_size_align(size, 1)
+            && let Some(class) = SizeClass::of_any(layout)
+        {
+            by_step[at] = class;
+        }
+        at = at.wrapping_add(1);
+    }
+    by_step
+};
+
 /// Where the steps of 16 bytes end, in bytes.
 const LINEAR_LIMIT: usize = 512;
 /// The number of classes in steps of 16 bytes.
@@ -45,16 +62,22 @@ impl SizeClass {
     /// counts as one byte.
     #[inline]
     #[must_use]
-    pub const fn of(layout: Layout) -> Option<SizeClass> {
-        // The usual case first: all block sizes up to the limit suit these alignments. A size of zero
-        // wraps, and is for the general case.
+    pub fn of(layout: Layout) -> Option<SizeClass> {
+        // The usual case first: all block sizes suit these alignments. A size of zero wraps, and is for
+        // the general case.
         let last_byte = layout.size().wrapping_sub(1);
-        if layout.align() <= STEP && last_byte < LINEAR_LIMIT {
-            return Some(SizeClass((last_byte / STEP) as u8));
+        if layout.align() <= STEP {
+            if last_byte < LINEAR_LIMIT {
+                return Some(SizeClass((last_byte / STEP) as u8));
+            }
+            if let Some(class) = BY_STEP.get(last_byte / STEP) {
+                return Some(*class);
+            }
         }
         SizeClass::of_any(layout)
     }
 
+    /// [`of`](Self::of), computed.
     #[inline]
     const fn of_any(layout: Layout) -> Option<SizeClass> {
         let low_bits = layout.align().wrapping_sub(1);
