@@ -88,10 +88,11 @@ mod held {
     pub(crate) fn owner_of<'h>(heap_id: u64) -> Option<&'h Owner> {
         let owner = LOCAL.try_with(|local| {
             let is_latest = local.latest.heap_id.get() == heap_id;
-            if is_latest { local.latest.owner.get() } else { ptr::null() }
+            // SAFETY: H1: an entry with the id of a heap that exists has an owner, not null, whose
+            // records exist, too.
+            is_latest.then(|| unsafe { &*local.latest.owner.get() })
         });
-        // SAFETY: null, or H1: the heap exists, and with it its records.
-        unsafe { owner.unwrap_or(ptr::null()).as_ref() }
+        owner.ok().flatten()
     }
 
     /// Whether this thread holds `owner`, in whatever heap.
