@@ -100,8 +100,12 @@ mod lock;
 
 mod audit;
 mod invalid;
+mod map;
 mod stats;
+mod svg;
 mod violation;
+
+mod model;
 
 pub mod python;
 
@@ -110,7 +114,10 @@ pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
 pub use config::{Config, Purge};
 pub use heap::Heap;
 pub use invalid::InvalidFrees;
+pub use map::{ArenaView, ArenaViews, HeapMap, Span, SpanKind};
+pub use model::Model;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
+pub use svg::Svg;
 pub use violation::Violation;

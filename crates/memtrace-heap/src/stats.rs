@@ -501,7 +501,7 @@ impl fmt::Write for Text {
 }
 
 /// A number with a comma after each group of three digits.
-struct Thousands(u64);
+pub(crate) struct Thousands(pub(crate) u64);
 
 impl Thousands {
     fn text(&self) -> Text {
