@@ -206,6 +206,10 @@ fn who_looks_at_the_global_heap_may_allocate_from_it() {
     let mut picture = String::new();
     write!(picture, "{}", HEAP.svg()).unwrap();
     assert!(n_elements(&picture, "title") > 3);
+    // Also what the picture's own text has taken since the classes were counted has a colour.
+    for class in picture.split("<g class=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(picture.contains(&format!(".{class}{{fill:")), "{class}");
+    }
     assert!(!format!("{:?}", HEAP.map()).is_empty());
 }
 
