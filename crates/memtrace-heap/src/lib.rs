@@ -142,3 +142,8 @@ pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use svg::Svg;
 pub use violation::Violation;
+
+/// So that the code in it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

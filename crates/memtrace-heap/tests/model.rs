@@ -2,7 +2,9 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use memtrace_heap::{ArenaView, Config, Heap, HeapMap, Model, PageSource, Purge, SystemPages};
+use memtrace_heap::{
+    ArenaView, Config, Heap, HeapMap, Model, PageSource, Purge, SystemPages, UNIT_SIZE,
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -126,6 +128,18 @@ proptest! {
         let purge = if is_immediate { Purge::Immediate } else { Purge::Slack };
         let config = Config::new().purge(purge);
         compare(&Heap::with_pages(config, Clockless), &Model::new(config), &steps);
+    }
+}
+
+#[test]
+fn a_purge_reaches_what_the_thread_holds_also_after_it_has_used_another_heap() {
+    let (first, second, layout) = (Model::default(), Model::default(), Layout::new::<u64>());
+    for model in [&first, &second] {
+        model.release(model.allocate(layout).unwrap(), layout);
+    }
+    for model in [&first, &second] {
+        // The pool from which the thread would take its next block.
+        assert_eq!(model.purge(), UNIT_SIZE);
     }
 }
 
