@@ -172,15 +172,15 @@ fn write_legend(f: &mut Formatter<'_>, tally: &Tally) -> fmt::Result {
     let (mut x, y) = (MARGIN, tally.legend_end() - LEGEND_LINE);
     let runs = Count(tally.n_runs, "large block");
     for (class, name, width) in [
-        ("r", format_args!("{runs}"), 2.0 * LEGEND_COLUMN),
-        ("d", format_args!("unused, may take memory"), 2.0 * LEGEND_COLUMN),
-        ("u", format_args!("unused, takes none"), 2.0 * LEGEND_COLUMN),
+        ("r", format_args!("{runs}"), 1.5 * LEGEND_COLUMN),
+        ("d", format_args!("unused, may take memory"), 1.5 * LEGEND_COLUMN),
+        ("u", format_args!("unused, takes none"), 1.5 * LEGEND_COLUMN),
     ] {
         swatch(f, (x, y), format_args!("{class}"))?;
         text(f, (x + 17.0, y), "", name)?;
         x += width;
     }
-    text(f, (x, y), "s", format_args!("filled as far as in use"))
+    text(f, (x, y), "s", format_args!("filled as far as blocks are in use"))
 }
 
 /// The heading above the rows of arenas of one size, and the line below them if some are left out.

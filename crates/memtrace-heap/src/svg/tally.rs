@@ -18,8 +18,8 @@ pub(super) const UNIT_WIDTH: f32 = 13.0;
 pub(super) const WIDTH: f32 = CELLS_X + UNITS_PER_ARENA as f32 * UNIT_WIDTH + 52.0 + MARGIN;
 pub(super) const LEGEND_Y: f32 = 78.0;
 pub(super) const LEGEND_LINE: f32 = 18.0;
-pub(super) const LEGEND_COLUMN: f32 = 131.0;
-pub(super) const LEGEND_COLUMNS: usize = 7;
+pub(super) const LEGEND_COLUMN: f32 = 154.0;
+pub(super) const LEGEND_COLUMNS: usize = 6;
 
 /// What the pools of one class come to.
 #[derive(Debug, Clone, Copy, Default)]
