@@ -1,15 +1,27 @@
 //! The heap as the global allocator of a small program, which prints where its memory is.
 //!
 //! ```text
-//! cargo run -p memtrace-heap --example global_allocator
+//! cargo run -p memtrace-heap --example global_allocator [PATH]
 //! ```
+//!
+//! With a path, a picture of the heap is written there, after most was freed and before the pages in no
+//! use are given back.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+
+use memtrace_heap::{Config, Heap, HeapStats};
 
 #[global_allocator]
-static HEAP: memtrace_heap::Heap = memtrace_heap::Heap::new(memtrace_heap::Config::new());
+static HEAP: Heap = Heap::new(Config::new());
 
-fn main() {
+/// What the pages of units in no use may take, in bytes.
+fn unused_dirty_bytes(stats: &HeapStats) -> usize {
+    stats.arenas.unused_dirty_bytes() + stats.big_arenas.unused_dirty_bytes()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
     let before = HEAP.stats();
 
     let mut index = BTreeMap::new();
@@ -27,10 +39,25 @@ fn main() {
         stats.n_blocks_used() - before.n_blocks_used(),
         stats.requested_bytes() - before.requested_bytes(),
     );
+    let in_pools: usize = stats.classes.iter().map(|class| class.rounded_bytes()).sum();
+    let n_bytes = stats.classes.iter().map(|class| class.free_bytes()).sum::<usize>() + in_pools;
     println!(
-        "  {:.1} % of the arenas' bytes are in blocks in use",
-        100.0 * stats.classes.iter().map(|class| class.rounded_bytes()).sum::<usize>() as f64
-            / stats.arenas.mapped_bytes() as f64,
+        "  {:.1} % of the pools' blocks, by size, are in use",
+        100.0 * in_pools as f64 / n_bytes as f64,
     );
-    HEAP.verify().expect("the counters agree with a recount");
+
+    // A few entries keep nearly every pool alive; the rest of the pools goes back.
+    index.retain(|key, _| key.ends_with("000"));
+    drop(picture);
+    if let Some(path) = std::env::args_os().nth(1) {
+        // The text is made in the very heap that it is about.
+        fs::write(&path, HEAP.svg().to_string())?;
+        println!("  the heap is drawn in {}", path.display());
+    }
+    println!("{} entries are left:", index.len());
+    println!("  {} bytes of unused units have pages", unused_dirty_bytes(&HEAP.stats()));
+    println!("  {} bytes were given back by a purge", HEAP.purge());
+    println!("  {} bytes of unused units have pages", unused_dirty_bytes(&HEAP.stats()));
+    HEAP.verify()?;
+    Ok(())
 }

@@ -36,6 +36,7 @@ use crate::cells::Link;
 use crate::class::SizeClass;
 use crate::config::Config;
 use crate::control::Control;
+use crate::map::HeapMap;
 use crate::mapped::{Source, map_record, unmap_record};
 use crate::owner::{Busy, Owner};
 use crate::pages::{PageSource, SystemPages};
@@ -43,6 +44,7 @@ use crate::pool::{Kind, Pool};
 use crate::runs::Extent;
 use crate::shared::Shared;
 use crate::stats::HeapStats;
+use crate::svg::Svg;
 use crate::violation::Violation;
 use crate::{fork, remote, runs, thread};
 
@@ -162,6 +164,18 @@ impl<P: PageSource> Heap<P> {
     /// **Cost**: a system call for each run of unused units.
     pub fn purge(&self) -> usize {
         self.existing().map_or(0, |shared| shared.purge())
+    }
+
+    /// What each arena holds: see [`HeapMap`].
+    #[must_use]
+    pub fn map(&self) -> HeapMap<'_> {
+        HeapMap::of_native(self.control.get_published())
+    }
+
+    /// A picture of that, which walks the heap when it is displayed: see [`Svg`].
+    #[must_use]
+    pub fn svg(&self) -> Svg<'_> {
+        self.map().svg()
     }
 
     /// The page source.

@@ -15,7 +15,7 @@
 //! Three uses of one code:
 //! - as the global allocator, or any [`GlobalAlloc`](core::alloc::GlobalAlloc), over the system's pages;
 //! - as a value with a life of its own: when a [`Heap`] is dropped, all its blocks are unmapped at once;
-//! - over [`NoMemory`], as a model that is fed with sizes and frees, and says what a heap would look
+//! - over [`NoMemory`], as a [`Model`] that is fed with sizes and frees, and says what a heap would look
 //!   like.
 //!
 //! # How a request is served
@@ -48,6 +48,27 @@
 //! layouts equal. A free with a layout of another class, or another size of a large block, is
 //! refused and counted; one that errs within a class shifts that class's requested bytes and no
 //! other figure.
+//!
+//! # The map
+//! [`Heap::map`] tells what stands where: each arena's pools, large blocks and unused units, how many
+//! blocks are in use, which unused units take memory, and whose a pool is. [`Heap::svg`] draws it, an
+//! arena a row and a pool a cell, filled as far as its blocks are in use:
+//!
+//! ```
+//! # let path = std::env::temp_dir().join(format!("memtrace-heap-{}.svg", std::process::id()));
+//! # let heap = memtrace_heap::Model::new(memtrace_heap::Config::new());
+//! std::fs::write(&path, heap.svg().to_string())?;
+//! # std::fs::remove_file(&path)?;
+//!
+//! for arena in heap.map().arenas() {
+//!     println!("arena at {:#x}: {} of {} bytes in use", arena.base_addr, arena.used_bytes(), arena.n_bytes());
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Neither allocates, and neither holds the heap's lock while its user is at work; so both can be used
+//! on the global heap. A [`Model`] and [`python::PythonHeap`] have the same. With the feature `serde`,
+//! the figures and the map can be serialised.
 //!
 //! # Python's heap
 //! [`python`] is another heap over the same page sources: CPython's, placement for placement.
@@ -100,8 +121,12 @@ mod lock;
 
 mod audit;
 mod invalid;
+mod map;
 mod stats;
+mod svg;
 mod violation;
+
+mod model;
 
 pub mod python;
 
@@ -110,7 +135,15 @@ pub use class::{MAX_BLOCK_SIZE, N_CLASSES, SizeClass};
 pub use config::{Config, Purge};
 pub use heap::Heap;
 pub use invalid::InvalidFrees;
+pub use map::{ArenaView, ArenaViews, HeapMap, Span, SpanKind};
+pub use model::Model;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
+pub use svg::Svg;
 pub use violation::Violation;
+
+/// So that the code in it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -65,10 +65,13 @@ mod memory;
 mod error;
 mod stats;
 mod verify;
+mod view;
 
 pub use error::{InvalidFree, Violation};
 pub use heap::{Place, PythonHeap};
 pub use profile::{
     ALIGNMENT, N_CLASSES, POOL_HEADER, POOLS_PER_ARENA, Profile, THRESHOLD, UnknownVersion, Version,
 };
+pub(crate) use view::Places;
+
 pub use stats::{PythonClassStats, PythonParts, PythonStats};

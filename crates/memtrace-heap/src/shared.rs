@@ -242,7 +242,9 @@ impl<'h, P: PageSource> Shared<'h, P> {
                 self.retire(owner);
             }
         }
-        if let Some(busy) = thread::owner_of(self.control.id.get()).and_then(Owner::enter) {
+        // Also if the thread has used another heap since.
+        let held = thread::remember(self.control.id.get(), || None);
+        if let Some(busy) = held.and_then(Owner::enter) {
             self.flush(busy.owner);
         }
         self.purge_arenas()

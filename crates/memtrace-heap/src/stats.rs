@@ -176,8 +176,8 @@ pub struct MappingStats {
 ///   high water mark.
 /// - **B4** A class's pools are full, partial or empty.
 ///
-/// Its [`Display`](fmt::Display) is the table of CPython's `sys._debugmallocstats()`, with the
-/// direct mappings and the invalid frees added.
+/// Its [`Display`](fmt::Display) is the table of CPython's `sys._debugmallocstats()`, with the big
+/// arenas if there were any, the direct mappings and the invalid frees added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -326,17 +326,10 @@ impl fmt::Display for HeapStats {
             )?;
         }
         writeln!(f)?;
-        let arenas = &self.arenas;
-        line(f, "# arenas allocated total", arenas.n_total)?;
-        line(f, "# arenas reclaimed", arenas.n_reclaimed())?;
-        line(f, "# arenas highwater mark", arenas.n_high_water as u64)?;
-        line(f, "# arenas allocated current", arenas.n_current as u64)?;
-        for arenas in [arenas, &self.big_arenas] {
-            let ArenaStats { n_current, arena_size, .. } = *arenas;
-            let name = format_args!("{n_current} arenas * {arena_size} bytes/arena");
-            line(f, name, arenas.mapped_bytes() as u64)?;
+        write_arenas(f, &self.arenas, "")?;
+        if self.big_arenas.n_total != 0 {
+            write_arenas(f, &self.big_arenas, "big ")?;
         }
-        writeln!(f)?;
         let [used, available, runs, unused, tails] = self.arena_parts();
         line(f, "# bytes in allocated blocks", used as u64)?;
         line(f, "# bytes in available blocks", available as u64)?;
@@ -350,8 +343,8 @@ impl fmt::Display for HeapStats {
         line(f, "Total", total as u64)?;
         writeln!(f)?;
         let big_dirty = self.big_arenas.unused_dirty_bytes();
-        let unused_dirty = arenas.unused_dirty_bytes().saturating_add(big_dirty);
-        line(f, "# bytes of unused units resident", unused_dirty as u64)?;
+        let unused_dirty = self.arenas.unused_dirty_bytes().saturating_add(big_dirty);
+        line(f, "# bytes in unused units with pages", unused_dirty as u64)?;
         line(f, "# large blocks", self.runs.n_current as u64)?;
         line(f, "# blocks mapped directly", self.mappings.n_current as u64)?;
         line(f, "# bytes in blocks mapped directly", self.mappings.mapped_bytes as u64)?;
@@ -471,6 +464,19 @@ impl HeapStats {
     }
 }
 
+/// The lines of the arenas of one size, and an empty one.
+fn write_arenas(f: &mut fmt::Formatter<'_>, arenas: &ArenaStats, kind: &str) -> fmt::Result {
+    let ArenaStats { n_current, arena_size, .. } = *arenas;
+    line(f, format_args!("# {kind}arenas allocated total"), arenas.n_total)?;
+    line(f, format_args!("# {kind}arenas reclaimed"), arenas.n_reclaimed())?;
+    line(f, format_args!("# {kind}arenas highwater mark"), arenas.n_high_water as u64)?;
+    line(f, format_args!("# {kind}arenas allocated current"), n_current as u64)?;
+    let plural = if n_current == 1 { "" } else { "s" };
+    let name = format_args!("{n_current} arena{plural} * {arena_size} bytes/arena");
+    line(f, name, arenas.mapped_bytes() as u64)?;
+    writeln!(f)
+}
+
 /// One line of the summary: the name in 35 columns, the figure with thousands in 21.
 fn line(f: &mut fmt::Formatter<'_>, name: impl fmt::Display, figure: u64) -> fmt::Result {
     let mut text = Text { bytes: [0; 64], len: 0 };
@@ -501,7 +507,7 @@ impl fmt::Write for Text {
 }
 
 /// A number with a comma after each group of three digits.
-struct Thousands(u64);
+pub(crate) struct Thousands(pub(crate) u64);
 
 impl Thousands {
     fn text(&self) -> Text {
@@ -571,12 +577,28 @@ mod tests {
             "\n    2     48           1             365          1000\n",
             "\n# arenas allocated total           =                    3\n",
             "\n# arenas reclaimed                 =                    2\n",
-            "\n1 arenas * 4194304 bytes/arena     =            4,194,304\n",
+            "\n1 arena * 4194304 bytes/arena      =            4,194,304\n",
             "\n# bytes in allocated blocks        =               17,520\n",
             "\n# bytes in unused units            =            4,128,768\n",
             "\n# bytes lost to quantization       =                   16\n",
             "\nTotal                              =            4,194,304\n",
             "\n# bytes lost to rounding           =                2,920\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in\n{text}");
+        }
+        assert!(!text.contains("big arenas"), "{text}");
+        stats.big_arenas = ArenaStats {
+            arena_size: 32 << 20,
+            unit_size: 512 << 10,
+            n_current: 1024,
+            n_high_water: 1024,
+            n_total: 1024,
+            ..ArenaStats::default()
+        };
+        let text = stats.to_string();
+        for expected in [
+            "\n# big arenas allocated total       =                1,024\n",
+            "\n1024 arenas * 33554432 bytes/arena =       34,359,738,368\n",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");
         }

@@ -19,8 +19,11 @@ use super::profile::Profile;
 use super::raw::{RawBlock, RawBlocks};
 use super::small::Small;
 use super::stats::PythonStats;
+use super::view::Places;
+use crate::map::HeapMap;
 use crate::mapped::Region;
 use crate::pages::{NoMemory, PageSource};
+use crate::svg::Svg;
 
 /// CPython's small-object heap, placement for placement.
 ///
@@ -171,6 +174,18 @@ impl<P: PageSource> PythonHeap<P> {
     #[must_use]
     pub fn stats(&self) -> PythonStats {
         PythonStats::of(&self.profile, &self.small, &self.raw)
+    }
+
+    /// What each arena holds; a unit is a pool. See [`HeapMap`].
+    #[must_use]
+    pub fn map(&self) -> HeapMap<'_> {
+        HeapMap::of_python(Places::new(self.profile, &self.small, &self.raw))
+    }
+
+    /// A picture of that: see [`Svg`].
+    #[must_use]
+    pub fn svg(&self) -> Svg<'_> {
+        self.map().svg()
     }
 
     /// Recounts every block, pool and arena from the links, and compares with counters and lists.

@@ -15,6 +15,7 @@ use super::small::Small;
 
 /// The figures of one size class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PythonClassStats {
     /// The size of each block, in bytes.
@@ -29,9 +30,11 @@ pub struct PythonClassStats {
 
 /// All figures of a heap at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PythonStats {
     /// Whose heap it is.
+    #[cfg_attr(feature = "serde", serde(rename = "version", serialize_with = "serialize_version"))]
     pub profile: Profile,
     /// The size classes, smallest first.
     pub classes: [PythonClassStats; N_CLASSES],
@@ -60,6 +63,7 @@ pub struct PythonStats {
 
 /// Where the bytes of the arenas are. They sum to the arenas' size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PythonParts {
     /// In blocks in use.
@@ -85,6 +89,14 @@ impl PythonParts {
         let lost = self.quantization_bytes.saturating_add(self.alignment_bytes);
         blocks.saturating_add(pools).saturating_add(lost)
     }
+}
+
+#[cfg(feature = "serde")]
+fn serialize_version<S: serde::Serializer>(
+    profile: &Profile,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(profile.version().name())
 }
 
 impl PythonStats {
