@@ -236,7 +236,7 @@ impl<P: PageSource> Heap<P> {
     #[inline]
     fn enter(&self) -> Option<Busy<'_>> {
         // Relaxed: see the table above.
-        thread::owner_of(self.id.load(Ordering::Relaxed))?.enter()
+        thread::enter(self.id.load(Ordering::Relaxed))
     }
 
     /// Does `work` with the owner that this thread holds from now on, or with one that is held for
@@ -258,7 +258,7 @@ impl<P: PageSource> Heap<P> {
     }
 
     /// Takes a block; with `must_be_zero`, its first `layout.size()` bytes are zero.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, layout: Layout, must_be_zero: bool) -> *mut u8 {
         let Some(class) = SizeClass::of(layout) else {
             return self.take_large(layout, must_be_zero);
@@ -324,7 +324,7 @@ impl<P: PageSource> Heap<P> {
     }
 
     /// Gives a block back, or counts why it is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give_back(&self, addr: usize, layout: Layout) {
         if let Some(class) = SizeClass::of(layout)
             && let Some(busy) = self.enter()
@@ -554,6 +554,7 @@ unsafe impl<P: PageSource> GlobalAlloc for Heap<P> {
         self.give_back(ptr.addr(), layout);
     }
 
+    #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         match self.resize_quickly(ptr, layout, new_size) {
             Some(block) => block,

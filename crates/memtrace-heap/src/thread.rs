@@ -17,10 +17,10 @@
 //! One load and one comparison.
 #![cfg_attr(feature = "std", expect(unsafe_code, reason = "the C library's thread data, and H1"))]
 
-use crate::owner::Owner;
+use crate::owner::{Busy, Owner};
 
 #[cfg(feature = "std")]
-pub(crate) use held::{forget, holds, owner_of, remember};
+pub(crate) use held::{enter, forget, holds, owner_of, remember};
 
 #[cfg(feature = "std")]
 mod held {
@@ -38,7 +38,7 @@ mod held {
     use crate::mapped::Source;
     use crate::shared::Shared;
 
-    use super::Owner;
+    use super::{Busy, Owner};
 
     const N_OTHERS: usize = 3;
     /// An id of no heap; nor is it 0, which heaps have that were never used.
@@ -87,12 +87,28 @@ mod held {
     #[inline]
     pub(crate) fn owner_of<'h>(heap_id: u64) -> Option<&'h Owner> {
         let owner = LOCAL.try_with(|local| {
-            let is_latest = local.latest.heap_id.get() == heap_id;
+            if local.latest.heap_id.get() != heap_id {
+                return None;
+            }
             // SAFETY: H1: an entry with the id of a heap that exists has an owner, not null, whose
             // records exist, too.
-            is_latest.then(|| unsafe { &*local.latest.owner.get() })
+            Some(unsafe { &*local.latest.owner.get() })
         });
         owner.ok().flatten()
+    }
+
+    /// Begins an operation with the owner that [`owner_of`] finds, unless this interrupts one.
+    #[inline(always)]
+    pub(crate) fn enter<'h>(heap_id: u64) -> Option<Busy<'h>> {
+        let busy = LOCAL.try_with(|local| {
+            if local.latest.heap_id.get() != heap_id {
+                return None;
+            }
+            // SAFETY: as in `owner_of`. Written twice, because only with the look at the owner in here is
+            // it not compared with null.
+            unsafe { &*local.latest.owner.get() }.enter()
+        });
+        busy.ok().flatten()
     }
 
     /// Whether this thread holds `owner`, in whatever heap.
@@ -243,9 +259,13 @@ mod held {
 
 #[cfg(not(feature = "std"))]
 mod not_held {
-    use super::Owner;
+    use super::{Busy, Owner};
 
     pub(crate) fn owner_of<'h>(_: u64) -> Option<&'h Owner> {
+        None
+    }
+
+    pub(crate) fn enter<'h>(_: u64) -> Option<Busy<'h>> {
         None
     }
 
@@ -261,4 +281,4 @@ mod not_held {
 }
 
 #[cfg(not(feature = "std"))]
-pub(crate) use not_held::{forget, holds, owner_of, remember};
+pub(crate) use not_held::{enter, forget, holds, owner_of, remember};
