@@ -9,7 +9,8 @@ use crate::map::{ArenaView, HeapMap, SpanKind};
 /// The most rows that are drawn for arenas of one size.
 pub(super) const MAX_ROWS: usize = 256;
 /// The most size classes that any heap has.
-pub(super) const MAX_CLASSES: usize = 64;
+pub(super) const MAX_CLASSES: usize = 128;
+const _: () = assert!(crate::class::N_CLASSES <= MAX_CLASSES);
 
 /// The distance of all from the picture's border, and the places of things, in pixels.
 pub(super) const MARGIN: f32 = 20.0;
