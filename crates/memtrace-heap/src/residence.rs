@@ -150,7 +150,8 @@ impl<P: PageSource> Shared<'_, P> {
     /// The records that are not an arena's.
     fn resident_records(self) -> Option<usize> {
         let Control { owners, directory, .. } = self.control;
-        let mut sum = resident_bytes(ptr::from_ref(self.control).addr(), record_bytes::<Control>())?;
+        let mut sum =
+            resident_bytes(ptr::from_ref(self.control).addr(), record_bytes::<Control>())?;
         for owner in owners.iter() {
             add(&mut sum, resident_bytes(ptr::from_ref(owner).addr(), record_bytes::<Owner>())?);
         }
@@ -283,9 +284,8 @@ fn for_each_resident(
 fn is_any_mapped(start: usize, n_bytes: usize, flags: &mut [u8; 1024]) -> Option<bool> {
     // SAFETY: `flags` has room for a byte a page, of which there are 1024 at most; the range is only
     // asked about.
-    let result = unsafe {
-        libc::mincore(ptr::without_provenance_mut(start), n_bytes, flags.as_mut_ptr())
-    };
+    let result =
+        unsafe { libc::mincore(ptr::without_provenance_mut(start), n_bytes, flags.as_mut_ptr()) };
     if result == 0 {
         return Some(true);
     }

@@ -88,11 +88,14 @@
 
 mod border;
 mod copied;
+mod ledger;
 mod lent;
 mod names;
+mod resident;
 mod thread_names;
 
 pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
+pub use ledger::{LedgerError, ledger, ledger_of, ledger_with};
 
 pub use memtrace_alloc::{
     Alloc, Losses, Options as Config, StartError, Started, TracedMemory, TracerMemory, TrackError,
@@ -101,9 +104,10 @@ pub use memtrace_alloc::{
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
-    KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, MissingSource, Module,
-    SinceError, SlopeUnit, Snapshot, SourceCache, Statistic, StatisticDiff, SuppressionError,
-    SuppressionUse, Suppressions, Thread, Trace, Traceback, UnknownKeyType, Verdict, report,
+    KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, Ledger, LedgerDiff,
+    LedgerKind, LedgerLine, LedgerLineDiff, MissingSource, Module, SinceError, SlopeUnit, Snapshot,
+    SourceCache, Statistic, StatisticDiff, SuppressionError, SuppressionUse, Suppressions, Thread,
+    Trace, Traceback, UnknownKeyType, Verdict, report,
 };
 /// The pooled heap: blocks in pools in arenas, usable as the wrapped allocator or alone.
 pub use memtrace_heap as heap;
