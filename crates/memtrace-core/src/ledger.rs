@@ -14,6 +14,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::section::analysis;
+
 /// What a line of a [`Ledger`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -82,7 +84,7 @@ impl LedgerKind {
 pub struct LedgerLine {
     /// What it stands for.
     pub kind: LedgerKind,
-    /// Its name; the same in each ledger of a kind, which is how two are compared.
+    /// Its name: lines of one kind and name are the same part in every ledger.
     pub name: Cow<'static, str>,
     /// Resident bytes. Only the line of what is unaccounted for can be negative.
     pub bytes: i64,
@@ -110,6 +112,18 @@ impl LedgerLine {
     pub fn booked(mut self, bytes: u64) -> Self {
         self.booked_bytes = Some(bytes);
         self
+    }
+
+    fn is_same_part(&self, other: &LedgerLine) -> bool {
+        self.kind == other.kind && self.name == other.name
+    }
+
+    fn add(&mut self, other: &LedgerLine) {
+        self.bytes += other.bytes;
+        self.is_upper_bound |= other.is_upper_bound;
+        if let Some(booked) = other.booked_bytes {
+            self.booked_bytes = Some(self.booked_bytes.unwrap_or(0).saturating_add(booked));
+        }
     }
 }
 
@@ -155,16 +169,23 @@ impl Ledger {
         Self { resident_bytes: rest.bytes, swapped_bytes: None, lines: vec![rest] }
     }
 
-    /// Adds a line, before that of what is unaccounted for, from which it is taken.
+    /// Adds a line, before that of what is unaccounted for, from which it is taken. One of the same kind
+    /// and name as another is added to that; one that is itself unaccounted for changes nothing.
     #[must_use]
     pub fn line(mut self, mut line: LedgerLine) -> Self {
+        if line.kind == LedgerKind::Unaccounted {
+            return self;
+        }
         let last = self.lines.len() - 1;
         // The others' sum stays at most i64::MAX, so that the last line's bytes are no less than
         // -i64::MAX.
         let sum: i64 = self.lines[..last].iter().map(|line| line.bytes).sum();
         line.bytes = line.bytes.clamp(0, i64::MAX - sum);
         self.lines[last].bytes = self.resident_bytes - (sum + line.bytes);
-        self.lines.insert(last, line);
+        match self.lines.iter_mut().find(|other| other.is_same_part(&line)) {
+            Some(other) => other.add(&line),
+            None => self.lines.insert(last, line),
+        }
         self
     }
 
@@ -209,27 +230,29 @@ impl Ledger {
     ///
     /// Lines are compared by kind and name; one that is missing on either side counts as 0 there.
     pub fn compare_to(&self, earlier: &Ledger) -> LedgerDiff {
-        let is_same = |a: &LedgerLine, b: &LedgerLine| a.kind == b.kind && a.name == b.name;
-        let of_line = |line: &LedgerLine, bytes: i64, earlier_bytes: i64| LedgerLineDiff {
+        analysis(|| self.compared_to(earlier))
+    }
+
+    fn compared_to(&self, earlier: &Ledger) -> LedgerDiff {
+        let find = |lines: &[LedgerLine], wanted: &LedgerLine| {
+            lines.iter().find(|line| line.is_same_part(wanted)).map(|line| line.bytes)
+        };
+        let diff = |line: &LedgerLine, bytes: i64, earlier_bytes: i64| LedgerLineDiff {
             kind: line.kind,
             name: line.name.clone(),
             bytes,
             bytes_diff: bytes.saturating_sub(earlier_bytes),
         };
-        let mut lines: Vec<LedgerLineDiff> = Vec::with_capacity(self.lines.len());
-        for gone in &earlier.lines {
-            if !self.lines.iter().any(|line| is_same(line, gone)) {
-                lines.push(of_line(gone, 0, gone.bytes));
-            }
-        }
-        for line in &self.lines {
-            let before = earlier.lines.iter().find(|before| is_same(line, before));
-            lines.push(of_line(line, line.bytes, before.map_or(0, |before| before.bytes)));
-        }
+        let gone = earlier.lines.iter().filter(|line| find(&self.lines, line).is_none());
+        let gone = gone.map(|line| diff(line, 0, line.bytes));
+        let lines = self.lines.iter().map(|line| {
+            let earlier_bytes = find(&earlier.lines, line).unwrap_or(0);
+            diff(line, line.bytes, earlier_bytes)
+        });
         LedgerDiff {
             resident_bytes: self.resident_bytes,
             resident_bytes_diff: self.resident_bytes.saturating_sub(earlier.resident_bytes),
-            lines,
+            lines: gone.chain(lines).collect(),
         }
     }
 }
