@@ -265,7 +265,7 @@ impl fmt::Display for Ledger {
         for line in &self.lines {
             let share = match self.resident_bytes {
                 0 => 0.0,
-                resident => line.bytes as f64 / resident as f64 * 100.0,
+                resident => rounded(line.bytes as f64 / resident as f64 * 100.0, 10.0),
             };
             let (name, size) = (&line.name, mib(line.bytes as f64));
             write!(f, "  {name:<inner$} {size:>13}  {share:5.1} %")?;
@@ -392,11 +392,18 @@ fn name_width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
 
 /// One unit for all lines, so that they can be added up by eye.
 fn mib(bytes: f64) -> String {
-    format!("{:.2} MiB", bytes / f64::from(1 << 20))
+    format!("{:.2} MiB", rounded(bytes / MIB, 100.0))
 }
 
 fn mib_diff(bytes: i64) -> String {
-    format!("{:+.2} MiB", bytes as f64 / f64::from(1 << 20))
+    format!("{:+.2} MiB", rounded(bytes as f64 / MIB, 100.0))
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// `figure` as a multiple of `1 / n`; zero has no sign.
+fn rounded(figure: f64, n: f64) -> f64 {
+    (figure * n).round() / n + 0.0
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ impl<P: PageSource> Heap<P> {
     /// source whose memory is private and anonymous, as that of [`SystemPages`](crate::SystemPages) is.
     /// `None` if the system does not tell, or the call interrupts its own thread in the heap.
     ///
-    /// **Cost**: a system call a pool, some 10 ms a gigabyte. It does not allocate.
+    /// **Cost**: a system call a pool, some 40 ms a gigabyte, for which other threads wait, if they must,
+    /// an arena's share (0.2 ms) at a time. It does not allocate.
     #[must_use]
     pub fn residence(&self) -> Option<Residence> {
         self.existing().map_or(Some(Residence::default()), Shared::residence)

@@ -36,8 +36,8 @@ pub use crate::resident::LedgerError;
 /// # }
 /// ```
 ///
-/// **Cost**: some hundred microseconds, and in proportion to the process's page tables, which the system
-/// walks (5 ms a gigabyte).
+/// **Cost**: some hundred microseconds, and some 40 ms for each gigabyte that is resident, as the system
+/// walks the page tables; meanwhile other threads that map or unmap memory wait.
 ///
 /// **Errors**: if `/proc` does not say what is resident.
 pub fn ledger() -> Result<Ledger, LedgerError> {
@@ -79,7 +79,7 @@ pub fn ledger() -> Result<Ledger, LedgerError> {
 /// # }
 /// ```
 ///
-/// **Cost**: as [`ledger`], and that of [`Heap::residence`]: some 10 ms a gigabyte.
+/// **Cost**: as [`ledger`], and that of [`Heap::residence`], about as much again.
 ///
 /// **Errors**: if `/proc` does not say what is resident.
 pub fn ledger_of<P: PageSource>(heap: &Heap<P>) -> Result<Ledger, LedgerError> {
