@@ -29,6 +29,9 @@ use crate::pool::{Kind, N_WORDS, Pool};
 use crate::runs;
 use crate::shared::Shared;
 
+/// The bits of a bitmap's word.
+const WORD_BITS: usize = 64;
+
 /// What a heap's blocks, free places and records take in memory: resident bytes, where
 /// [`HeapStats`](crate::HeapStats) tells bytes of address space.
 ///
@@ -230,7 +233,7 @@ impl UsedBlocks {
     /// How many bytes before `offset` belong to blocks in use.
     fn bytes_below(&self, offset: usize) -> usize {
         let index = offset.checked_div(self.block_size).unwrap_or(0);
-        let (at, bit) = (index / u64::BITS as usize, index as u32 % u64::BITS);
+        let (at, bit) = (index / WORD_BITS, (index % WORD_BITS) as u32);
         let whole = self.words.iter().take(at).map(|word| word.count_ones() as usize);
         let last = self.words.get(at).copied().unwrap_or(0);
         let n_before = (last & 1u64.wrapping_shl(bit).wrapping_sub(1)).count_ones() as usize;
@@ -290,8 +293,10 @@ fn is_any_mapped(start: usize, n_bytes: usize, flags: &mut [u8; 1024]) -> Option
     if result == 0 {
         return Some(true);
     }
-    // SAFETY: errno belongs to the calling thread.
-    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: takes nothing, and returns where the calling thread's errno is.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: valid for as long as this thread runs, and no other thread's.
+    let errno = unsafe { *errno };
     (errno == libc::ENOMEM).then_some(false)
 }
 
