@@ -316,6 +316,7 @@ mod tests {
     extern crate std;
 
     use core::alloc::{GlobalAlloc, Layout};
+    use core::sync::atomic::{AtomicBool, Ordering};
     use std::vec::Vec;
 
     use proptest::prelude::*;
@@ -395,6 +396,41 @@ mod tests {
             // SAFETY: in use, freed once.
             unsafe { heap.dealloc(block, layout) };
         }
+    }
+
+    #[test]
+    fn it_can_be_asked_while_threads_take_and_give_back_blocks_of_all_kinds() {
+        let heap = Heap::new(Config::new());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for seed in 0..3 {
+                let (heap, is_over) = (&heap, &is_over);
+                scope.spawn(move || {
+                    for round in seed.. {
+                        for n_bytes in [16, 700, 40_000, 300_000, 5 << 20, 40 << 20] {
+                            let layout = Layout::from_size_align(n_bytes + round % 16, 8).unwrap();
+                            // SAFETY: the size is not zero.
+                            let block = unsafe { heap.alloc(layout) };
+                            // SAFETY: the first byte of a block in use.
+                            unsafe { block.write(1) };
+                            // SAFETY: in use, freed once.
+                            unsafe { heap.dealloc(block, layout) };
+                        }
+                        // Relaxed: it publishes nothing.
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                    }
+                });
+            }
+            for _ in 0..300 {
+                let found = heap.residence().unwrap();
+                assert!(found.total_bytes() < 64 << 20, "{found:?}");
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(heap.residence().unwrap().requested_bytes, 0);
+        assert_eq!(heap.verify(), Ok(()));
     }
 
     #[test]
