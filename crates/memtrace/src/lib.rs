@@ -88,7 +88,7 @@
 //! blocks was freed, and the process stayed as large as before:
 //!
 //! ```text
-//! resident                75.25 MiB
+//! resident                75.22 MiB
 //!   live                  36.58 MiB   48.6 %
 //!   rounding               0.80 MiB    1.1 %  of 1.10 MiB in its books
 //!   free in pools         34.23 MiB   45.5 %  of 34.94 MiB in its books
@@ -97,7 +97,7 @@
 //!   C library: in use      0.00 MiB    0.0 %  at most
 //!   C library: free        0.13 MiB    0.2 %  at most
 //!   tracer                 0.00 MiB    0.0 %
-//!   code and files         2.13 MiB    2.8 %
+//!   code and files         2.11 MiB    2.8 %
 //!   unaccounted           -0.02 MiB    0.0 %
 //! ```
 //!
