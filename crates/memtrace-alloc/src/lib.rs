@@ -49,6 +49,7 @@
     )
 )]
 
+mod c_library;
 mod c_symbols;
 mod control;
 mod environment;
@@ -72,6 +73,7 @@ mod thread_table;
 mod totals;
 mod tracked;
 
+pub use c_library::{CLibraryMemory, c_library_memory};
 pub use control::{
     StartError, Started, clear_traces, records_generations, records_threads, reset_peak, start,
     start_with, stop,

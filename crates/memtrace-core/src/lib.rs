@@ -17,6 +17,8 @@
 //! 6. [`report`] prints the first few groups, with source lines from a [`SourceCache`].
 //! 7. [`Snapshot::dump`] and [`Snapshot::load`] keep a snapshot in a file.
 //!
+//! A [`Ledger`] stands beside all that: it says where the memory of the whole process is.
+//!
 //! ```
 //! use memtrace_core::{Frame, KeyType, SnapshotBuilder, SourceCache, report};
 //!
@@ -58,6 +60,7 @@ mod joint;
 mod key_type;
 mod leak;
 mod leak_verdict;
+mod ledger;
 mod missing_source;
 mod module;
 mod naming;
@@ -86,6 +89,7 @@ pub use generation::Generation;
 pub use key_type::{KeyType, KeyTypeError, UnknownKeyType};
 pub use leak::{LeakFindings, LeakSearch, LeakSearchError};
 pub use leak_verdict::{LeakVerdict, SlopeUnit, Verdict};
+pub use ledger::{Ledger, LedgerDiff, LedgerKind, LedgerLine, LedgerLineDiff};
 pub use missing_source::MissingSource;
 pub use module::Module;
 pub use pattern::Pattern;

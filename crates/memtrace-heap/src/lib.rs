@@ -10,7 +10,8 @@
 //! # What it is for
 //! A program that must explain its memory needs a heap that can say where every byte is: asked for,
 //! lost to rounding, free inside a pool in use, in unused units, in large blocks, in the heap's own
-//! records. [`Heap::stats`] says so at any time, and [`Heap::verify`] recounts it from the bitmaps.
+//! records. [`Heap::stats`] says so at any time, [`Heap::verify`] recounts it from the bitmaps, and
+//! [`Heap::residence`] tells how much of each is in memory.
 //!
 //! Three uses of one code:
 //! - as the global allocator, or any [`GlobalAlloc`](core::alloc::GlobalAlloc), over the system's pages;
@@ -122,6 +123,7 @@ mod lock;
 mod audit;
 mod invalid;
 mod map;
+mod residence;
 mod stats;
 mod svg;
 mod violation;
@@ -138,6 +140,7 @@ pub use invalid::InvalidFrees;
 pub use map::{ArenaView, ArenaViews, HeapMap, Span, SpanKind};
 pub use model::Model;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
+pub use residence::Residence;
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use svg::Svg;

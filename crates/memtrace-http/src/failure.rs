@@ -9,7 +9,7 @@ use crate::query::QueryError;
 /// How long a request that was sent away should wait before it comes back, in seconds.
 const RETRY_AFTER_S: u16 = 1;
 
-/// Why a request gets no rows.
+/// Why a request gets no answer. `what` is what it asked for: a snapshot, or a ledger.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -19,15 +19,18 @@ pub(crate) enum Failure {
     /// The snapshot source said no; its own words.
     #[error("{reason}")]
     NoSnapshot { reason: String },
+    /// The ledger source said no; its own words.
+    #[error("{reason}")]
+    NoLedger { reason: String },
     #[error(
-        "a snapshot is being taken and other requests wait for the next one: come back in \
+        "a {what} is being taken and other requests wait for the next one: come back in \
          {RETRY_AFTER_S} s"
     )]
-    QueueFull,
-    #[error("taking the snapshot panicked, its message is in the log of the service")]
-    Panicked,
-    #[error("the service is shutting down, no snapshot was taken")]
-    ShuttingDown,
+    QueueFull { what: &'static str },
+    #[error("taking the {what} panicked, its message is in the log of the service")]
+    Panicked { what: &'static str },
+    #[error("the service is shutting down, no {what} was taken")]
+    ShuttingDown { what: &'static str },
 }
 
 impl Failure {
@@ -36,9 +39,11 @@ impl Failure {
             Failure::Query(_) => StatusCode::BAD_REQUEST,
             Failure::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Failure::NoSnapshot { .. } => StatusCode::CONFLICT,
-            Failure::QueueFull => StatusCode::TOO_MANY_REQUESTS,
-            Failure::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-            Failure::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Failure::NoLedger { .. } | Failure::Panicked { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Failure::ShuttingDown { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -51,7 +56,7 @@ impl IntoResponse for Failure {
             Failure::Method { .. } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
             }
-            Failure::QueueFull => {
+            Failure::QueueFull { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => {}

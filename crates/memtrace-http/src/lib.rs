@@ -51,6 +51,29 @@
 //! | 500 | the snapshot source panicked |
 //! | 503 | the service is shutting down |
 //!
+//! # `GET /ledger`
+//!
+//! A router of its own, [`ledger_router`], shows where the memory of the process is: in live blocks, in
+//! what the allocator holds beyond them, in the tracer, in files.
+//!
+//! ```
+//! # fn take_snapshot() -> Result<memtrace_core::Snapshot, String> { Err("off".into()) }
+//! # mod memtrace {
+//! #     pub fn ledger() -> Result<memtrace_core::Ledger, String> { Err("off".into()) }
+//! # }
+//! let memory = memtrace_http::router(take_snapshot)
+//!     .merge(memtrace_http::ledger_router(memtrace::ledger));
+//! let app: axum::Router = axum::Router::new().nest("/memory", memory);
+//! ```
+//!
+//! | parameter | values | default |
+//! |---|---|---|
+//! | `format` | `text`, or `json`: see `memtrace_export::ledger` | `text` |
+//! | `since` | `first`: what has changed since the first request | the ledger itself |
+//!
+//! Errors are those of `/snapshots`, but for 409: if there is no ledger the status is 500, and the text
+//! says why.
+//!
 //! # Cost
 //!
 //! A request takes a snapshot and compares it, which may take a second or more of one core for
@@ -84,8 +107,9 @@
 
 mod failure;
 mod growth;
+mod ledgers;
 mod query;
 mod queue;
 mod router;
 
-pub use router::router;
+pub use router::{ledger_router, router};

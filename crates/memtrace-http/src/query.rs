@@ -1,4 +1,5 @@
-//! The query string of a request: which rows are wanted, and how many.
+//! The query string of a request: which rows are wanted, and how many; what a ledger is compared with,
+//! and in what form.
 //!
 //! A parameter is never guessed at and never ignored: a mistyped one is an error that names the
 //! right ones, as a report with other rows than those asked for would mislead.
@@ -24,6 +25,31 @@ pub(crate) struct GrowthQuery {
     pub(crate) key_type: KeyType,
 }
 
+/// What a request for a ledger asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LedgerQuery {
+    pub(crate) format: Format,
+    pub(crate) since: Since,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+/// What a ledger is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// Nothing: it is shown as it is.
+    #[default]
+    Nothing,
+    /// The one of the first request.
+    First,
+}
+
 /// Why a query string was refused. Values are shown quoted and escaped, and cut if they are long.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum QueryError {
@@ -33,12 +59,16 @@ pub(crate) enum QueryError {
     TopOutOfRange { value: String },
     #[error("group_by={value} is unknown: use {}", KeyType::ALL.map(KeyType::name).join(", "))]
     UnknownGroupBy { value: String },
-    #[error("unknown parameter {name}: use top or group_by")]
-    UnknownParameter { name: String },
+    #[error("format={value} is unknown: use text or json")]
+    UnknownFormat { value: String },
+    #[error("since={value} is unknown: use first, or leave it out")]
+    UnknownSince { value: String },
+    #[error("unknown parameter {name}: use {known}")]
+    UnknownParameter { name: String, known: &'static str },
     #[error("parameter {name} is given more than once: give it once")]
     RepeatedParameter { name: &'static str },
-    #[error("the query string cannot be read: use for example ?top=10&group_by=lineno")]
-    Unreadable,
+    #[error("the query string cannot be read: use for example {example}")]
+    Unreadable { example: &'static str },
 }
 
 impl GrowthQuery {
@@ -46,15 +76,14 @@ impl GrowthQuery {
     ///
     /// **Errors.** The first parameter, from the left, that is wrong.
     pub(crate) fn from_uri(uri: &Uri) -> Result<GrowthQuery, QueryError> {
-        let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|_| QueryError::Unreadable)?;
+        let parameters = parameters(uri, "?top=10&group_by=lineno")?;
         let mut top = None;
         let mut key_type = None;
         for (name, value) in &parameters {
             match name.as_str() {
                 "top" => set_once(&mut top, "top", parse_top(value)?)?,
                 "group_by" => set_once(&mut key_type, "group_by", parse_group_by(value)?)?,
-                _ => return Err(QueryError::UnknownParameter { name: quoted(name) }),
+                _ => return Err(unknown_parameter(name, "top or group_by")),
             }
         }
         Ok(GrowthQuery {
@@ -62,6 +91,33 @@ impl GrowthQuery {
             key_type: key_type.unwrap_or(KeyType::Lineno),
         })
     }
+}
+
+impl LedgerQuery {
+    /// Reads the query string of `uri`; what is not given has its default.
+    ///
+    /// **Errors.** The first parameter, from the left, that is wrong.
+    pub(crate) fn from_uri(uri: &Uri) -> Result<LedgerQuery, QueryError> {
+        let mut format = None;
+        let mut since = None;
+        for (name, value) in &parameters(uri, "?format=json&since=first")? {
+            match name.as_str() {
+                "format" => set_once(&mut format, "format", parse_format(value)?)?,
+                "since" => set_once(&mut since, "since", parse_since(value)?)?,
+                _ => return Err(unknown_parameter(name, "format or since")),
+            }
+        }
+        Ok(LedgerQuery { format: format.unwrap_or_default(), since: since.unwrap_or_default() })
+    }
+}
+
+fn parameters(uri: &Uri, example: &'static str) -> Result<Vec<(String, String)>, QueryError> {
+    let parsed = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    parsed.map(|Query(parameters)| parameters).map_err(|_| QueryError::Unreadable { example })
+}
+
+fn unknown_parameter(name: &str, known: &'static str) -> QueryError {
+    QueryError::UnknownParameter { name: quoted(name), known }
 }
 
 fn set_once<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), QueryError> {
@@ -85,6 +141,21 @@ fn parse_top(value: &str) -> Result<usize, QueryError> {
 
 fn parse_group_by(value: &str) -> Result<KeyType, QueryError> {
     value.parse().map_err(|_| QueryError::UnknownGroupBy { value: quoted(value) })
+}
+
+fn parse_format(value: &str) -> Result<Format, QueryError> {
+    match value {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(QueryError::UnknownFormat { value: quoted(value) }),
+    }
+}
+
+fn parse_since(value: &str) -> Result<Since, QueryError> {
+    match value {
+        "first" => Ok(Since::First),
+        _ => Err(QueryError::UnknownSince { value: quoted(value) }),
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -162,5 +233,27 @@ mod tests {
         let message = parse(&format!("?top={}", "%C3%A4".repeat(2_000))).unwrap_err();
         let expected = format!("top=\"{}\"... is not a number: use 1 to 10000", "ä".repeat(40));
         assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn a_ledger_is_asked_for_with_a_form_and_something_to_compare_with() {
+        let parse = |query: &str| {
+            let uri: Uri = format!("/ledger{query}").parse().expect("the case is a valid URI");
+            LedgerQuery::from_uri(&uri).map_err(|error| error.to_string())
+        };
+        let (text, json) = (Format::Text, Format::Json);
+        let query = |format, since| Ok(LedgerQuery { format, since });
+        assert_eq!(parse(""), query(text, Since::Nothing));
+        assert_eq!(parse("?format=text"), query(text, Since::Nothing));
+        assert_eq!(parse("?since=first&format=json"), query(json, Since::First));
+        for (mistake, message) in [
+            ("?format=xml", r#"format="xml" is unknown: use text or json"#),
+            ("?format", r#"format="" is unknown: use text or json"#),
+            ("?since=1", r#"since="1" is unknown: use first, or leave it out"#),
+            ("?top=1", r#"unknown parameter "top": use format or since"#),
+            ("?since=first&since=first", "parameter since is given more than once: give it once"),
+        ] {
+            assert_eq!(parse(mistake), Err(message.to_owned()), "{mistake}");
+        }
     }
 }

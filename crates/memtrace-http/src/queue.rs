@@ -25,6 +25,8 @@ const N_PLACES: usize = 1 + N_WAITING;
 /// A value that one request at a time may work on.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
+    /// What is taken when it is a request's turn.
+    what: &'static str,
     places: Arc<Semaphore>,
     value: Arc<Mutex<T>>,
 }
@@ -32,14 +34,16 @@ pub(crate) struct Queue<T> {
 // Derived, it would ask for `T: Clone`.
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Queue<T> {
-        Queue { places: Arc::clone(&self.places), value: Arc::clone(&self.value) }
+        let Queue { what, places, value } = self;
+        Queue { what, places: Arc::clone(places), value: Arc::clone(value) }
     }
 }
 
 impl<T: Send + 'static> Queue<T> {
-    /// An empty queue before `value`.
-    pub(crate) fn new(value: T) -> Queue<T> {
-        Queue { places: Arc::new(Semaphore::new(N_PLACES)), value: Arc::new(Mutex::new(value)) }
+    /// An empty queue before `value`, which takes what is called `what`.
+    pub(crate) fn new(what: &'static str, value: T) -> Queue<T> {
+        let places = Arc::new(Semaphore::new(N_PLACES));
+        Queue { what, places, value: Arc::new(Mutex::new(value)) }
     }
 
     /// Runs `work` on a thread for blocking work when its turn comes.
@@ -51,7 +55,10 @@ impl<T: Send + 'static> Queue<T> {
         &self,
         work: impl FnOnce(&mut T) -> Result<R, Failure> + Send + 'static,
     ) -> Result<R, Failure> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Failure::QueueFull)?;
+        let what = self.what;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Failure::QueueFull { what })?;
         let mut value = Arc::clone(&self.value).lock_owned().await;
         let task = tokio::task::spawn_blocking(move || {
             let result = work(&mut value);
@@ -60,8 +67,8 @@ impl<T: Send + 'static> Queue<T> {
         });
         match task.await {
             Ok(result) => result,
-            Err(error) if error.is_panic() => Err(Failure::Panicked),
-            Err(_) => Err(Failure::ShuttingDown),
+            Err(error) if error.is_panic() => Err(Failure::Panicked { what }),
+            Err(_) => Err(Failure::ShuttingDown { what }),
         }
     }
 }

@@ -138,7 +138,7 @@ impl CopiedTraces {
     }
 }
 
-fn copy_tracked() -> Vec<TrackedTrace> {
+pub(crate) fn copy_tracked() -> Vec<TrackedTrace> {
     let mut tracked = Vec::new();
     loop {
         let n = memtrace_alloc::copy_tracked(&mut tracked);

@@ -79,6 +79,33 @@
 //! # }
 //! ```
 //!
+//! # Where the memory of the process is
+//!
+//! A snapshot tells who holds what was asked for. Whether a process is as large as it is for that reason,
+//! or because its allocator keeps half-empty pages, tells a [`Ledger`]: [`ledger_of`] for the pooled heap,
+//! exactly, page by page; [`ledger`] for the C library's allocator and [`ledger_with`] for others, as
+//! far as they know. Its lines sum to what the system says is resident. Here every second of 140,000
+//! blocks was freed, and the process stayed as large as before:
+//!
+//! ```text
+//! resident                75.22 MiB
+//!   live                  36.58 MiB   48.6 %
+//!   rounding               0.80 MiB    1.1 %  of 1.10 MiB in its books
+//!   free in pools         34.23 MiB   45.5 %  of 34.94 MiB in its books
+//!   unused units           0.00 MiB    0.0 %  of 31.38 MiB in its books
+//!   heap's records         1.38 MiB    1.8 %  of 1.51 MiB in its books
+//!   C library: in use      0.00 MiB    0.0 %  at most
+//!   C library: free        0.13 MiB    0.2 %  at most
+//!   tracer                 0.00 MiB    0.0 %
+//!   code and files         2.11 MiB    2.8 %
+//!   unaccounted           -0.02 MiB    0.0 %
+//! ```
+//!
+//! What stands before the notes is resident; books are in bytes of address space, of which pages never
+//! touched take no memory. "At most" are figures of somebody who does not know what is resident: what
+//! they say too much is missing from the last line, which also has the stacks of threads, variables of
+//! modules, and memory that was mapped past all allocators. [`Ledger::compare_to`] tells what has grown.
+//!
 //! # Other allocators
 //!
 //! [`Alloc::new`] wraps any `GlobalAlloc`, such as mimalloc, jemalloc, or [`heap::Heap`], the pooled
@@ -88,11 +115,14 @@
 
 mod border;
 mod copied;
+mod ledger;
 mod lent;
 mod names;
+mod resident;
 mod thread_names;
 
 pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
+pub use ledger::{LedgerError, ledger, ledger_of, ledger_with};
 
 pub use memtrace_alloc::{
     Alloc, Losses, Options as Config, StartError, Started, TracedMemory, TracerMemory, TrackError,
@@ -101,9 +131,10 @@ pub use memtrace_alloc::{
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
-    KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, MissingSource, Module,
-    SinceError, SlopeUnit, Snapshot, SourceCache, Statistic, StatisticDiff, SuppressionError,
-    SuppressionUse, Suppressions, Thread, Trace, Traceback, UnknownKeyType, Verdict, report,
+    KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, Ledger, LedgerDiff,
+    LedgerKind, LedgerLine, LedgerLineDiff, MissingSource, Module, SinceError, SlopeUnit, Snapshot,
+    SourceCache, Statistic, StatisticDiff, SuppressionError, SuppressionUse, Suppressions, Thread,
+    Trace, Traceback, UnknownKeyType, Verdict, report,
 };
 /// The pooled heap: blocks in pools in arenas, usable as the wrapped allocator or alone.
 pub use memtrace_heap as heap;

@@ -58,9 +58,9 @@ fn near(measured: &Measured) -> Goal {
 /// once makes a program that comes and goes pay for its pages each time. The report has both figures.
 fn at_most_resident(measured: &Measured, name: &str) -> Goal {
     let mut bursts = measured.bursts();
-    let found = bursts
-        .find(|workload| workload.name == name)
-        .and_then(|workload| workload.per_live_byte(Memtrace, |memory| memory.resident_later_bytes));
+    let found = bursts.find(|workload| workload.name == name).and_then(|workload| {
+        workload.per_live_byte(Memtrace, |memory| memory.resident_later_bytes)
+    });
     Goal {
         name: format!("resident a second after {name} at most {MAX_RESIDENT} of live bytes"),
         found: found.map_or_else(|| String::from("not measured"), |f| f.with_range(ratio)),
