@@ -91,6 +91,9 @@
     )
 )]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("memtrace-heap finds blocks by 47 bits of their addresses: it needs a 64-bit target");
+
 mod config;
 mod heap;
 
