@@ -15,6 +15,7 @@
 use crate::cells::{Cell8, Cell32, Cell64, Link};
 use crate::mapped::RegionCell;
 use crate::pool::{Kind, Pool};
+use crate::words::Words;
 
 /// The size and alignment of a unit, in bytes: what pools and large blocks are made of.
 pub const UNIT_SIZE: usize = 64 * 1024;
@@ -68,8 +69,8 @@ pub(crate) const BIG_WORDS_SIZE: usize = UNITS_PER_ARENA * size_of::<u64>();
 pub(crate) struct Arena {
     /// The blocks; none while these records serve no arena.
     pub(crate) memory: RegionCell,
-    /// The embedder's words, if they are kept: for each unit as many as it can have blocks.
-    pub(crate) words: RegionCell,
+    /// The embedder's words, if they are kept.
+    pub(crate) words: Words,
     /// The units that serve nothing.
     pub(crate) unused: Cell64,
     /// The units whose pages may hold something else than zero.

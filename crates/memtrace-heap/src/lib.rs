@@ -49,6 +49,11 @@
 //! refused and counted; one that errs within a class shifts that class's requested bytes and no
 //! other figure.
 //!
+//! # A word beside each block
+//! With [`Config::block_words`] the heap keeps 64 bits of the embedder's choice for each block, outside of
+//! it: [`Heap::swap_block_word`] exchanges them, [`Heap::for_each_block`] walks all blocks that have any,
+//! while threads take and give back. A tracer keeps there who allocated the block.
+//!
 //! # Python's heap
 //! [`python`] is another heap over the same page sources: CPython's, placement for placement.
 //!
@@ -87,6 +92,7 @@ mod arenas;
 mod directory;
 mod mappings;
 mod runs;
+mod words;
 
 mod cells;
 mod control;
@@ -114,3 +120,4 @@ pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use violation::Violation;
+pub use words::Block;

@@ -255,10 +255,16 @@ impl<'h, P: PageSource> Shared<'h, P> {
     fn finish(self, leftover: Leftover<'h>) -> usize {
         match leftover {
             Leftover::None => 0,
-            Leftover::Unmap { memory, words, n_bytes } => {
+            Leftover::Unmap { arena, memory, n_bytes } => {
                 // SAFETY: A1 and A2: all units were unused, so no block is in use.
                 unsafe { memory.unmap(self.source) };
-                words.abandon_records(self.source);
+                arena.words.discard(self.source, 0, UNITS_PER_ARENA);
+                // Without the lock, which only a signal handler can fail to get, the records serve no
+                // arena until the heap ends.
+                if let Some(mut guard) = self.lock() {
+                    let arenas = self.control.arenas_of(arena.scale());
+                    arenas.finish_unmapping(&mut guard.token, arena);
+                }
                 n_bytes
             }
             Leftover::Discard { arena, units } => {
@@ -286,6 +292,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
             // SAFETY: A2: the units were unused and were taken out, so no block is in use in them.
             is_done =
                 unsafe { self.source.discard(arena.memory.base().wrapping_add(offset), size) };
+            arena.words.discard(self.source, first as usize, n as usize);
         }
         is_done
     }
