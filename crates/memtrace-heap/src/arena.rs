@@ -95,6 +95,7 @@ impl Arena {
         self.pools.get(unit)
     }
 
+    #[inline]
     pub(crate) fn scale(&self) -> Scale {
         if self.is_big.get() == 0 { Scale::Small } else { Scale::Big }
     }

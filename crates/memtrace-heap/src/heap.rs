@@ -71,7 +71,7 @@ use crate::{fork, runs, thread};
 #[derive(Debug)]
 pub struct Heap<P: PageSource = SystemPages> {
     id: AtomicU64,
-    control: Link<Control>,
+    pub(crate) control: Link<Control>,
     config: Config,
     pages: P,
 }

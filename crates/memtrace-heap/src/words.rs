@@ -40,7 +40,10 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, SeqCst},
 };
 
-use crate::arena::{Arena, BIG_WORDS_SIZE, BLOCKS_PER_UNIT, Scale, UNITS_PER_ARENA, WORDS_SIZE};
+use crate::arena::{
+    ARENA_SIZE, Arena, BIG_WORDS_SIZE, BLOCKS_PER_UNIT, Scale, UNIT_SIZE, UNITS_PER_ARENA,
+    WORDS_SIZE,
+};
 use crate::control::Control;
 use crate::heap::Heap;
 use crate::mapped::{Region, RegionCell, Source};
@@ -161,14 +164,11 @@ struct Place<'h> {
 }
 
 impl<'h> Place<'h> {
-    #[inline]
-    fn new(arena: &'h Arena, unit: u8, index: usize) -> Option<Place<'h>> {
-        let at = match arena.scale() {
-            Scale::Small => (unit as usize).wrapping_mul(BLOCKS_PER_UNIT).wrapping_add(index),
-            Scale::Big => unit as usize,
-        };
-        let word = arena.words.all().get(at)?;
-        let marks = arena.words.pages.get(unit as usize)?;
+    /// Word `index` of a unit, which has so many.
+    #[inline(always)]
+    fn new(arena: &'h Arena, unit: usize, index: usize, n_words: usize) -> Option<Place<'h>> {
+        let word = arena.words.all().get(unit.wrapping_mul(n_words).wrapping_add(index))?;
+        let marks = arena.words.pages.get(unit)?;
         // An index is below `BLOCKS_PER_UNIT`, or there is no word.
         Some(Place { word, marks, page: 1u8.wrapping_shl((index / WORDS_PER_PAGE) as u32) })
     }
@@ -212,6 +212,14 @@ impl<'h> Place<'h> {
     }
 }
 
+/// How many words a unit has.
+fn n_words_of(arena: &Arena) -> usize {
+    match arena.scale() {
+        Scale::Small => BLOCKS_PER_UNIT,
+        Scale::Big => 1,
+    }
+}
+
 /// Whose word is word `index` of a unit.
 fn block_of(first: &Pool, index: usize) -> Option<(usize, usize)> {
     let base = first.base().addr();
@@ -228,14 +236,21 @@ fn block_of(first: &Pool, index: usize) -> Option<(usize, usize)> {
 }
 
 impl Control {
+    /// The place of the word of the block that starts at `addr`, in use or not, if it is in the first
+    /// unit of a pool.
+    #[inline(always)]
+    fn near_place(&self, addr: usize) -> Option<Place<'_>> {
+        let (arena, pool) = self.directory.find(addr)?;
+        if arena.scale() == Scale::Big || pool.class().is_none() {
+            return None;
+        }
+        let index = pool.index_at(addr % UNIT_SIZE)? as usize;
+        Place::new(arena, addr % ARENA_SIZE / UNIT_SIZE, index, BLOCKS_PER_UNIT)
+    }
+
     /// The place of the word of the block that starts at `addr`, in use or not, if it is of an arena.
-    #[inline]
     fn place(&self, addr: usize) -> Option<Place<'_>> {
-        let (arena, near) = self.directory.find(addr)?;
-        let unit = match arena.scale() {
-            Scale::Small => near,
-            Scale::Big => arena.pool_at(addr)?,
-        };
+        let (arena, unit) = self.directory.find_any(addr)?;
         let first = arena.first_of(unit)?;
         let offset = addr.wrapping_sub(first.base().addr());
         let index = match first.kind() {
@@ -243,7 +258,7 @@ impl Control {
             Kind::Run if offset == 0 => 0,
             _ => return None,
         };
-        Place::new(arena, first.unit(), index)
+        Place::new(arena, first.unit() as usize, index, n_words_of(arena))
     }
 
     /// Calls `visit` with every word of an arena that is not zero: its unit, its index there, and
@@ -257,9 +272,8 @@ impl Control {
         // the lock sees those that its own thread has.
         drop(self.lock.lock());
         for arena in self.all_arenas().into_iter().flat_map(|arenas| arenas.records()) {
-            let (words, is_big) = (arena.words.all(), arena.scale() == Scale::Big);
-            let n_words = if is_big { 1 } else { BLOCKS_PER_UNIT };
-            let units = words.chunks(n_words).zip(&arena.words.pages).zip(&arena.pools);
+            let words = arena.words.all();
+            let units = words.chunks(n_words_of(arena)).zip(&arena.words.pages).zip(&arena.pools);
             for ((words, marks), unit) in units {
                 let marks = marks.load(ordering);
                 if marks == 0 {
@@ -376,6 +390,16 @@ impl<P: PageSource> Heap<P> {
     /// [`MAX_RUN_SIZE`](crate::MAX_RUN_SIZE), the heap's lock.
     #[inline]
     pub fn swap_block_word(&self, block_addr: usize, word: u64) -> Option<u64> {
+        if let Some(control) = self.control.get_published()
+            && let Some(place) = control.near_place(block_addr)
+        {
+            return Some(place.swap(word));
+        }
+        self.swap_farther(block_addr, word)
+    }
+
+    #[inline(never)]
+    fn swap_farther(&self, block_addr: usize, word: u64) -> Option<u64> {
         let shared = self.existing()?;
         match shared.control.place(block_addr) {
             Some(place) => Some(place.swap(word)),
