@@ -82,6 +82,7 @@ pub use control::{
 };
 pub use hook::Alloc;
 pub use live::LiveBlock;
+pub use live_blocks::{pooled_heap, site_of_word};
 pub use mapped::resident_bytes;
 pub use options::Options;
 pub use peak::{Peak, PeakCopy, PeakTrace};

@@ -32,6 +32,8 @@
 
 use crate::flat_shadow::{FlatShadow, small_head, trace_of_small_head};
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::recorder::RECORDER;
+use crate::site::SiteId;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
@@ -80,6 +82,17 @@ impl LiveBlocks {
         let heap = unsafe { self.heap.load(Acquire).as_ref() }?;
         Some(Beside { heap, flat: &self.flat })
     }
+}
+
+/// Returns the heap beside whose blocks the traces stand, if tracing was ever started and there is one.
+pub fn pooled_heap() -> Option<&'static Heap> {
+    RECORDER.live.beside().map(|beside| beside.heap)
+}
+
+/// Returns the site of the block beside which a word of [`pooled_heap`] stands; `None` if the block has no
+/// trace.
+pub fn site_of_word(word: u64) -> Option<SiteId> {
+    trace_of_small_head(word).map(|trace| trace.site)
 }
 
 /// Traces beside the blocks of a heap, and those that have no word there in a flat shadow.
@@ -232,7 +245,6 @@ mod tests {
     extern crate std;
 
     use super::*;
-    use crate::site::SiteId;
     use core::alloc::{GlobalAlloc, Layout};
     use memtrace_heap::Config;
     use proptest::prelude::*;

@@ -91,6 +91,7 @@ mod arena;
 mod arenas;
 mod directory;
 mod mappings;
+mod pool_blocks;
 mod runs;
 mod words;
 
@@ -117,6 +118,7 @@ pub use config::{Config, Purge};
 pub use heap::Heap;
 pub use invalid::InvalidFrees;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
+pub use pool_blocks::PoolBlocks;
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use violation::Violation;

@@ -404,11 +404,16 @@ impl Pool {
     /// Whether block `index` is free, not looking at the slot: for threads other than the owner, to whom
     /// the active word and the blocks in the slot may seem to belong together when they do not.
     pub(crate) fn is_free_outside(&self, index: u32) -> bool {
-        let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
+        self.free_bits_outside(index / WORD_BITS) & bit(index % WORD_BITS) != 0
+    }
+
+    /// The free blocks of word `at` that are seen so.
+    #[inline]
+    pub(crate) fn free_bits_outside(&self, at: u32) -> u64 {
         // Relaxed: the bit of a block in use is set in neither word at any time.
         let remote = self.remote.get(at as usize).map_or(0, |bits| bits.load(Ordering::Relaxed));
         let here = self.free.get(at as usize).map_or(0, Cell64::get);
-        (here | remote) & mask != 0
+        here | remote
     }
 
     /// Whether block `index` is free; for the owner.

@@ -57,6 +57,8 @@ const WORDS_PER_PAGE: usize = PAGE_SIZE / WORD_SIZE;
 /// Bits of `pages` for one unit.
 const PAGES_PER_UNIT: usize = BLOCKS_PER_UNIT / WORDS_PER_PAGE;
 const _: () = assert!(PAGES_PER_UNIT == u8::BITS as usize);
+/// Words that a walk looks at together: as many as a word of a bitmap has bits.
+const GROUP_WORDS: usize = u64::BITS as usize;
 /// How many directly mapped blocks are looked at under one lock.
 const N_MAPPINGS_AT_ONCE: usize = 16;
 
@@ -220,18 +222,30 @@ fn n_words_of(arena: &Arena) -> usize {
     }
 }
 
-/// Whose word is word `index` of a unit.
-fn block_of(first: &Pool, index: usize) -> Option<(usize, usize)> {
+/// The blocks whose words are a unit's: where the first starts, what each takes, and how many there are.
+fn blocks_of(first: &Pool, kind: Kind) -> Option<(usize, usize, usize)> {
     let base = first.base().addr();
-    match first.kind() {
-        Kind::Pool(class) if index < class.blocks_per_pool() => {
-            let size = class.block_size();
-            Some((base.wrapping_add(index.wrapping_mul(size)), size))
+    match kind {
+        Kind::Pool(class) => Some((base, class.block_size(), class.blocks_per_pool())),
+        Kind::Run => {
+            let size = runs::bytes_of(first, u32::from(first.n_run_units.get()));
+            Some((base, size, 1))
         }
-        Kind::Run if index == 0 => {
-            Some((base, runs::bytes_of(first, u32::from(first.n_run_units.get()))))
+        Kind::Unused | Kind::Inner(_) => None,
+    }
+}
+
+impl Pool {
+    /// The words of the unit's blocks; none if there are none that were ever written.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        let Some(arena) = self.arena() else { return &[] };
+        let unit = self.unit() as usize;
+        // Acquire pairs with the store of the mark.
+        let is_written = |marks: &AtomicU8| marks.load(Acquire) != 0;
+        if !arena.words.pages.get(unit).is_some_and(is_written) {
+            return &[];
         }
-        _ => None,
+        arena.words.all().chunks(n_words_of(arena)).nth(unit).unwrap_or(&[])
     }
 }
 
@@ -261,12 +275,12 @@ impl Control {
         Place::new(arena, first.unit() as usize, index, n_words_of(arena))
     }
 
-    /// Calls `visit` with every word of an arena that is not zero: its unit, its index there, and
-    /// itself.
-    fn for_each_word<'h>(
+    /// Calls `visit` with every written page of words: its unit, the index of the first there, and the
+    /// words.
+    fn for_each_page<'h>(
         &'h self,
         ordering: Ordering,
-        mut visit: impl FnMut(&'h Pool, usize, &AtomicU64),
+        mut visit: impl FnMut(&'h Pool, usize, &'h [AtomicU64]),
     ) {
         // So that all arenas are seen that were made before this; a signal handler that does not get
         // the lock sees those that its own thread has.
@@ -280,18 +294,49 @@ impl Control {
                     continue;
                 }
                 for (page, words) in words.chunks(WORDS_PER_PAGE).enumerate() {
-                    if marks.wrapping_shr(page as u32) & 1 == 0 {
-                        continue;
-                    }
-                    for (index, word) in (page.wrapping_mul(WORDS_PER_PAGE)..).zip(words) {
-                        if word.load(ordering) != 0 {
-                            visit(unit, index, word);
-                        }
+                    if marks.wrapping_shr(page as u32) & 1 != 0 {
+                        visit(unit, page.wrapping_mul(WORDS_PER_PAGE), words);
                     }
                 }
             }
         }
     }
+}
+
+/// Visits the blocks in use of a unit among the `words` from the `start`th on, which is a multiple of 64.
+#[inline(always)]
+fn visit_blocks(
+    first: &Pool,
+    start: usize,
+    words: &[AtomicU64],
+    visit: &mut impl FnMut(Block),
+) -> Option<()> {
+    let kind = first.kind();
+    let (base, usable_bytes, n_blocks) = blocks_of(first, kind)?;
+    let words = words.get(..n_blocks.checked_sub(start)?.min(words.len()))?;
+    for (group, words) in words.chunks(GROUP_WORDS).enumerate() {
+        // Which words are set is found without a branch for each, and then each of those is looked at.
+        let mut set = 0u64;
+        for (i, word) in words.iter().enumerate() {
+            set |= u64::from(word.load(Acquire) != 0).wrapping_shl(i as u32);
+        }
+        let start = group.wrapping_mul(GROUP_WORDS).wrapping_add(start);
+        if matches!(kind, Kind::Pool(_)) {
+            // A block's bit is set in neither bitmap while it is in use.
+            set &= !first.free_bits_outside((start / GROUP_WORDS) as u32);
+        }
+        while set != 0 {
+            let i = set.trailing_zeros() as usize;
+            set &= set.wrapping_sub(1);
+            let word = words.get(i)?.load(Acquire);
+            // If what the unit serves has changed, the block was given back, and its word taken out.
+            if word != 0 && first.kind() == kind {
+                let offset = start.wrapping_add(i).wrapping_mul(usable_bytes);
+                visit(Block { block_addr: base.wrapping_add(offset), usable_bytes, word });
+            }
+        }
+    }
+    Some(())
 }
 
 impl<P: PageSource> Shared<'_, P> {
@@ -442,19 +487,8 @@ impl<P: PageSource> Heap<P> {
     /// million blocks.
     pub fn for_each_block(&self, mut visit: impl FnMut(Block)) {
         let Some(shared) = self.existing() else { return };
-        shared.control.for_each_word(Acquire, |first, index, word| {
-            let block = block_of(first, index);
-            let Some((block_addr, usable_bytes)) = block else { return };
-            // A block's bit is set in neither bitmap while it is in use.
-            if matches!(first.kind(), Kind::Pool(_)) && first.is_free_outside(index as u32) {
-                return;
-            }
-            // What the unit serves may have changed since the word was read; then the block was given
-            // back, and its word taken out.
-            let word = word.load(Acquire);
-            if word != 0 && block_of(first, index) == block {
-                visit(Block { block_addr, usable_bytes, word });
-            }
+        shared.control.for_each_page(Acquire, |first, start, words| {
+            let _ = visit_blocks(first, start, words, &mut visit);
         });
         shared.for_each_mapping(visit);
     }
@@ -467,10 +501,12 @@ impl<P: PageSource> Heap<P> {
     /// **Cost**: as [`for_each_block`](Self::for_each_block), and an atomic exchange a word.
     pub fn take_block_words(&self, mut taken: impl FnMut(u64)) {
         let Some(shared) = self.existing() else { return };
-        shared.control.for_each_word(SeqCst, |_, _, word| {
-            let held = word.swap(0, SeqCst);
-            if held != 0 {
-                taken(held);
+        shared.control.for_each_page(SeqCst, |_, _, words| {
+            for word in words.iter().filter(|word| word.load(SeqCst) != 0) {
+                let held = word.swap(0, SeqCst);
+                if held != 0 {
+                    taken(held);
+                }
             }
         });
         shared.take_mapping_words(taken);

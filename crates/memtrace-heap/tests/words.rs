@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::CheckedPages;
-use memtrace_heap::{Config, Heap, MAX_RUN_SIZE, NoMemory, PageSource, Purge};
+use memtrace_heap::{
+    Config, Heap, MAX_RUN_SIZE, NoMemory, PageSource, Purge, SizeClass, UNIT_SIZE,
+};
 use proptest::prelude::*;
 
 const WITH_WORDS: Config = Config::new().block_words(true);
@@ -116,7 +118,35 @@ impl<P: PageSource> Checked<P> {
                 }
             }
         }
+        self.check_pools();
         assert_eq!(self.heap.verify(), Ok(()));
+    }
+
+    /// Pool by pool there are the same blocks, words and free bytes as in all.
+    fn check_pools(&self) {
+        let (mut n_used, mut free_bytes, mut words) = (0, 0, Vec::new());
+        self.heap.for_each_pool(|pool| {
+            assert_eq!(pool.pool_addr() % UNIT_SIZE, 0);
+            n_used += pool.n_used();
+            free_bytes += pool.free_bytes();
+            let mut n_words = 0;
+            pool.for_each_word(|word| {
+                n_words += 1;
+                words.extend((word != 0).then_some(word));
+            });
+            assert_eq!(n_words, pool.n_used());
+        });
+        let classes = self.heap.stats().classes;
+        assert_eq!(n_used, classes.iter().map(|class| class.n_blocks_used).sum::<usize>());
+        assert_eq!(free_bytes, classes.iter().map(|class| class.free_bytes()).sum::<usize>());
+        let mut expected = Vec::new();
+        self.heap.for_each_block(|block| {
+            let layout = self.live[&block.block_addr].1;
+            expected.extend(SizeClass::of(layout).map(|_| block.word));
+        });
+        words.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(words, expected);
     }
 }
 

@@ -91,9 +91,13 @@ mod border;
 mod copied;
 mod lent;
 mod names;
+mod pinned;
 mod thread_names;
 
 pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
+pub use pinned::{
+    PinnedMemory, PinnedMemoryError, PinningSite, Pins, pinned_memory, pinned_memory_by,
+};
 
 pub use memtrace_alloc::{
     Alloc, Losses, Options as Config, Pooled, StartError, Started, TracedMemory, TracerMemory,
