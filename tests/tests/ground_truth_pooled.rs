@@ -26,7 +26,7 @@ fn traces_stand_beside_their_blocks() {
     memtrace::start(25).unwrap();
     let before = memtrace::traced_memory().current;
     let sizes = [10, 1000, 60_000, 100_000, 5 << 20, MAX_RUN_SIZE + 1];
-    let blocks = black_box(sizes.map(|size| Box::<[u8]>::new_uninit_slice(size)));
+    let blocks = black_box(sizes.map(Box::<[u8]>::new_uninit_slice));
     for block in &blocks {
         let addr = block.as_ptr().addr();
         assert_ne!(HEAP.block_word(addr), Some(0), "{}", block.len());
