@@ -1,6 +1,6 @@
 //! An allocator that counts what a correct tracer must count, by the plainest means.
 //!
-//! [`Truth`] stands between `memtrace::Alloc` and the system's allocator. It keeps every block that
+//! [`Truth`] stands between `memtrace::Alloc` and the system's allocator, or another. It keeps every block that
 //! was allocated or resized since [`Truth::begin`] in a hash table of its own memory, under one
 //! mutex, with the size that was requested. It shares no code with memtrace, and knows neither
 //! guards nor races: the mutex is held from before a release until after it.
@@ -129,8 +129,9 @@ fn expect(is_so: bool, otherwise: &str) {
     }
 }
 
-/// The system's allocator, counted.
-pub struct Truth {
+/// An allocator, counted.
+pub struct Truth<A = System> {
+    inner: A,
     table: Mutex<Option<Table>>,
     /// Every so many resizes one fails; 0 for none.
     fail_every: AtomicU64,
@@ -138,9 +139,17 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Counts nothing yet.
+    /// The system's allocator; counts nothing yet.
     pub const fn new() -> Self {
+        Self::around(System)
+    }
+}
+
+impl<A> Truth<A> {
+    /// Another allocator; counts nothing yet.
+    pub const fn around(inner: A) -> Self {
         Self {
+            inner,
             table: Mutex::new(None),
             fail_every: AtomicU64::new(0),
             n_resizes: AtomicU64::new(0),
@@ -194,17 +203,17 @@ impl Default for Truth {
     }
 }
 
-// SAFETY: everything goes to the system's allocator unchanged; a resize that is made to fail leaves
+// SAFETY: everything goes to the allocator unchanged; a resize that is made to fail leaves
 // its block alone, as the contract allows.
-unsafe impl GlobalAlloc for Truth {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Truth<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.allocated(unsafe { System.alloc(layout) }, layout.size())
+        self.allocated(unsafe { self.inner.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.allocated(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        self.allocated(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -213,7 +222,7 @@ unsafe impl GlobalAlloc for Truth {
             table.remove(block.addr());
         }
         // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) };
+        unsafe { self.inner.dealloc(block, layout) };
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
@@ -223,7 +232,7 @@ unsafe impl GlobalAlloc for Truth {
         }
         let mut table = self.lock();
         // SAFETY: the caller's promise.
-        let resized = unsafe { System.realloc(block, layout, new_size) };
+        let resized = unsafe { self.inner.realloc(block, layout, new_size) };
         if !resized.is_null()
             && let Some(table) = table.as_mut()
         {

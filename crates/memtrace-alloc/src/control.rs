@@ -18,6 +18,7 @@ use crate::environment;
 use crate::fork;
 use crate::lock::LeafLock;
 use crate::options::Options;
+use crate::platform;
 use crate::recorder::RECORDER;
 use crate::thread;
 use core::fmt;
@@ -185,6 +186,8 @@ pub(crate) fn is_on_or_asked_for() -> bool {
 #[inline(never)]
 fn read_environment() -> Mode {
     if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
+        // So that a heap's own fork handlers are registered before ours: its lock is taken after ours then.
+        platform::touch_global_allocator();
         fork::register();
         if let Some(n_frames) = environment::frames_wanted()
             && let Err(error) = start(n_frames)

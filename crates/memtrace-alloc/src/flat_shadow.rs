@@ -309,6 +309,7 @@ impl FlatShadow {
     }
 
     /// Decodes a head that was just replaced, and clears its tail.
+    #[inline(always)]
     fn retire(&self, addr: u64, head: u64) -> Option<LiveTrace> {
         let trace = self.decode(addr, head);
         if head & KIND == LARGE
@@ -354,6 +355,19 @@ const TAIL: u64 = 3;
 fn head(trace: LiveTrace) -> u64 {
     let kind = if trace.size > u64::from(u32::MAX) { LARGE } else { SMALL };
     trace.size << 32 | u64::from(trace.site.0) << 2 | kind
+}
+
+/// The word of a trace that needs no second one.
+#[inline]
+pub(crate) fn small_head(trace: LiveTrace) -> Option<u64> {
+    (trace.size <= u64::from(u32::MAX)).then(|| head(trace))
+}
+
+/// The trace of such a word; `None` for zero.
+#[inline(always)]
+pub(crate) fn trace_of_small_head(head: u64) -> Option<LiveTrace> {
+    let trace = LiveTrace { size: head >> 32, site: SiteId(head as u32 >> 2) };
+    (head & KIND == SMALL).then_some(trace)
 }
 
 fn tail(trace: LiveTrace) -> Option<u64> {

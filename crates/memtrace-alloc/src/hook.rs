@@ -5,8 +5,10 @@
 use crate::control::is_hook_needed;
 use crate::flat_shadow::GRANULE;
 use crate::platform::System;
+use crate::pooled::Pooled;
 use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};
+use memtrace_heap::Heap;
 
 /// A global allocator that can be traced, around any other.
 ///
@@ -45,6 +47,36 @@ impl Alloc<System> {
         // To ask for that would send small requests on a slower way.
         let min_align = if cfg!(target_pointer_width = "64") { 1 } else { GRANULE };
         Self { inner: System, min_align }
+    }
+}
+
+impl Alloc<Pooled> {
+    /// Wraps a pooled heap, in whose own records the traces are kept: 8 bytes a block, where any other
+    /// allocator needs 8 for each 16 bytes of heap.
+    ///
+    /// That takes a heap with [`Config::block_words`](memtrace_heap::Config::block_words), whose words are
+    /// the recorder's then and nobody else's. With any other heap this is [`Alloc::new`].
+    ///
+    /// ```
+    /// use memtrace_alloc::{Alloc, Pooled};
+    /// use memtrace_heap::{Config, Heap};
+    ///
+    /// static HEAP: Heap = Heap::new(Config::new().block_words(true));
+    ///
+    /// #[global_allocator]
+    /// static ALLOC: Alloc<Pooled> = Alloc::pooled(&HEAP);
+    ///
+    /// memtrace_alloc::start(25).unwrap();
+    /// let kept = vec![0u8; 1000];
+    /// assert!(memtrace_alloc::trace_at(kept.as_ptr().addr() as u64).is_some());
+    /// println!("{}", HEAP.stats());
+    /// ```
+    ///
+    /// Threads and generations ([`Options`](crate::Options)) are kept by address as with any allocator, at
+    /// the same cost.
+    pub const fn pooled(heap: &'static Heap) -> Self {
+        // All its blocks start at multiples of 16.
+        Self { inner: Pooled::new(heap), min_align: 1 }
     }
 }
 

@@ -17,7 +17,9 @@
 //! 2. It never panics: no indexing, unwrapping, unchecked arithmetic or formatting. In doubt it
 //!    counts a loss in [`Losses`] and goes on: the user's allocation succeeds whatever happens here.
 //! 3. It takes only its own leaf locks, one at a time, for bounded work, and none while it calls the
-//!    wrapped allocator, user code or the loader. A stack and an address seen before take none. Once
+//!    wrapped allocator, user code or the loader. A stack and an address seen before take none. Where
+//!    traces stand beside the blocks of a pooled heap, that of a directly mapped block is under the
+//!    heap's lock, which is such a leaf. Once
 //!    for each thread it asks the C library for the bounds of the stack, which may call `malloc`.
 //! 4. The recorder is told of an allocation after the wrapped allocator returned, and of a release
 //!    **before** the block is given back, since another thread may get that address at once. A
@@ -59,11 +61,13 @@ mod generation;
 mod hook;
 mod hook_frames;
 mod live;
+mod live_blocks;
 mod lock;
 mod mapped;
 mod options;
 mod peak;
 mod platform;
+mod pooled;
 mod recorder;
 mod scratch;
 mod segments;
@@ -80,9 +84,11 @@ pub use control::{
 };
 pub use hook::Alloc;
 pub use live::LiveBlock;
+pub use live_blocks::{pooled_heap, site_of_word};
 pub use mapped::resident_bytes;
 pub use options::Options;
 pub use peak::{Peak, PeakCopy, PeakTrace};
+pub use pooled::Pooled;
 pub use recorder::{
     Losses, TracerMemory, advance_generation, copy_peak, for_each_block, generation, is_tracing,
     losses, n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,

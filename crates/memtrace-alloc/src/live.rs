@@ -1,7 +1,8 @@
 //! What the recorder needs of a table of live blocks: block address → size and site.
 //!
 //! The structure itself stands behind [`LiveTable`], so that another can take its place without the
-//! recorder noticing. Today there is one, [`crate::flat_shadow`].
+//! recorder noticing. There are two: [`crate::flat_shadow`], and [`crate::live_blocks`], which the
+//! recorder uses: it is that one or the words of a pooled heap.
 //!
 //! What is known of a block is its *trace*, size and site, which every table holds; and its *detail*,
 //! the thread and the generation in which it was born, which a table need hold only while details are

@@ -10,6 +10,18 @@ pub(crate) use std::thread_local;
 use core::alloc::Layout;
 use core::hint::black_box;
 
+/// Makes the program's global allocator serve something, if it never did.
+#[expect(unsafe_code, reason = "calls the global allocator; nothing is read or written")]
+pub(crate) fn touch_global_allocator() {
+    const LAYOUT: Layout = Layout::new::<[u64; 4]>();
+    // SAFETY: the size is not zero.
+    let block = black_box(unsafe { std::alloc::alloc(LAYOUT) });
+    if !block.is_null() {
+        // SAFETY: a live block of this layout.
+        unsafe { std::alloc::dealloc(block, LAYOUT) };
+    }
+}
+
 /// Calls each allocating function of the program's global allocator once.
 ///
 /// Never inlined, so that its frame tells the hook's frames from all others.

@@ -9,10 +9,10 @@
 
 use crate::c_symbols;
 use crate::control::{self, Mode};
-use crate::flat_shadow::FlatShadow;
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
+use crate::live_blocks::{Beside, LiveBlocks};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
@@ -29,7 +29,7 @@ use memtrace_unwind::{End, N_FRAMES_ON_STACK, Registers, StackHash, here};
 
 /// The one recorder of the process.
 pub(crate) static RECORDER: Recorder = Recorder {
-    live: FlatShadow::new(),
+    live: LiveBlocks::new(),
     sites: Sites::new(),
     tracked: LeafLock::new(TrackedTable::new()),
     peak: LeafLock::new(PeakKeeper::new()),
@@ -45,7 +45,7 @@ pub(crate) static RECORDER: Recorder = Recorder {
 };
 
 pub(crate) struct Recorder {
-    pub(crate) live: FlatShadow,
+    pub(crate) live: LiveBlocks,
     pub(crate) sites: Sites,
     pub(crate) tracked: Tracked,
     pub(crate) peak: LeafLock<PeakKeeper>,
@@ -84,7 +84,7 @@ pub struct Losses {
 pub struct TracerMemory {
     /// Distinct stacks and their index.
     pub sites: u64,
-    /// The table of live blocks, with their details.
+    /// The table of live blocks, with their details; the words of a pooled heap included.
     pub live_table: u64,
     /// The table of memory that the program told of.
     pub tracked: u64,
@@ -210,8 +210,22 @@ impl Recorder {
     // Not inlined into the program's own code, which has registers to spare for nothing.
     #[inline(never)]
     pub(crate) fn releasing(&self, block_addr: u64) {
+        match self.live.beside() {
+            None => self.release_from(self.live.flat(), block_addr),
+            Some(table) => self.releasing_beside(table, block_addr),
+        }
+    }
+
+    /// The same where traces stand beside their blocks.
+    #[inline(never)]
+    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64) {
+        self.release_from(&table, block_addr);
+    }
+
+    #[inline(always)]
+    fn release_from(&self, table: &impl LiveTable, block_addr: u64) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
-        if let Some(trace) = self.live.take(block_addr) {
+        if let Some(trace) = table.take(block_addr) {
             self.remove_taken(block_addr, trace);
         }
     }
@@ -466,7 +480,33 @@ impl Recorder {
     /// Puts a trace into the table and the totals; `old`, which was taken out before, makes way.
     #[inline]
     fn record(&self, block_addr: u64, trace: LiveTrace, old: Option<LiveTrace>) {
-        match self.live.insert(block_addr, trace) {
+        match self.live.beside() {
+            None => self.record_in(self.live.flat(), block_addr, trace, old),
+            Some(table) => self.record_beside(table, block_addr, trace, old),
+        }
+    }
+
+    /// The same where traces stand beside their blocks.
+    #[inline(never)]
+    fn record_beside(
+        &self,
+        table: Beside<'_>,
+        block_addr: u64,
+        trace: LiveTrace,
+        old: Option<LiveTrace>,
+    ) {
+        self.record_in(&table, block_addr, trace, old);
+    }
+
+    #[inline(always)]
+    fn record_in(
+        &self,
+        table: &impl LiveTable,
+        block_addr: u64,
+        trace: LiveTrace,
+        old: Option<LiveTrace>,
+    ) {
+        match table.insert(block_addr, trace) {
             Ok(forgotten) => {
                 match old {
                     Some(old) => self.totals.replace(old.size, trace.size),
@@ -476,7 +516,7 @@ impl Recorder {
                 if let Some(forgotten) = forgotten {
                     self.totals.remove(forgotten.size);
                 }
-                if !control::is_on() && self.live.take_if(block_addr, trace) {
+                if !control::is_on() && table.take_if(block_addr, trace) {
                     self.totals.remove(trace.size);
                 }
             }
@@ -569,7 +609,7 @@ pub fn tracer_memory() -> TracerMemory {
     let (rules, rules_len) = memtrace_unwind::rule_table();
     TracerMemory {
         sites: resident_bytes_of(Part::Sites),
-        live_table: resident_bytes_of(Part::LiveTable),
+        live_table: resident_bytes_of(Part::LiveTable).saturating_add(RECORDER.live.word_bytes()),
         tracked: resident_bytes_of(Part::Tracked),
         threads: resident_bytes_of(Part::Threads),
         peak: resident_bytes_of(Part::Peak),
@@ -614,8 +654,8 @@ pub fn site_frames(site: SiteId) -> Option<Site> {
 /// meanwhile may or may not be. Memory that the program told of is copied by
 /// [`crate::copy_tracked`].
 ///
-/// **Cost**: reads 8 bytes for each 16 bytes of heap, and 8 more for each block if threads or
-/// generations are recorded: 4 ms for a million blocks of 64 bytes.
+/// **Cost**: reads 8 bytes for each 16 bytes of heap (with [`crate::Alloc::pooled`], for each block), and
+/// 8 more for each block if threads or generations are recorded: 4 ms for a million blocks of 64 bytes.
 pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
     if control::records().any() {
         RECORDER.live.for_each::<true>(|addr, trace, detail| {

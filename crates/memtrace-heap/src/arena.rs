@@ -16,7 +16,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cells::{Cell8, Cell32, Cell64, Link};
 use crate::mapped::RegionCell;
+use crate::pages::PAGE_SIZE;
 use crate::pool::{Kind, N_WORDS, Pool};
+use crate::words::Words;
 
 /// The size and alignment of a unit, in bytes: what pools and large blocks are made of.
 pub const UNIT_SIZE: usize = 64 * 1024;
@@ -70,8 +72,8 @@ pub(crate) const BIG_WORDS_SIZE: usize = UNITS_PER_ARENA * size_of::<u64>();
 pub(crate) struct Arena {
     /// The blocks; none while these records serve no arena.
     pub(crate) memory: RegionCell,
-    /// The embedder's words, if they are kept: for each unit as many as it can have blocks.
-    pub(crate) words: RegionCell,
+    /// The embedder's words, if they are kept.
+    pub(crate) words: Words,
     /// The units that serve nothing.
     pub(crate) unused: Cell64,
     /// The units whose pages may hold something else than zero.
@@ -92,6 +94,9 @@ pub(crate) struct Arena {
     /// Those that threads other than the owner have freed and the owner has not collected.
     remote: Bitmaps<AtomicU64>,
 }
+
+// What an arena's records keep from one arena to the next stands on the page that is not discarded.
+const _: () = assert!(core::mem::offset_of!(Arena, pools) < PAGE_SIZE);
 
 /// A bitmap for each unit: 64 words in 8 cache lines, of which the first of all units stand together, then
 /// the second, and so on, each in a page. So a pool of few blocks, which needs one line, does not make
@@ -133,6 +138,7 @@ impl Arena {
         self.pools.get(unit)
     }
 
+    #[inline]
     pub(crate) fn scale(&self) -> Scale {
         if self.is_big.get() == 0 { Scale::Small } else { Scale::Big }
     }

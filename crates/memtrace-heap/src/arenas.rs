@@ -28,7 +28,7 @@
 //! Constant, but for mapping and unmapping an arena, and for finding pages to discard, which looks at
 //! up to 64 arenas.
 
-use crate::arena::{Arena, BIG_WORDS_SIZE, Scale, UNITS_PER_ARENA, WORDS_SIZE};
+use crate::arena::{Arena, Scale, UNITS_PER_ARENA};
 use crate::arena::{longest_run, run, run_starts};
 use crate::cells::{Cell8, Cell64, CellSize, Link};
 use crate::config::{Config, Purge};
@@ -99,7 +99,7 @@ pub(crate) enum Leftover<'h> {
     /// Nothing.
     None,
     /// This memory belongs to no arena any more; `keep_spare` must be told afterwards.
-    Unmap { arena: &'h Arena, memory: Region, words: Region, n_bytes: usize },
+    Unmap { arena: &'h Arena, memory: Region, n_bytes: usize },
     /// The contents of these units are not needed; `finish_discarding` must be told afterwards.
     Discard { arena: &'h Arena, units: u64 },
 }
@@ -295,26 +295,19 @@ impl Arenas {
         }
         let arena = self.spare.get()?;
         let size = self.scale().arena_size();
-        let words = match (config.has_block_words(), self.scale()) {
-            (false, _) => Region::default(),
-            (true, Scale::Small) => Region::map_records(source, WORDS_SIZE)?,
-            (true, Scale::Big) => Region::map_records(source, BIG_WORDS_SIZE)?,
-        };
-        let Some(memory) = Region::map(source, size, size) else {
-            words.abandon_records(source);
-            return None;
-        };
+        if config.has_block_words() {
+            arena.words.prepare(source, self.scale())?;
+        }
+        let memory = Region::map(source, size, size)?;
         let base = memory.base();
         if directory.reserve(source, base.addr()).is_none() {
             memory.abandon(source);
-            words.abandon_records(source);
             return None;
         }
         if config.has_huge_pages() {
             memory.prefer_huge(source);
         }
         arena.memory.put(memory);
-        arena.words.put(words);
         arena.dirty.set(0);
         for (unit, pool) in arena.pools.iter().enumerate() {
             pool.place(
@@ -334,18 +327,18 @@ impl Arenas {
     }
 
     /// Takes a wholly unused arena out.
-    fn remove<'h>(&'h self, directory: &Directory, arena: &'h Arena) -> Leftover<'h> {
+    fn remove<'h>(&self, directory: &Directory, arena: &'h Arena) -> Leftover<'h> {
         let n_dirty = arena.dirty.get().count_ones() as usize;
         let n_bytes = n_dirty.wrapping_mul(self.scale().unit_size());
         self.n_unused_dirty.sub(n_dirty);
         self.set_unused(arena, 0);
         directory.set(arena.memory.base().addr(), self.scale().arena_size(), None);
-        let (memory, words) = (arena.memory.take(), arena.words.take());
+        let memory = arena.memory.take();
         self.n_current.sub(1);
-        Leftover::Unmap { arena, memory, words, n_bytes }
+        Leftover::Unmap { arena, memory, n_bytes }
     }
 
-    /// Keeps the records of an arena that was taken out, for the next.
+    /// Keeps the records of an arena that is unmapped, for the next.
     pub(crate) fn keep_spare(&self, _: &mut Token, arena: &Arena) {
         arena.next.set(self.spare.get());
         self.spare.set(Some(arena));

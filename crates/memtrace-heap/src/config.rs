@@ -64,7 +64,9 @@ impl Config {
         self.purge
     }
 
-    pub(crate) const fn has_block_words(self) -> bool {
+    /// Whether there is a word beside each block.
+    #[must_use]
+    pub const fn has_block_words(self) -> bool {
         self.block_words
     }
 

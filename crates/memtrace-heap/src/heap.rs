@@ -73,7 +73,7 @@ use crate::{fork, remote, runs, thread};
 #[derive(Debug)]
 pub struct Heap<P: PageSource = SystemPages> {
     id: AtomicU64,
-    control: Link<Control>,
+    pub(crate) control: Link<Control>,
     config: Config,
     pages: P,
 }

@@ -71,6 +71,11 @@
 //! on the global heap. A [`Model`] and [`python::PythonHeap`] have the same. With the feature `serde`,
 //! the figures and the map can be serialised.
 //!
+//! # A word beside each block
+//! With [`Config::block_words`] the heap keeps 64 bits of the embedder's choice for each block, outside of
+//! it: [`Heap::swap_block_word`] exchanges them, [`Heap::for_each_block`] walks all blocks that have any,
+//! while threads take and give back. A tracer keeps there who allocated the block.
+//!
 //! # Python's heap
 //! [`python`] is another heap over the same page sources: CPython's, placement for placement.
 //!
@@ -92,7 +97,9 @@
 )]
 
 #[cfg(not(target_pointer_width = "64"))]
-compile_error!("memtrace-heap finds blocks by 47 bits of their addresses: it needs a 64-bit target");
+compile_error!(
+    "memtrace-heap finds blocks by 47 bits of their addresses: it needs a 64-bit target"
+);
 
 mod config;
 mod heap;
@@ -111,7 +118,9 @@ mod arena;
 mod arenas;
 mod directory;
 mod mappings;
+mod pool_blocks;
 mod runs;
+mod words;
 
 mod cells;
 mod control;
@@ -143,11 +152,13 @@ pub use invalid::InvalidFrees;
 pub use map::{ArenaView, ArenaViews, HeapMap, Span, SpanKind};
 pub use model::Model;
 pub use pages::{NoMemory, PAGE_SIZE, PageSource, SystemPages};
+pub use pool_blocks::PoolBlocks;
 pub use residence::Residence;
 pub use runs::MAX_RUN_SIZE;
 pub use stats::{ArenaStats, ClassStats, HeapStats, MappingStats, RunStats};
 pub use svg::Svg;
 pub use violation::Violation;
+pub use words::Block;
 
 /// So that the code in it is compiled.
 #[cfg(doctest)]

@@ -195,6 +195,7 @@ impl RegionCell {
     }
 
     /// The mapped size, in bytes.
+    #[inline]
     pub(crate) fn size(&self) -> usize {
         self.size.get()
     }

@@ -23,6 +23,8 @@ use crate::table::AddressTable;
 pub(crate) struct Mapping {
     pub(crate) region: Region,
     pub(crate) requested_bytes: usize,
+    /// The embedder's.
+    pub(crate) word: u64,
 }
 
 /// All directly mapped blocks.
@@ -52,7 +54,7 @@ impl Mappings {
         self.mapped_bytes_high_water = self.mapped_bytes_high_water.max(self.mapped_bytes);
         self.requested_bytes = self.requested_bytes.wrapping_add(size);
         self.n_total = self.n_total.wrapping_add(1);
-        self.table.insert(ptr.addr(), Mapping { region, requested_bytes: size });
+        self.table.insert(ptr.addr(), Mapping { region, requested_bytes: size, word: 0 });
         Ok(ptr)
     }
 

@@ -143,7 +143,7 @@ impl Pool {
     }
 
     /// Both bitmaps, word for word.
-    fn words(&self) -> impl Iterator<Item = (&Cell64, &AtomicU64)> {
+    fn bitmaps(&self) -> impl Iterator<Item = (&Cell64, &AtomicU64)> {
         (0..N_WORDS as u32).filter_map(|at| Some((self.free_word(at)?, self.remote_word(at)?)))
     }
 
@@ -246,7 +246,7 @@ impl Pool {
         self.untouched.set(0);
         self.untouched_from.set(if is_zero { 0 } else { n_blocks as u32 });
         let mut words = 0;
-        for (at, (free, remote)) in self.words().enumerate() {
+        for (at, (free, remote)) in self.bitmaps().enumerate() {
             let bits = valid_bits(n_blocks, at);
             if bits == 0 && free.get() == 0 {
                 break;
@@ -429,11 +429,16 @@ impl Pool {
     /// the active word and the blocks in the slot may seem to belong together when they do not.
     #[inline]
     pub(crate) fn is_free_outside(&self, index: u32) -> bool {
-        let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
+        self.free_bits_outside(index / WORD_BITS) & bit(index % WORD_BITS) != 0
+    }
+
+    /// The free blocks of word `at` that are seen so.
+    #[inline]
+    pub(crate) fn free_bits_outside(&self, at: u32) -> u64 {
         // Relaxed: the bit of a block in use is set in neither word at any time.
         let remote = self.remote_word(at).map_or(0, |bits| bits.load(Ordering::Relaxed));
         let here = self.free_word(at).map_or(0, Cell64::get);
-        (here | remote) & mask != 0
+        here | remote
     }
 
     /// Whether block `index` is free; for the owner.
@@ -477,7 +482,7 @@ impl Pool {
     /// Whether P2 and P3 hold, and P4 as far as the record tells; exact while nobody changes it.
     pub(crate) fn is_consistent(&self, class: SizeClass) -> bool {
         let n_blocks = class.blocks_per_pool();
-        let words = || self.words().map(|(free, _)| free).enumerate();
+        let words = || self.bitmaps().map(|(free, _)| free).enumerate();
         let no_bits_beyond = words().all(|(at, word)| word.get() & !valid_bits(n_blocks, at) == 0);
         let summary_holds = words()
             .all(|(at, word)| (self.free_words.get() & bit(at as u32) != 0) == (word.get() != 0));

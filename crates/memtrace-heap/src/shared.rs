@@ -283,10 +283,10 @@ impl<'h, P: PageSource> Shared<'h, P> {
     fn finish(self, leftover: Leftover<'h>) -> usize {
         match leftover {
             Leftover::None => 0,
-            Leftover::Unmap { arena, memory, words, n_bytes } => {
+            Leftover::Unmap { arena, memory, n_bytes } => {
                 // SAFETY: A1 and A2: all units were unused, so no block is in use.
                 unsafe { memory.unmap(self.source) };
-                words.abandon_records(self.source);
+                arena.words.discard(self.source, 0, UNITS_PER_ARENA);
                 if !arena.has_queued() {
                     // SAFETY: A1: nobody uses these records, but for what a free under way may still do to
                     // them (Q3), for which zeroes are as good; and no queue leads through them.
@@ -324,6 +324,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
             // SAFETY: A2: the units were unused and were taken out, so no block is in use in them.
             is_done =
                 unsafe { self.source.discard(arena.memory.base().wrapping_add(offset), size) };
+            arena.words.discard(self.source, first as usize, n as usize);
         }
         is_done
     }

@@ -401,8 +401,8 @@ impl<P: PageSource> Shared<'_, P> {
                 mapped_bytes: mappings.mapped_bytes,
                 mapped_bytes_high_water: mappings.mapped_bytes_high_water,
             };
-            let arenas = || [small, big].into_iter().flat_map(|arenas| arenas.mapped());
-            let words: usize = arenas().map(|arena| arena.words.size()).sum();
+            let records = [small, big].into_iter().flat_map(|arenas| arenas.records());
+            let words: usize = records.map(|arena| arena.words.size()).sum();
             let n_records = small.n_records.get().saturating_add(big.n_records.get());
             stats.metadata_bytes = n_records
                 .saturating_mul(record_bytes::<Arena>())

@@ -121,6 +121,11 @@ impl<V> AddressTable<V> {
         self.entries.iter().filter(|entry| entry.key != 0).map(|entry| (entry.key, &entry.value))
     }
 
+    /// Every value, to change, in no order.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().filter(|entry| entry.key != 0).map(|entry| &mut entry.value)
+    }
+
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.n_taken

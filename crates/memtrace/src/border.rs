@@ -158,22 +158,30 @@ pub fn traceback_of<T: ?Sized>(block: *const T) -> Option<Traceback> {
             return None;
         }
         let trace = memtrace_alloc::trace_at(block.cast::<u8>().addr() as u64)?;
-        let Some(site) = memtrace_alloc::site_frames(trace.site) else {
-            return Some(Traceback::new([unknown_frame()]));
-        };
-        let mut known = known();
-        let names = &mut known.names;
-        let mut frames: Vec<Frame> = Vec::new();
-        for &call_addr in site.call_addrs {
-            frames.extend(names.frames_at(call_addr).iter().cloned());
-        }
-        frames.reverse();
-        let traceback = Traceback::new(frames);
-        Some(match total_nframe(traceback.len(), site.end) {
-            Some(total) => traceback.with_total_nframe(total),
-            None => traceback.with_unknown_depth(),
-        })
+        Some(traceback_of_site(trace.site, &mut known().names))
     })
+}
+
+/// Returns the tracebacks of sites.
+pub(crate) fn tracebacks_of(sites: &[SiteId]) -> Vec<Traceback> {
+    let mut known = known();
+    sites.iter().map(|&site| traceback_of_site(site, &mut known.names)).collect()
+}
+
+fn traceback_of_site(site: SiteId, names: &mut Names) -> Traceback {
+    let Some(site) = memtrace_alloc::site_frames(site) else {
+        return Traceback::new([unknown_frame()]);
+    };
+    let mut frames: Vec<Frame> = Vec::new();
+    for &call_addr in site.call_addrs {
+        frames.extend(names.frames_at(call_addr).iter().cloned());
+    }
+    frames.reverse();
+    let traceback = Traceback::new(frames);
+    match total_nframe(traceback.len(), site.end) {
+        Some(total) => traceback.with_total_nframe(total),
+        None => traceback.with_unknown_depth(),
+    }
 }
 
 /// The stack depth to state for a stack of `n_frames`, if it is known.

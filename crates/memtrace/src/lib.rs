@@ -109,7 +109,8 @@
 //! # Other allocators
 //!
 //! [`Alloc::new`] wraps any `GlobalAlloc`, such as mimalloc, jemalloc, or [`heap::Heap`], the pooled
-//! heap of this project, which explains its own memory.
+//! heap of this project, which explains its own memory. With [`Alloc::pooled`] that heap keeps the traces
+//! beside its own records, which takes a third of the memory or less.
 
 #![forbid(unsafe_code)]
 
@@ -118,16 +119,20 @@ mod copied;
 mod ledger;
 mod lent;
 mod names;
+mod pinned;
 mod resident;
 mod thread_names;
 
 pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
 pub use ledger::{LedgerError, ledger, ledger_of, ledger_with};
+pub use pinned::{
+    PinnedMemory, PinnedMemoryError, PinningSite, Pins, pinned_memory, pinned_memory_by,
+};
 
 pub use memtrace_alloc::{
-    Alloc, Losses, Options as Config, StartError, Started, TracedMemory, TracerMemory, TrackError,
-    clear_traces, is_tracing, reset_peak, start, start_with, stop, traceback_limit, traced_memory,
-    tracer_memory, track, untraced, untrack,
+    Alloc, Losses, Options as Config, Pooled, StartError, Started, TracedMemory, TracerMemory,
+    TrackError, clear_traces, is_tracing, reset_peak, start, start_with, stop, traceback_limit,
+    traced_memory, tracer_memory, track, untraced, untrack,
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,

@@ -1,0 +1,379 @@
+//! The table of live blocks that the recorder uses: the words of a pooled heap, if the program's
+//! allocator is one, and a flat shadow for everything else.
+//!
+//! # Mechanism
+//!
+//! With [`Alloc::pooled`](crate::Alloc::pooled) the heap keeps a word for each of its blocks, beside its
+//! own records. The trace of a block stands there, as a flat shadow would have it: 8 bytes a block
+//! instead of 8 for each 16 bytes of heap. What has no such word goes into the flat shadow: blocks that
+//! are not of that heap, traces of 4 GiB and more, and all details, which are found by address there as
+//! ever. Without such a heap the flat shadow is all there is.
+//!
+//! # Invariants
+//!
+//! - **I1** A block has a trace in one of the two at most.
+//! - **I2** The heap is chosen while `start` probes the hook, before any trace is inserted, and stays.
+//! - **I3** A word of the heap is zero or a small head of the flat shadow's.
+//!
+//! # Orderings
+//!
+//! | variable | writer | reader | publishes |
+//! | --- | --- | --- | --- |
+//! | `heap` | `use_words_of` (Release) | all (Acquire) | nothing: the heap was there before |
+//! | word of a block | exchanges of the heap (SeqCst) | `for_each` (Acquire), `clear` (SeqCst) | its detail |
+//!
+//! The heap's words take part in the handshake with `control::stop` as those of the flat shadow do: see
+//! [`Heap::take_block_words`]. With details a scan loads word, detail, and the word again, as there.
+//!
+//! # Cost
+//!
+//! Beside the flat shadow's: one load and one branch that goes the same way for the life of the process.
+#![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
+
+use crate::flat_shadow::{FlatShadow, small_head, trace_of_small_head};
+use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::recorder::RECORDER;
+use crate::site::SiteId;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use memtrace_heap::Heap;
+
+/// All live blocks.
+pub(crate) struct LiveBlocks {
+    /// Null, or a heap that keeps words.
+    heap: AtomicPtr<Heap>,
+    flat: FlatShadow,
+}
+
+impl LiveBlocks {
+    pub(crate) const fn new() -> Self {
+        Self { heap: AtomicPtr::new(ptr::null_mut()), flat: FlatShadow::new() }
+    }
+
+    /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
+    pub(crate) fn prepare(&self) -> bool {
+        self.flat.prepare()
+    }
+
+    /// Keeps traces in the words of `heap` from now on, if it has any and no other was chosen.
+    pub(crate) fn use_words_of(&self, heap: &'static Heap) {
+        if heap.config().has_block_words() {
+            let heap = ptr::from_ref(heap).cast_mut();
+            // Whoever was first is the one (I2).
+            let _ = self.heap.compare_exchange(ptr::null_mut(), heap, Release, Relaxed);
+        }
+    }
+
+    /// What the heap's words take, in resident bytes.
+    pub(crate) fn word_bytes(&self) -> u64 {
+        self.beside().map_or(0, |beside| beside.heap.block_word_bytes() as u64)
+    }
+
+    /// The way to traces where no heap keeps them.
+    #[inline(always)]
+    pub(crate) fn flat(&self) -> &FlatShadow {
+        &self.flat
+    }
+
+    /// The way to traces beside the blocks of a heap, if that is where they are kept.
+    #[inline(always)]
+    pub(crate) fn beside(&self) -> Option<Beside<'_>> {
+        // SAFETY: null, or a reference that lives for ever.
+        let heap = unsafe { self.heap.load(Acquire).as_ref() }?;
+        Some(Beside { heap, flat: &self.flat })
+    }
+}
+
+/// Returns the heap beside whose blocks the traces stand, if tracing was ever started and there is one.
+pub fn pooled_heap() -> Option<&'static Heap> {
+    RECORDER.live.beside().map(|beside| beside.heap)
+}
+
+/// Returns the site of the block beside which a word of [`pooled_heap`] stands; `None` if the block has no
+/// trace.
+pub fn site_of_word(word: u64) -> Option<SiteId> {
+    trace_of_small_head(word).map(|trace| trace.site)
+}
+
+/// Traces beside the blocks of a heap, and those that have no word there in a flat shadow.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    heap: &'static Heap,
+    flat: &'a FlatShadow,
+}
+
+impl Beside<'_> {
+    #[cold]
+    #[inline(never)]
+    fn insert_flat(self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+        self.flat.insert(block_addr, trace)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_flat(self, block_addr: u64) -> Option<LiveTrace> {
+        self.flat.take(block_addr)
+    }
+}
+
+impl LiveTable for Beside<'_> {
+    #[inline]
+    fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+        if let Some(head) = small_head(trace)
+            && let Some(replaced) = self.heap.swap_block_word(block_addr as usize, head)
+        {
+            return Ok(trace_of_small_head(replaced));
+        }
+        self.insert_flat(block_addr, trace)
+    }
+
+    fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
+        self.flat.set_detail(block_addr, detail)
+    }
+
+    fn detail(&self, block_addr: u64) -> Detail {
+        self.flat.detail(block_addr)
+    }
+
+    #[inline]
+    fn take(&self, block_addr: u64) -> Option<LiveTrace> {
+        match self.heap.swap_block_word(block_addr as usize, 0) {
+            Some(word @ 1..) => trace_of_small_head(word),
+            // No word, or no trace in it.
+            _ => self.take_flat(block_addr),
+        }
+    }
+
+    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
+        let exchanged = small_head(trace)
+            .and_then(|head| self.heap.compare_exchange_block_word(block_addr as usize, head, 0));
+        match exchanged {
+            Some(exchanged) => exchanged.is_ok(),
+            None => self.flat.take_if(block_addr, trace),
+        }
+    }
+
+    fn get(&self, block_addr: u64) -> Option<LiveTrace> {
+        let word = self.heap.block_word(block_addr as usize);
+        word.and_then(trace_of_small_head).or_else(|| self.flat.get(block_addr))
+    }
+
+    fn for_each<const HAS_DETAILS: bool>(&self, mut visit: impl FnMut(u64, LiveTrace, Detail)) {
+        self.heap.for_each_block(|block| {
+            let addr = block.block_addr as u64;
+            if !HAS_DETAILS {
+                if let Some(trace) = trace_of_small_head(block.word) {
+                    visit(addr, trace, Detail::UNKNOWN);
+                }
+                return;
+            }
+            let mut held = block.word;
+            // Comes to an end: each time round, another block has been recorded at this address.
+            while let Some(trace) = trace_of_small_head(held) {
+                let detail = self.flat.detail(addr);
+                let now = self.heap.block_word(block.block_addr).unwrap_or(0);
+                if now == held {
+                    return visit(addr, trace, detail);
+                }
+                held = now;
+            }
+        });
+        self.flat.for_each::<HAS_DETAILS>(visit);
+    }
+
+    fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
+        self.heap.take_block_words(|word| {
+            if let Some(trace) = trace_of_small_head(word) {
+                forgotten(trace);
+            }
+        });
+        self.flat.clear(forgotten);
+    }
+}
+
+/// Asks the one or the other.
+macro_rules! ask {
+    ($blocks:expr, $table:ident => $ask:expr) => {
+        match $blocks.beside() {
+            None => {
+                let $table = &$blocks.flat;
+                $ask
+            }
+            Some($table) => $ask,
+        }
+    };
+}
+
+impl LiveTable for LiveBlocks {
+    fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+        ask!(self, table => table.insert(block_addr, trace))
+    }
+
+    fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
+        // In the flat shadow either way.
+        self.flat.set_detail(block_addr, detail)
+    }
+
+    fn detail(&self, block_addr: u64) -> Detail {
+        self.flat.detail(block_addr)
+    }
+
+    fn take(&self, block_addr: u64) -> Option<LiveTrace> {
+        ask!(self, table => table.take(block_addr))
+    }
+
+    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
+        ask!(self, table => table.take_if(block_addr, trace))
+    }
+
+    fn get(&self, block_addr: u64) -> Option<LiveTrace> {
+        ask!(self, table => table.get(block_addr))
+    }
+
+    #[inline(always)]
+    fn for_each<const HAS_DETAILS: bool>(&self, visit: impl FnMut(u64, LiveTrace, Detail)) {
+        ask!(self, table => table.for_each::<HAS_DETAILS>(visit));
+    }
+
+    fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
+        ask!(self, table => table.clear(forgotten));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use core::alloc::{GlobalAlloc, Layout};
+    use memtrace_heap::Config;
+    use proptest::prelude::*;
+    use std::boxed::Box;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    fn table() -> (LiveBlocks, &'static Heap) {
+        let heap: &'static Heap = Box::leak(Box::new(Heap::new(Config::new().block_words(true))));
+        let table = LiveBlocks::new();
+        assert!(table.prepare());
+        table.use_words_of(heap);
+        (table, heap)
+    }
+
+    fn alloc(heap: &Heap, size: usize) -> u64 {
+        // SAFETY: the size is not zero.
+        let block = unsafe { heap.alloc(Layout::from_size_align(size, 16).unwrap()) };
+        assert!(!block.is_null());
+        block.addr() as u64
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Insert { which: usize, size: u64, site: u32 },
+        Take { which: usize },
+        TakeIf { which: usize, is_right: bool },
+        Clear,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let which = || 0usize..16;
+        // On both sides of the limit to the flat shadow.
+        let size = prop_oneof![0u64..100_000, u64::from(u32::MAX) - 2..(1 << 33), Just(1 << 50)];
+        let step = prop_oneof![
+            10 => (which(), size, 0u32..1 << 30)
+                .prop_map(|(which, size, site)| Step::Insert { which, size, site }),
+            6 => which().prop_map(|which| Step::Take { which }),
+            3 => (which(), any::<bool>()).prop_map(|(which, is_right)| Step::TakeIf { which, is_right }),
+            1 => Just(Step::Clear),
+        ];
+        proptest::collection::vec(step, 1..100)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn it_agrees_with_a_map(steps in steps()) {
+            let (table, heap) = table();
+            // Blocks of pools, of runs, directly mapped ones, and ones that are not of the heap.
+            let addrs: Vec<u64> = [8, 100, 5000, 60_000, 70_000, 3 << 20, 33 << 20, 34 << 20]
+                .into_iter()
+                .map(|size| alloc(heap, size))
+                .chain((1..=8).map(|i| i * 65_536))
+                .collect();
+            let mut oracle = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert { which, size, site } => {
+                        let trace = LiveTrace { size, site: SiteId(site) };
+                        // The hook never finds a trace where it inserts one.
+                        let addr = addrs[which];
+                        prop_assert_eq!(table.take(addr), oracle.insert(addr, trace));
+                        prop_assert_eq!(table.insert(addr, trace), Ok(None));
+                    }
+                    Step::Take { which } => {
+                        prop_assert_eq!(table.take(addrs[which]), oracle.remove(&addrs[which]));
+                    }
+                    Step::TakeIf { which, is_right } => {
+                        let held = oracle.get(&addrs[which]).copied();
+                        let Some(mut trace) = held else { continue };
+                        trace.size += u64::from(!is_right);
+                        prop_assert_eq!(table.take_if(addrs[which], trace), is_right);
+                        if is_right {
+                            oracle.remove(&addrs[which]);
+                        }
+                    }
+                    Step::Clear => {
+                        let mut n_bytes = 0u64;
+                        table.clear(&mut |trace| n_bytes += trace.size);
+                        prop_assert_eq!(n_bytes, oracle.values().map(|trace| trace.size).sum());
+                        oracle.clear();
+                    }
+                }
+                for &addr in &addrs {
+                    prop_assert_eq!(table.get(addr), oracle.get(&addr).copied());
+                }
+                let mut seen = BTreeMap::new();
+                table.for_each::<false>(|addr, trace, _| assert!(seen.insert(addr, trace).is_none()));
+                prop_assert_eq!(&seen, &oracle);
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_trace_stands_beside_its_block_and_maps_no_chunk() {
+        let (table, heap) = table();
+        let addr = alloc(heap, 40);
+        let trace = LiveTrace { size: 33, site: SiteId(9) };
+        assert_eq!(table.insert(addr, trace), Ok(None));
+        assert_eq!(heap.block_word(addr as usize), small_head(trace));
+        assert_eq!(table.flat.get(addr), None);
+        assert_eq!(table.word_bytes(), 4096);
+    }
+
+    #[test]
+    fn a_heap_without_words_is_not_used() {
+        let heap: &'static Heap = Box::leak(Box::new(Heap::new(Config::new())));
+        let table = LiveBlocks::new();
+        table.use_words_of(heap);
+        assert!(table.beside().is_none());
+    }
+
+    #[test]
+    fn a_detail_is_that_of_the_trace_it_was_stored_for() {
+        let (table, heap) = table();
+        let (addr, other) = (alloc(heap, 40), alloc(heap, 40));
+        for (addr, n) in [(addr, 1u32), (other, 2)] {
+            let trace = LiveTrace { size: n.into(), site: SiteId(n) };
+            table.set_detail(addr, Detail { thread: n, birth: n }).unwrap();
+            table.insert(addr, trace).unwrap();
+        }
+        let mut n_seen = 0;
+        table.for_each::<true>(|addr, trace, detail| {
+            n_seen += 1;
+            assert_eq!((detail.thread, detail.birth), (trace.site.0, trace.site.0));
+            assert_eq!(table.detail(addr), detail);
+        });
+        assert_eq!(n_seen, 2);
+    }
+}
