@@ -7,6 +7,8 @@
 
 #![no_main]
 
+mod recycled;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::thread;
 
 use libfuzzer_sys::fuzz_target;
 use memtrace_heap::{Config, Heap, Purge, SizeClass};
+use recycled::Recycled;
 
 const N_HEAPS: usize = 2;
 /// Blocks that an input may take, in all.
@@ -36,7 +39,7 @@ struct Live {
 
 /// A heap and what should be in it.
 struct Checked {
-    heap: Heap,
+    heap: Heap<Recycled>,
     live: BTreeMap<usize, Live>,
     /// Places of blocks that were given back, latest last.
     ended: Vec<(usize, Layout)>,
@@ -60,9 +63,9 @@ impl Run {
     fn new(input: &[u8]) -> Option<Run> {
         let (options, steps) = input.split_first()?;
         let purge = [Purge::Slack, Purge::Immediate, Purge::Never][usize::from(options % 3)];
-        let config = Config::new().purge(purge).block_words(options & 64 != 0);
+        let config = Config::new().purge(purge).block_words(*options >= 224);
         let heaps = [(); N_HEAPS].map(|()| Checked {
-            heap: Heap::new(config),
+            heap: Heap::with_pages(config, Recycled),
             live: BTreeMap::new(),
             ended: Vec::new(),
             requested_bytes: 0,
@@ -84,15 +87,15 @@ impl Run {
     /// Sizes of every range, most of them small.
     fn size(&mut self) -> usize {
         let number = self.number();
-        let (range, rest) = (number % 16, number / 16);
+        let (range, rest) = (number % 64, number / 64);
         match range {
-            0..5 => 1 + rest % 512,
-            5..8 => 1 + rest * 2,
-            8..11 => 1 + rest * 16,
-            11 => 65_536 - 64 + rest % 128,
-            12..14 => 65_537 + rest * 64,
-            14 => 300_000 + rest * 512,
-            _ => 2_000_000 + rest * 8192,
+            0..28 => 1 + rest % 512,
+            28..44 => 1 + rest * 8,
+            44..54 => 1 + rest * 64,
+            54..58 => 65_536 - 64 + rest % 128,
+            58..62 => 65_537 + rest * 256,
+            62 => 300_000 + rest * 2048,
+            _ => 2_000_000 + rest * 32_768,
         }
     }
 

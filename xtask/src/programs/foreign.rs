@@ -76,7 +76,14 @@ vacuum;
 select count(*), max(b), min(b) from t;
 ";
 
-/// A program of two crates, which take most of the time of its build.
+/// What a C++ compiler takes three million blocks for.
+const CXX_WORK: &str = "#include <map>\n#include <regex>\n#include <string>\n#include <vector>\n\
+     int main(int n, char **words) {\n  std::map<std::string, std::vector<std::regex>> by_word;\n  \
+     for (int i = 0; i < n; i++) by_word[words[i]].emplace_back(words[i]);\n  \
+     return std::regex_match(words[0], by_word.begin()->second[0]);\n}\n";
+
+/// A program of two crates. The compiler has an allocator of its own; cargo, the linker and the build
+/// scripts have not. which take most of the time of its build.
 const BUILT: [(&str, &str); 2] = [
     (
         "Cargo.toml",
@@ -107,6 +114,14 @@ impl Foreign {
             make_dir(path.parent().unwrap_or(&path))?;
             fs::write(&path, text).map_err(|source| no_file(&path, source))?;
         }
+        let compile = ["-O2", "-c", "work.cc", "-o", "work.o"];
+        let compiler = new("compiler", "c++", &compile, Same::File("work.o"))?;
+        let path = compiler.folder.join("work.cc");
+        fs::write(&path, CXX_WORK).map_err(|source| no_file(&path, source))?;
+        // By several threads.
+        let search = ["grep", "--threads=4", "--line-number", "-e", "a.*o.*c", "HEAD"];
+        let mut git = new("git", "git", &search, Same::Output)?;
+        git.folder = super::Workspace::root().to_owned();
         let service = ["run", "--release", "--quiet", "--example", "leaky_service"];
         let mut service = new("service", "cargo", &service, Same::Status)?;
         service.folder = super::Workspace::root().to_owned();
@@ -114,6 +129,8 @@ impl Foreign {
             new("sqlite", "sqlite3", &[":memory:", SQLITE_WORK], Same::Output)?,
             new("python", "python3", &["-c", PYTHON_WORK], Same::Output)?,
             new("python_tests", "python3", &tests, Same::Status)?,
+            git,
+            compiler,
             service,
             Foreign { made: Some("built"), ..cargo },
         ])

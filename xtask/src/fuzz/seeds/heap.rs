@@ -3,11 +3,11 @@
 /// A layout of the steps: a size of up to 512 bytes, no alignment.
 const SMALL: [u8; 3] = [0x40, 0x06, 0];
 /// The same of 16 KiB.
-const MIDDLE: [u8; 3] = [0x08, 0x40, 0];
+const MIDDLE: [u8; 3] = [0x2c, 0x40, 0];
 /// Beyond all classes.
-const LARGE: [u8; 3] = [0x0c, 0x40, 0];
+const LARGE: [u8; 3] = [0x3a, 0x40, 0];
 /// In a big arena.
-const BIG: [u8; 3] = [0x0f, 0x10, 0];
+const BIG: [u8; 3] = [0x3f, 0x10, 0];
 
 /// Steps for heaps.
 pub(crate) fn heaps() -> Vec<(&'static str, Vec<u8>)> {
