@@ -94,7 +94,7 @@ impl Probe {
     /// **Panics** with cargo's messages if it fails.
     pub fn build_library(&self, tmp_dir: &str, settings: &Settings) -> PathBuf {
         let messages = self.messages(tmp_dir, settings, &["--lib"]);
-        let library = messages.lines().filter_map(shared_library).last();
+        let library = messages.lines().filter_map(shared_library).next_back();
         library.unwrap_or_else(|| panic!("cargo named no library of the probe {}", self.name))
     }
 

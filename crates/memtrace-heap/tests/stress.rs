@@ -238,11 +238,10 @@ extern "C" fn handle(_: libc::c_int) {
             N_REFUSED.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        // SAFETY: a block of this size; then, one in use with its layout.
-        unsafe {
-            ptr.write_bytes(1, layout.size());
-            SIGNALLED.dealloc(ptr, layout);
-        }
+        // SAFETY: a block of this size.
+        unsafe { ptr.write_bytes(1, layout.size()) };
+        // SAFETY: a block in use with its layout.
+        unsafe { SIGNALLED.dealloc(ptr, layout) };
     }
     // SAFETY: the size is not zero.
     let new = unsafe { SIGNALLED.alloc(LEFT) };
@@ -257,14 +256,13 @@ extern "C" fn handle(_: libc::c_int) {
 #[test]
 fn handlers_that_allocate_a_thousand_times_a_second_lose_nothing() {
     let _watchdog = Watchdog::new("signals");
+    // SAFETY: zero is a valid value: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = handle;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
     // SAFETY: the handler uses only the heap, which bears that, and atomics.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        let handler: extern "C" fn(libc::c_int) = handle;
-        action.sa_sigaction = handler as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
-        assert_eq!(libc::sigaction(libc::SIGPROF, &action, std::ptr::null_mut()), 0);
-    }
+    assert_eq!(unsafe { libc::sigaction(libc::SIGPROF, &action, std::ptr::null_mut()) }, 0);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..2)
@@ -359,11 +357,9 @@ fn destructors_that_allocate_after_the_threads_own_end_lose_nothing() {
     for index in 0..n_threads {
         let thread = thread::spawn(move || {
             Parcel::new(&LATE, 1 + index).free(&LATE);
-            // SAFETY: the key exists; 1 stands for no block.
-            assert_eq!(
-                unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) },
-                0
-            );
+            let no_block = std::ptr::without_provenance(1);
+            // SAFETY: the key exists.
+            assert_eq!(unsafe { libc::pthread_setspecific(key, no_block) }, 0);
         });
         thread.join().unwrap();
     }

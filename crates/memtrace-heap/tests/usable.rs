@@ -41,12 +41,12 @@ fn every_block_is_resized_by_its_address_alone() {
     let mut block = unsafe { heap.alloc(usable(sizes[0])) };
     for (round, size) in sizes.into_iter().enumerate().skip(1) {
         let old = heap.layout_of(block).unwrap();
-        // SAFETY: the block has at least one byte, and a layout of it; the new size is not zero.
-        unsafe {
-            block.write(round as u8);
-            block = heap.realloc(block, old, usable(size).size());
-            assert_eq!(block.read(), round as u8);
-        }
+        // SAFETY: a block of at least one byte.
+        unsafe { block.write(round as u8) };
+        // SAFETY: a block in use with a layout of it; the new size is not zero.
+        block = unsafe { heap.realloc(block, old, usable(size).size()) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { block.read() }, round as u8);
         assert_eq!(heap.usable_size(block), Some(usable(size).size()));
         assert_eq!(heap.stats().requested_bytes(), usable(size).size());
     }
