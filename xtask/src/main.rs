@@ -95,4 +95,12 @@ mod tests {
         assert!(parse("xtask soak signals --captures 5").is_err());
         assert!(parse("xtask soak unwinding --captures 0").is_err());
     }
+
+    #[test]
+    fn programs_asks_for_the_allocator() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("xtask programs heap").is_ok());
+        assert!(parse("xtask programs heap --filter sqlite").is_ok());
+        assert!(parse("xtask programs").is_err());
+    }
 }
