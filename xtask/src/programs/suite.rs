@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Whose tests are run.
-pub(super) const CRATES: [&str; 3] = ["hashbrown", "serde_json", "regex"];
+pub(super) const CRATES: [&str; 3] = ["hashbrown", "serde_json", "crossbeam-deque"];
 
 const ALLOCATOR: &str = "#[global_allocator]\nstatic MEMTRACE_HEAP: memtrace_heap::Heap =\n    \
      memtrace_heap::Heap::new(memtrace_heap::Config::new());\n";
