@@ -83,6 +83,23 @@ impl Probe {
         settings: &Settings,
         args: &[&str],
     ) -> BTreeMap<String, PathBuf> {
+        let messages = self.messages(tmp_dir, settings, args);
+        let programs: BTreeMap<_, _> = messages.lines().filter_map(executable).collect();
+        assert!(!programs.is_empty(), "cargo named no program of the probe {}", self.name);
+        programs
+    }
+
+    /// Builds a probe that is a library for C, as [`build`](Self::build) does, and returns its path.
+    ///
+    /// **Panics** with cargo's messages if it fails.
+    pub fn build_library(&self, tmp_dir: &str, settings: &Settings) -> PathBuf {
+        let messages = self.messages(tmp_dir, settings, &["--lib"]);
+        let library = messages.lines().filter_map(shared_library).next_back();
+        library.unwrap_or_else(|| panic!("cargo named no library of the probe {}", self.name))
+    }
+
+    /// Builds the probe and returns cargo's messages.
+    fn messages(&self, tmp_dir: &str, settings: &Settings, args: &[&str]) -> String {
         let output = self
             .cargo(Path::new(tmp_dir), settings)
             .args(args)
@@ -98,10 +115,7 @@ impl Probe {
             String::from_utf8_lossy(&output.stderr),
             root.join("Cargo.toml").display()
         );
-        let programs: BTreeMap<_, _> =
-            String::from_utf8_lossy(&output.stdout).lines().filter_map(executable).collect();
-        assert!(!programs.is_empty(), "cargo named no program of the probe {name}");
-        programs
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn cargo(&self, tmp_dir: &Path, settings: &Settings) -> Command {
@@ -182,6 +196,14 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
     let path = message.get("executable")?.as_str()?;
     let name = message.get("target")?.get("name")?.as_str()?;
     Some((name.to_owned(), PathBuf::from(path)))
+}
+
+/// Path of the library for C that one of cargo's messages announces.
+fn shared_library(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let kinds = message.get("target")?.get("crate_types")?.as_array()?;
+    let path = message.get("filenames")?.get(0)?.as_str()?;
+    kinds.iter().any(|kind| kind == "cdylib").then(|| PathBuf::from(path))
 }
 
 fn rust_files(directory: &Path) -> Vec<PathBuf> {

@@ -46,6 +46,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Target {
+    /// `Heap`, by several threads in turn.
+    Heap,
     /// `Snapshot::read_from`.
     Loader,
     /// `UnwindTables`.
@@ -57,6 +59,7 @@ enum Target {
 impl Target {
     fn name(self) -> &'static str {
         match self {
+            Self::Heap => "heap",
             Self::Loader => "loader",
             Self::Tables => "tables",
             Self::Walk => "walk",
@@ -66,6 +69,8 @@ impl Target {
     /// The longest input, in bytes.
     fn max_len(self) -> u32 {
         match self {
+            // A hundred steps.
+            Self::Heap => 400,
             Self::Loader => 1 << 16,
             // Longer ones reach nothing more, and take their time.
             Self::Tables => 4096,
@@ -76,6 +81,7 @@ impl Target {
     /// A few inputs to begin with, with names for their files.
     fn seeds(self) -> Vec<(&'static str, Vec<u8>)> {
         match self {
+            Self::Heap => seeds::heaps(),
             Self::Loader => seeds::snapshots(),
             Self::Tables => seeds::tables(),
             Self::Walk => seeds::stacks(),
@@ -184,7 +190,7 @@ mod tests {
 
     #[test]
     fn seeds_are_small_and_written_to_the_corpus() {
-        for target in [Target::Loader, Target::Tables, Target::Walk] {
+        for target in [Target::Heap, Target::Loader, Target::Tables, Target::Walk] {
             let dir = tempfile::tempdir().unwrap();
             let corpus = dir.path().join("corpus");
             prepare(target, &corpus, &dir.path().join("artifacts")).unwrap();

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod golden;
+mod programs;
 mod soak;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,7 @@ enum Verb {
     Bench(bench::Args),
     Fuzz(fuzz::Args),
     Golden(golden::Args),
+    Programs(programs::Args),
     Soak(soak::Args),
 }
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Golden(args) => golden::run(&args),
+        Verb::Programs(args) => programs::run(&args),
         Verb::Soak(args) => soak::run(&args),
     };
     match done {
@@ -91,5 +94,13 @@ mod tests {
         assert!(parse("xtask soak signals --seconds 0").is_err());
         assert!(parse("xtask soak signals --captures 5").is_err());
         assert!(parse("xtask soak unwinding --captures 0").is_err());
+    }
+
+    #[test]
+    fn programs_asks_for_the_allocator() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("xtask programs heap").is_ok());
+        assert!(parse("xtask programs heap --filter sqlite").is_ok());
+        assert!(parse("xtask programs").is_err());
     }
 }

@@ -79,7 +79,7 @@ pub struct Heap<P: PageSource = SystemPages> {
 }
 
 /// All blocks are aligned to this many bytes.
-const MIN_ALIGN: usize = 16;
+pub(crate) const MIN_ALIGN: usize = 16;
 
 /// How an attempt to resize without copying ended.
 enum Resized {

@@ -113,6 +113,7 @@ mod large;
 mod owners;
 mod shared;
 mod thread;
+mod usable;
 
 mod arena;
 mod arenas;

@@ -34,7 +34,7 @@ const IDLE: u32 = 1;
 /// on; what is free in its pools is lost.
 const LOST: u32 = 2;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Owners {
     latest: Link<Owner>,
     n_idle: AtomicUsize,

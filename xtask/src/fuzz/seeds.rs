@@ -1,7 +1,9 @@
 //! Small inputs for a fuzzer to begin with, each with something that the others lack.
 
+mod heap;
 mod unwind;
 
+pub(crate) use heap::heaps;
 pub(crate) use unwind::{stacks, tables};
 
 use memtrace_core::{Attribution, Frame, Generation, Module, Snapshot, SnapshotBuilder, Thread};
