@@ -23,10 +23,6 @@ use recycled::Recycled;
 const N_HEAPS: usize = 2;
 /// Blocks that an input may take, in all.
 const MAX_BLOCKS: usize = 1000;
-/// Whether a block that is given back twice is always seen, also if the second time is another
-/// thread's and the block lies in the slot of its pool's owner. Otherwise that is done only before
-/// there was another thread.
-const SEES_EVERY_DOUBLE_FREE: bool = false;
 /// How much is written and checked at both ends of a block, in bytes.
 const EDGE: usize = 64;
 
@@ -53,7 +49,8 @@ struct Run {
     steps: Vec<u8>,
     at: usize,
     n_taken: usize,
-    has_one_thread: bool,
+    /// Whether turns go to other threads, which is slow: in one input of eight.
+    has_turns: bool,
 }
 
 /// A turn that ended, and who has the next.
@@ -62,7 +59,8 @@ type Turn = u8;
 impl Run {
     fn new(input: &[u8]) -> Option<Run> {
         let (options, steps) = input.split_first()?;
-        let purge = [Purge::Slack, Purge::Immediate, Purge::Never][usize::from(options % 3)];
+        let has_turns = options % 8 == 0;
+        let purge = [Purge::Slack, Purge::Immediate, Purge::Never][usize::from(options / 8 % 3)];
         let config = Config::new().purge(purge).block_words(*options >= 224);
         let heaps = [(); N_HEAPS].map(|()| Checked {
             heap: Heap::with_pages(config, Recycled),
@@ -71,7 +69,7 @@ impl Run {
             requested_bytes: 0,
             n_refused: 0,
         });
-        Some(Run { heaps, steps: steps.to_vec(), at: 0, n_taken: 0, has_one_thread: true })
+        Some(Run { heaps, steps: steps.to_vec(), at: 0, n_taken: 0, has_turns })
     }
 
     fn byte(&mut self) -> u8 {
@@ -129,8 +127,7 @@ impl Run {
                 }
                 9 => {
                     let (which, how) = (self.number(), self.byte());
-                    let may_repeat = SEES_EVERY_DOUBLE_FREE || self.has_one_thread;
-                    self.heaps[heap].misuse(which, how, may_repeat);
+                    self.heaps[heap].misuse(which, how);
                 }
                 10 => {
                     let _ = self.heaps[heap].heap.purge();
@@ -147,8 +144,10 @@ impl Run {
                     (0..n).for_each(|_| self.heaps[heap].give_back(which));
                 }
                 _ => {
-                    self.has_one_thread = false;
-                    return Some(self.byte());
+                    let turn = self.byte();
+                    if self.has_turns {
+                        return Some(turn);
+                    }
                 }
             }
         }
@@ -255,14 +254,14 @@ impl Checked {
     }
 
     /// Gives back, or resizes, what is no block in use.
-    fn misuse(&mut self, which: usize, how: u8, may_repeat: bool) {
+    fn misuse(&mut self, which: usize, how: u8) {
         let ended = self.ended.iter().rev().nth(which % 64).copied();
         let live = self.nth(which).map(|(addr, live)| (addr, live.layout));
         let small = Layout::new::<u64>();
         let inside = |layout: Layout| 1 + which * 16 % layout.size();
         let wrong = match how % 6 {
             // Once more.
-            0 | 1 => ended.filter(|_| may_repeat),
+            0 | 1 => ended,
             // From inside of a block.
             2 => live.map(|(addr, layout)| (addr + inside(layout), layout)),
             3 => live.map(|(addr, layout)| (addr + inside(layout), small)),

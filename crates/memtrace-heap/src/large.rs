@@ -50,7 +50,11 @@ impl<'h, P: PageSource> Shared<'h, P> {
     ) -> Result<bool, InvalidFree> {
         let (pool, index) = self.find_block(addr, class)?;
         let is_own = pool.is_owned_by(owner);
-        let is_free = if is_own { pool.is_free(index) } else { pool.is_free_outside(index) };
+        let is_free = if is_own {
+            pool.is_free(index)
+        } else {
+            pool.is_free_outside(index) || pool.is_free_in_slot(index)
+        };
         if is_free {
             return Err(InvalidFree::Double);
         }

@@ -28,7 +28,7 @@
 //! # Cost
 //! Constant for taking, giving back and activating; up to 64 words are written when a pool begins.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::arena::Arena;
 use crate::cells::{Cell8, Cell32, Cell64, CellPtr, CellSize, Link};
@@ -101,6 +101,8 @@ pub(crate) struct Pool {
     pub(crate) next: Link<Pool>,
     pub(crate) next_queued: Link<Pool>,
     untouched_from: Cell32,
+    /// Odd while the active word changes; another number after each change.
+    activation: AtomicU32,
     pub(crate) is_queued: AtomicBool,
     /// How many units the run has, if this is the first of one.
     pub(crate) n_run_units: Cell8,
@@ -284,6 +286,7 @@ impl Pool {
         let words = self.free_words.get();
         let at = words.trailing_zeros();
         let Some(word) = self.free_word(at) else { return false };
+        let change = self.begin_change();
         let bits = word.get();
         word.set(0);
         self.free_words.set(words & words.wrapping_sub(1));
@@ -301,11 +304,31 @@ impl Pool {
         let offset = first.wrapping_mul(self.block_size.get());
         let start = self.base.get().wrapping_add(offset as usize);
         slot.open(self, start, self.block_size.get(), bits);
+        self.end_change(change);
         true
+    }
+
+    /// Says to other threads that the active word changes.
+    #[inline]
+    fn begin_change(&self) -> u32 {
+        // Relaxed: only the owner writes it. The fence orders it before what changes; with `end_change`
+        // this is the writer's side of a sequence lock (Boehm, "Can seqlocks get along with programming
+        // language memory models?", 2012).
+        let change = self.activation.load(Ordering::Relaxed).wrapping_add(1);
+        self.activation.store(change, Ordering::Relaxed);
+        fence(Ordering::Release);
+        change
+    }
+
+    #[inline]
+    fn end_change(&self, change: u32) {
+        // Release pairs with the Acquire of `is_free_in_slot`.
+        self.activation.store(change.wrapping_add(1), Ordering::Release);
     }
 
     /// Moves the blocks of the active word back out of `slot`.
     pub(crate) fn deactivate(&self, slot: &Slot) {
+        let change = self.begin_change();
         let bits = slot.close();
         if let Some(word) = self.active_word() {
             word.set(bits);
@@ -315,6 +338,7 @@ impl Pool {
             }
         }
         self.active.set(0);
+        self.end_change(change);
     }
 
     #[inline]
@@ -430,6 +454,22 @@ impl Pool {
     #[inline]
     pub(crate) fn is_free_outside(&self, index: u32) -> bool {
         self.free_bits_outside(index / WORD_BITS) & bit(index % WORD_BITS) != 0
+    }
+
+    /// Whether block `index` is free in the owner's slot, for other threads: `false` also if the active
+    /// word changes while this looks, which it does not unless the owner is at work.
+    pub(crate) fn is_free_in_slot(&self, index: u32) -> bool {
+        let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));
+        if u32::from(self.active.get()) != at.wrapping_add(1) {
+            return false;
+        }
+        // Acquire pairs with the Release of `end_change`; the fence with that of `begin_change`: if the
+        // number is the same before and after, and even, what lies in between belongs together.
+        let before = self.activation.load(Ordering::Acquire);
+        let bits = self.bits_in_slot(at);
+        fence(Ordering::Acquire);
+        let after = self.activation.load(Ordering::Relaxed);
+        before == after && before.is_multiple_of(2) && bits & mask != 0
     }
 
     /// The free blocks of word `at` that are seen so.

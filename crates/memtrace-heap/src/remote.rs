@@ -42,8 +42,9 @@ const WORD_BITS: u32 = 64;
 /// queue the pool was put.
 #[inline]
 pub(crate) fn free(pool: &Pool, index: u32) -> Result<Option<&Owner>, InvalidFree> {
-    // A block that is free in the owner's slot is not seen here, but when the bit is collected.
-    if pool.is_free_outside(index) {
+    // What is not seen here, because the owner frees the block at this very moment, is when the bit is
+    // collected.
+    if pool.is_free_outside(index) || pool.is_free_in_slot(index) {
         return Err(InvalidFree::Double);
     }
     let (at, mask) = (index / WORD_BITS, bit(index % WORD_BITS));

@@ -188,8 +188,12 @@ impl<'h, P: PageSource> Shared<'h, P> {
         remote::collect(pool, |at, bits| {
             let already_free = pool.absorb(at, bits, slot);
             if already_free != 0 {
+                // Two threads have freed a block at the same moment, and both have counted it. What was
+                // requested with it is known no more; it was this much or a little more.
                 let n_double = u64::from(already_free.count_ones());
                 self.control.invalid.add(InvalidFree::Double, n_double);
+                slot.n_given.sub(n_double);
+                slot.requested_bytes.add(n_double.wrapping_mul(class.min_size() as u64));
             }
         });
         self.apply(class, slot, pool, pool.change_from(n_free));

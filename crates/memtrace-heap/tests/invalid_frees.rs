@@ -14,10 +14,12 @@ fn alloc(heap: &Heap, size: usize) -> *mut u8 {
     unsafe { heap.alloc(layout(size)) }
 }
 
-/// The figures without the counts of refused calls.
+/// The figures without the counts of refused calls, and of threads.
 fn rest(stats: HeapStats) -> HeapStats {
     let mut rest = stats;
     rest.invalid_frees = Default::default();
+    // A thread that has not used the heap before takes an owner, which is a record.
+    (rest.n_owners, rest.metadata_bytes) = (0, 0);
     rest
 }
 
@@ -120,4 +122,30 @@ fn a_free_before_the_first_allocation_is_foreign() {
     // SAFETY: not a valid call by GlobalAlloc's contract; this heap defines it.
     unsafe { heap.dealloc((&raw mut on_stack).cast(), layout(8)) };
     assert_eq!(heap.stats().invalid_frees.n_foreign, 1);
+}
+
+#[test]
+fn a_block_freed_by_its_owner_and_then_by_a_stranger_is_freed_once() {
+    // In the owner's slot, in its pool, and after the owner has gone on to other words.
+    for n_between in [0, 1, 63, 64, 2000] {
+        let heap = Heap::new(Config::new());
+        let (block, _kept) = (alloc(&heap, 64).addr(), alloc(&heap, 64));
+        let between: Vec<usize> = (0..n_between).map(|_| alloc(&heap, 64).addr()).collect();
+        let free = || {
+            // SAFETY: the first time a live block; the second time not a valid call by GlobalAlloc's
+            // contract, which this heap defines.
+            unsafe { heap.dealloc(std::ptr::without_provenance_mut(block), layout(64)) }
+        };
+        free();
+        let n_double: Count = |stats| stats.invalid_frees.n_double;
+        expect_refusal(&heap, n_double, || {
+            std::thread::scope(|scope| scope.spawn(free).join().unwrap());
+        });
+        let mut seen: Vec<usize> = (0..3000).map(|_| alloc(&heap, 64).addr()).collect();
+        seen.extend(between);
+        seen.sort_unstable();
+        assert!(seen.is_sorted_by(|a, b| a < b), "a place was handed out twice");
+        assert_eq!(heap.stats().n_blocks_used(), 3001 + n_between);
+        assert_eq!(heap.verify(), Ok(()));
+    }
 }

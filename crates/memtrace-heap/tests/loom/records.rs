@@ -99,6 +99,15 @@ pub(crate) mod pool {
             self.owner.is(owner)
         }
 
+        pub(crate) fn remote_word(&self, at: u32) -> Option<&AtomicU64> {
+            self.remote.get(at as usize)
+        }
+
+        /// Here no block is freed twice, and the slot is only touched by the owner.
+        pub(crate) fn is_free_in_slot(&self, _: u32) -> bool {
+            false
+        }
+
         pub(crate) fn is_free_outside(&self, index: u32) -> bool {
             let word = self.remote.get(index as usize / 64);
             word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(index % 64) != 0)
