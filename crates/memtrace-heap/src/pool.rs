@@ -9,8 +9,9 @@
 //! bitmap, which the owner collects now and then (module [`remote`](crate::remote)).
 //!
 //! Nothing is ever written inside a free block, so a use after free corrupts no list, and a double
-//! free is a bit that is set already. Blocks are handed out lowest first, so that a pool stays dense
-//! and its last pages untouched.
+//! free is a bit that is set already. Blocks come from the word in which the owner freed last, else from
+//! the lowest that has any, and in a word lowest first: so what is handed out is likely to be in the
+//! processor's caches, and a pool's last pages stay untouched as long as others do.
 //!
 //! # Invariants
 //! - **P1** A record with class `c` is the first unit of a pool of `c.units_per_pool()` units, and
@@ -88,6 +89,8 @@ pub(crate) struct Pool {
     active: Cell8,
     /// How many blocks the active word has.
     n_in_active: Cell8,
+    /// The word in which the owner last freed a block.
+    latest: Cell8,
     unit: Cell8,
     /// Words of `remote` that may have bits.
     pub(crate) remote_words: AtomicU64,
@@ -280,16 +283,18 @@ impl Pool {
         (is_start && index < self.n_blocks.get()).then_some(index)
     }
 
-    /// Moves the blocks of the lowest word that has free ones into `slot`; `false` if none has.
+    /// Moves the free blocks of a word into `slot`; `false` if none has any.
     #[inline]
     pub(crate) fn activate(&self, slot: &Slot) -> bool {
         let words = self.free_words.get();
-        let at = words.trailing_zeros();
+        // What was freed last is the likeliest to be in the processor's caches.
+        let latest = u32::from(self.latest.get());
+        let at = if words & bit(latest) != 0 { latest } else { words.trailing_zeros() };
         let Some(word) = self.free_word(at) else { return false };
         let change = self.begin_change();
         let bits = word.get();
         word.set(0);
-        self.free_words.set(words & words.wrapping_sub(1));
+        self.free_words.set(words & !bit(at));
         self.n_free.sub(bits.count_ones());
         self.active.set((at as u8).wrapping_add(1));
         // P5: both are multiples of a word, or the number of blocks.
@@ -395,6 +400,7 @@ impl Pool {
             return None;
         }
         word.set(bits | mask);
+        self.latest.set(at as u8);
         self.free_words.set(self.free_words.get() | bit(at));
         let n_free = self.n_free.get().wrapping_add(1);
         self.n_free.set(n_free);
