@@ -21,8 +21,8 @@
 //! - **P3** Bit `w` of `free_words` is set exactly if `free[w] != 0`; `n_free` is the number of set
 //!   bits in `free`. The active word is 0 in `free`.
 //! - **P4** A pool is active in at most one slot; otherwise it is in its class's list of partly used
-//!   pools if `0 < n_free < n_blocks`, and in none if it is full; it is given back when
-//!   `n_free == n_blocks`.
+//!   pools if it has free blocks, and in none if it is full; it is given back when it has no block in
+//!   use, unless a signal handler that cannot have the heap's lock frees the last.
 //! - **P5** Blocks from `untouched_from` on were never handed out since their pages were zero, and
 //!   neither were those in `untouched` of the active word.
 //!
@@ -545,7 +545,6 @@ impl Pool {
             && self.n_blocks() as usize == n_blocks
             && self.block_size() == class.block_size()
             && self.n_free() == n_free
-            && (self.is_active() || n_free as usize != n_blocks)
             && (!self.is_active() || self.active_word().is_some_and(|word| word.get() == 0))
     }
 }

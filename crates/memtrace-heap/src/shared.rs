@@ -63,7 +63,10 @@ impl<'h, P: PageSource> Shared<'h, P> {
         owners.let_go(owner);
         // A pool may have been queued by a thread that saw the owner held.
         while !owner.queue.is_none_in_order() && owners.try_take(owner) {
+            // Nobody is amid an operation on an owner that was idle.
+            let busy = owner.enter();
             self.collect_queue(owner);
+            drop(busy);
             owners.let_go(owner);
         }
     }
@@ -204,24 +207,26 @@ impl<'h, P: PageSource> Shared<'h, P> {
         match change {
             Change::None => {}
             Change::Opened => slot.link(pool),
-            Change::Emptied { was_full } => {
-                if !was_full {
-                    slot.unlink(pool);
+            Change::Emptied { was_full } => match self.lock() {
+                Some(guard) => {
+                    if !was_full {
+                        slot.unlink(pool);
+                    }
+                    self.end_pool(guard, class, pool);
                 }
-                self.end_pool(class, pool);
-            }
+                // A signal handler that interrupts the lock's holder: the pool stays, to be used again.
+                None if was_full => slot.link(pool),
+                None => {}
+            },
         }
     }
 
     #[cold]
-    fn end_pool(self, class: SizeClass, pool: &'h Pool) {
+    fn end_pool(self, guard: Guard<'h, Locked>, class: SizeClass, pool: &'h Pool) {
         let n = class.units_per_pool() as u32;
         pool.end();
         runs::set_kinds(pool, n, Kind::Unused);
-        let Some(arena) = pool.arena() else { return };
-        // Without the lock, which only a signal handler can fail to get, the units are lost until
-        // the heap ends.
-        if let Some(guard) = self.lock() {
+        if let Some(arena) = pool.arena() {
             self.give_back_units(guard, arena, pool.unit(), n);
         }
     }
