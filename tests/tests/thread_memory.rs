@@ -65,7 +65,9 @@ fn caches_of_threads_that_have_ended_take_no_memory() {
     let after = tracer_memory().site_caches;
     assert!(after <= of_this_thread.max(most), "{of_this_thread} bytes before, {after} after");
     look_at_living_threads(after);
-    assert_eq!(tracer_memory().site_caches, after);
+    // Starting these may have taught it more.
+    let at_last = tracer_memory().site_caches;
+    assert!(at_last <= after.max(most), "{after} bytes before, {at_last} after");
     assert_eq!(tracer_memory().losses.n_nested, 0);
 }
 

@@ -4,8 +4,10 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purge {
-    /// When there are more of them than 2 MiB and a sixteenth of what is in use: so resident memory
-    /// follows what the program holds, and a program that oscillates less than that pays nothing.
+    /// When there are more of them than the program has needed again lately (in the last 50 to 100 ms),
+    /// and 2 MiB or a sixteenth of what is in use: so resident memory follows what the program holds, and
+    /// a program that takes and gives back the same memory over and over pays once. Some at a time, as
+    /// the program takes and gives back; all that is unused, when it does so after a pause of 0.2 s.
     #[default]
     Slack,
     /// As soon as they are unused. Each costs a system call, and page faults when it is used again.

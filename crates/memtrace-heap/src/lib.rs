@@ -34,9 +34,10 @@
 //!
 //! All records live in mappings of their own, never inside blocks. A free block is a bit in its
 //! pool's bitmap; so a double free, a foreign or a misaligned pointer is seen, counted in
-//! [`InvalidFrees`] and ignored. What is not seen: a block freed twice whose place has been handed out
-//! again in between, and two threads that free one block at the very same moment are told apart only
-//! when the bits are collected.
+//! [`InvalidFrees`] and ignored, in every build. What is not seen: a block freed twice whose place has been
+//! handed out again in between. When two threads free one block at the very same moment, that is
+//! seen when the bits are collected, unless the block has been handed out again by then; if it is, the
+//! class's requested bytes may be off by less than the difference between two classes.
 //!
 //! # Memory that is not needed
 //! goes back to the system when there is more of it than a program's recent past suggests that it will
