@@ -69,8 +69,9 @@ impl Target {
     /// The longest input, in bytes.
     fn max_len(self) -> u32 {
         match self {
-            // A hundred steps.
-            Self::Heap => 400,
+            // Thirty steps, some of which take or give back hundreds of blocks. Longer ones are slower in
+            // proportion.
+            Self::Heap => 128,
             Self::Loader => 1 << 16,
             // Longer ones reach nothing more, and take their time.
             Self::Tables => 4096,
