@@ -44,6 +44,13 @@
 //! use again: see [`Purge`]. That happens as units are taken and given back; a program that does
 //! nothing at all after a peak can call [`Heap::purge`].
 //!
+//! # Cost
+//! A small block taken and given back by one thread: 7.5 ns where glibc takes 10, with all checks and
+//! figures. A block of another thread's pool is given back with one or two atomic operations. A block above
+//! 64 KiB takes the heap's lock, one above 32 MiB a system call. Records take 16 to 140 KiB for each arena
+//! of 4 MiB, the more the smaller the blocks, and 6 KiB for each thread. Measured by
+//! `cargo xtask bench heap` beside three other allocators; the table is in the crate's README.
+//!
 //! # Accounting
 //! Requested bytes are taken from the layouts that `GlobalAlloc` hands over at both ends of a
 //! block's life; blocks in pools do not record their size. The contract of `GlobalAlloc` makes both
