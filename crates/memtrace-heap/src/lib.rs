@@ -47,7 +47,7 @@
 //! # Cost
 //! A small block taken and given back by one thread: 7.5 ns where glibc takes 10, with all checks and
 //! figures. A block of another thread's pool is given back with one or two atomic operations. A block above
-//! 64 KiB takes the heap's lock, one above 32 MiB a system call. Records take 16 to 140 KiB for each arena
+//! 64 KiB takes the heap's lock, one above 32 MiB a system call. Records take 16 to 76 KiB for each arena
 //! of 4 MiB, the more the smaller the blocks, and 6 KiB for each thread. Measured by
 //! `cargo xtask bench heap` beside three other allocators; the table is in the crate's README.
 //!
