@@ -290,8 +290,7 @@ impl Checked {
             let moved = unsafe { self.heap.realloc(ptr, layout, 1 + which) };
             assert!(moved.is_null(), "what was refused was resized");
         }
-        let n_refused = self.heap.stats().invalid_frees.n_total();
-        assert_eq!(n_refused, self.n_refused, "{layout:?} at {addr:#x}");
+        // Whether it was counted is seen at the next check: figures are slow.
     }
 
     fn check(&self) {
