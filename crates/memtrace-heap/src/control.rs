@@ -1,8 +1,11 @@
 //! The part of a heap that must not move: mapped at the first allocation, zero at first.
 
+use core::sync::atomic::AtomicU64;
+
 use crate::arena::Scale;
 use crate::arenas::{Arenas, Token};
 use crate::cells::{Cell8, Cell64};
+use crate::class::N_CLASSES;
 use crate::directory::Directory;
 use crate::fork;
 use crate::invalid::Counters;
@@ -18,6 +21,8 @@ pub(crate) struct Control {
     pub(crate) id: Cell64,
     pub(crate) owners: Owners,
     pub(crate) invalid: Counters,
+    /// By class, what was given back by signal handlers for which no owner was to be had.
+    pub(crate) unowned: [Unowned; N_CLASSES],
     /// The heap's options, for those who have no heap at hand.
     pub(crate) config: Cell8,
     /// 1 if the page source is the system, which can be reached without the heap.
@@ -30,6 +35,13 @@ pub(crate) struct Control {
     pub(crate) runs: Runs,
     pub(crate) fork_node: fork::Node,
     pub(crate) directory: Directory,
+}
+
+/// What was given back without an owner. Only its sum with the owners' figures means anything.
+#[derive(Debug, Default)]
+pub(crate) struct Unowned {
+    pub(crate) n_given: AtomicU64,
+    pub(crate) requested_bytes: AtomicU64,
 }
 
 /// What the lock is held for.

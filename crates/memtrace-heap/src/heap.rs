@@ -406,8 +406,7 @@ impl<P: PageSource> Heap<P> {
                 match self.enter() {
                     Some(busy) => give_back(&busy),
                     None => Self::with_owner(shared, |busy| Some(give_back(&busy)))
-                        // Without memory for an owner nothing can be said of the block.
-                        .unwrap_or(Ok(())),
+                        .unwrap_or_else(|| shared.give_back_unowned(addr, class, layout.size())),
                 }
             }
             Place::Run(_) if shared.is_in_arena(addr) => shared.give_back_run(addr, layout.size()),

@@ -9,6 +9,7 @@
 //! A block of another's pool: one atomic operation. Others: the heap's lock.
 
 use core::alloc::Layout;
+use core::sync::atomic::Ordering;
 
 use crate::arenas::Units;
 use crate::class::SizeClass;
@@ -85,6 +86,27 @@ impl<'h, P: PageSource> Shared<'h, P> {
             if let Some(woken) = woken {
                 self.wake(woken);
             }
+        }
+        Ok(())
+    }
+
+    /// Gives back the block of `class` at `addr` for a signal handler for which no owner is to be had: it
+    /// interrupts the holder of the lock, without which none can be made.
+    pub(crate) fn give_back_unowned(
+        self,
+        addr: usize,
+        class: SizeClass,
+        size: usize,
+    ) -> Result<(), InvalidFree> {
+        let (pool, index) = self.find_block(addr, class)?;
+        let woken = remote::free(pool, index)?;
+        if let Some(unowned) = self.control.unowned.get(class.index()) {
+            // Relaxed: counters publish nothing.
+            unowned.n_given.fetch_add(1, Ordering::Relaxed);
+            unowned.requested_bytes.fetch_add(size as u64, Ordering::Relaxed);
+        }
+        if let Some(woken) = woken {
+            self.wake(woken);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! B1 to B4 stand at [`HeapStats`].
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use crate::arena::{Arena, Scale, UNITS_PER_ARENA};
 use crate::arenas::Arenas;
@@ -417,6 +418,11 @@ impl<P: PageSource> Shared<'_, P> {
             stats.n_owners_lost =
                 stats.n_owners_lost.saturating_add(usize::from(Owners::is_lost(owner)));
             stats.add_owner(owner);
+        }
+        for (to, unowned) in stats.classes.iter_mut().zip(&self.control.unowned) {
+            // Relaxed: counters publish nothing.
+            let given = unowned.requested_bytes.load(Ordering::Relaxed) as usize;
+            to.requested_bytes = to.requested_bytes.wrapping_sub(given);
         }
         stats.invalid_frees = self.control.invalid.read();
         stats
