@@ -135,8 +135,9 @@ impl Run {
                 11 => self.heaps[heap].check(),
                 12 => {
                     let (layout, n) = (self.layout(), self.byte());
-                    // Many large ones are only slow.
-                    let n = if layout.size() < 20_000 { n } else { n % 8 };
+                    // Many large ones, or many that are mapped for their alignment, are only slow.
+                    let is_fast = layout.size() < 20_000 && layout.align() < 65_536;
+                    let n = if is_fast { n } else { n % 8 };
                     (0..n).for_each(|_| self.take(heap, layout, false));
                 }
                 13 => {
