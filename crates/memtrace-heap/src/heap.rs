@@ -133,8 +133,8 @@ impl<P: PageSource> Heap<P> {
     /// While other threads are in the heap, each figure is one of a moment during the call, and the
     /// figures need not be of the same moment; when they are not, all is exact.
     ///
-    /// **Cost**: linear in the number of pools; some microseconds for a small heap, a millisecond for
-    /// a gigabyte. It does not allocate, so it can be called from anywhere that may.
+    /// **Cost**: the lock, to count the bits of every pool. It does not allocate, so it can be called
+    /// from anywhere that may.
     #[must_use]
     pub fn stats(&self) -> HeapStats {
         self.existing().map_or_else(HeapStats::default, |shared| shared.stats())
@@ -143,7 +143,7 @@ impl<P: PageSource> Heap<P> {
     /// Recounts every pool, run and mapping from its bitmap or record and compares with the counters
     /// and lists.
     ///
-    /// **Cost**: some microseconds for each arena, under the lock.
+    /// **Cost**: as for [`stats`](Self::stats), several times over.
     ///
     /// **Errors**: the first invariant found not to hold; [`Violation::Busy`] if all attempts to look
     /// met other threads at work in the heap.

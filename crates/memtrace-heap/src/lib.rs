@@ -20,7 +20,7 @@
 //!   like.
 //!
 //! # How a request is served
-//! 1. [`SizeClass::of`] names the block size for a layout: 16-byte steps up to 512 bytes, then four
+//! 1. [`SizeClass::of`] names the block size for a layout: 16-byte steps up to 512 bytes, then eight
 //!    a doubling up to 64 KiB.
 //! 2. The thread takes a free block from a **pool** of its own: a unit of 64 KiB, or eight, of blocks
 //!    of one size. This needs no lock and no atomic operation, and touches one cache line.
@@ -48,7 +48,7 @@
 //! A small block taken and given back by one thread: 7.5 ns where glibc takes 10, with all checks and
 //! figures. A block of another thread's pool is given back with one or two atomic operations. A block above
 //! 64 KiB takes the heap's lock, one above 32 MiB a system call. Records take 16 to 76 KiB for each arena
-//! of 4 MiB, the more the smaller the blocks, and 6 KiB for each thread. Measured by
+//! of 4 MiB, the more the smaller the blocks, and 8 KiB for each thread. Measured by
 //! `cargo xtask bench heap` beside three other allocators; the table is in the crate's README.
 //!
 //! # Accounting
