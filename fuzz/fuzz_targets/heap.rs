@@ -23,6 +23,11 @@ use recycled::Recycled;
 const N_HEAPS: usize = 2;
 /// Blocks that an input may take, in all.
 const MAX_BLOCKS: usize = 1000;
+/// Turns of an input that may go to another thread: a change of threads takes as long as some hundred
+/// steps.
+const MAX_TURNS: usize = 8;
+/// Of these, turns of threads that are started for them and end with them, which take longer still.
+const MAX_STARTED: usize = 2;
 /// How much is written and checked at both ends of a block, in bytes.
 const EDGE: usize = 64;
 
@@ -49,12 +54,16 @@ struct Run {
     steps: Vec<u8>,
     at: usize,
     n_taken: usize,
+    n_turns: usize,
+    n_started: usize,
     /// Whether turns go to other threads, which is slow: in one input of eight.
     has_turns: bool,
 }
 
-/// A turn that ended, and who has the next.
+/// Who has the next turn.
 type Turn = u8;
+/// A run when a turn has ended.
+type Ended = (Run, Option<Turn>);
 
 impl Run {
     fn new(input: &[u8]) -> Option<Run> {
@@ -69,7 +78,15 @@ impl Run {
             requested_bytes: 0,
             n_refused: 0,
         });
-        Some(Run { heaps, steps: steps.to_vec(), at: 0, n_taken: 0, has_turns })
+        Some(Run {
+            heaps,
+            steps: steps.to_vec(),
+            at: 0,
+            n_taken: 0,
+            n_turns: 0,
+            n_started: 0,
+            has_turns,
+        })
     }
 
     fn byte(&mut self) -> u8 {
@@ -136,8 +153,12 @@ impl Run {
                 12 => {
                     let (layout, n) = (self.layout(), self.byte());
                     // Many large ones, or many that are mapped for their alignment, are only slow.
-                    let is_fast = layout.size() < 20_000 && layout.align() < 65_536;
-                    let n = if is_fast { n } else { n % 8 };
+                    let n = match layout.size() {
+                        _ if layout.align() >= 65_536 => n % 8,
+                        ..2_000 => n,
+                        2_000..20_000 => n % 32,
+                        _ => n % 8,
+                    };
                     (0..n).for_each(|_| self.take(heap, layout, false));
                 }
                 13 => {
@@ -146,7 +167,8 @@ impl Run {
                 }
                 _ => {
                     let turn = self.byte();
-                    if self.has_turns {
+                    if self.has_turns && self.n_turns < MAX_TURNS {
+                        self.n_turns += 1;
                         return Some(turn);
                     }
                 }
@@ -314,7 +336,7 @@ impl Checked {
 }
 
 /// Threads that stay, each with where to send a run and where it comes back.
-struct Others(Vec<(Sender<Run>, Receiver<(Run, Option<Turn>)>)>);
+struct Others(Vec<(Sender<Run>, Receiver<Ended>)>);
 
 impl Others {
     fn new() -> Others {
@@ -341,25 +363,25 @@ fuzz_target!(|input: &[u8]| {
     let Some(mut run) = Run::new(input) else { return };
     let mut turn = run.go_on();
     while let Some(whose) = turn {
-        // Threads that end are dear.
         (run, turn) = match whose % 64 {
             0..30 => {
                 let turn = run.go_on();
                 (run, turn)
             }
-            index @ 30..63 => OTHERS.with_borrow_mut(|others| {
-                let others = others.get_or_insert_with(Others::new);
-                let (to, from) = &others.0[usize::from(index % 2)];
-                to.send(run).expect("the thread stays");
-                from.recv().expect("the thread stays")
-            }),
-            _ => {
+            63 if run.n_started < MAX_STARTED => {
+                run.n_started += 1;
                 let body = move || {
                     let turn = run.go_on();
                     (run, turn)
                 };
                 thread::spawn(body).join().expect("a failure ends the process")
             }
+            index => OTHERS.with_borrow_mut(|others| {
+                let others = others.get_or_insert_with(Others::new);
+                let (to, from) = &others.0[usize::from(index % 2)];
+                to.send(run).expect("the thread stays");
+                from.recv().expect("the thread stays")
+            }),
         };
     }
     run.heaps.iter_mut().for_each(Checked::finish);

@@ -5,7 +5,11 @@ use std::sync::Mutex;
 use memtrace_heap::{PageSource, SystemPages};
 
 /// Mappings of one kind that wait for the next heap.
-const MAX_WAITING: usize = 8;
+const MAX_WAITING: usize = 32;
+/// Up to how many resident pages are zeroed by writing: having them made anew takes longer.
+const MAX_WRITTEN: usize = 256;
+/// Of the system, in bytes.
+const PAGE_SIZE: usize = 4096;
 
 /// A mapping that waits, all zero.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,20 +28,44 @@ pub struct Recycled;
 
 fn take(waiting: &Mutex<Vec<Waiting>>, size: usize, align: usize) -> Option<*mut u8> {
     let mut waiting = waiting.lock().expect("nothing fails here");
-    let fits = |mapping: &Waiting| mapping.size == size && mapping.addr % align == 0;
-    let at = waiting.iter().position(fits)?;
-    Some(std::ptr::with_exposed_provenance_mut(waiting.swap_remove(at).addr))
+    let fits = |mapping: &Waiting| mapping.size == size && mapping.addr.is_multiple_of(align);
+    // The latest, whose pages are resident.
+    let at = waiting.iter().rposition(fits)?;
+    Some(std::ptr::with_exposed_provenance_mut(waiting.remove(at).addr))
 }
 
-/// Keeps a mapping, unless enough wait; says whether it does.
-fn keep(waiting: &Mutex<Vec<Waiting>>, ptr: *mut u8, size: usize) -> bool {
+/// Keeps a mapping, all zero, and returns the one that it takes the place of: the oldest.
+fn keep(waiting: &Mutex<Vec<Waiting>>, ptr: *mut u8, size: usize) -> Option<(*mut u8, usize)> {
     let mut waiting = waiting.lock().expect("nothing fails here");
-    let has_room = waiting.iter().filter(|mapping| mapping.size == size).count() < MAX_WAITING
-        && waiting.len() < 8 * MAX_WAITING;
-    if has_room {
-        waiting.push(Waiting { addr: ptr.expose_provenance(), size });
+    waiting.push(Waiting { addr: ptr.expose_provenance(), size });
+    if waiting.len() <= MAX_WAITING {
+        return None;
     }
-    has_room
+    let oldest = waiting.remove(0);
+    Some((std::ptr::with_exposed_provenance_mut(oldest.addr), oldest.size))
+}
+
+/// Makes memory zero: by writing where few pages are resident, and else through the system. Pages in
+/// swap would be missed; the limit of the process's memory keeps it far from there.
+///
+/// # Safety
+/// Mapped memory of whole pages, which nobody uses any more.
+unsafe fn zero(ptr: *mut u8, size: usize) -> bool {
+    let mut residence = [0_u8; 8192];
+    let n_pages = size / PAGE_SIZE;
+    let is_known = n_pages <= residence.len()
+        // SAFETY: mapped memory, and a byte for each of its pages.
+        && unsafe { libc::mincore(ptr.cast(), size, residence.as_mut_ptr()) } == 0;
+    let resident = || (0..n_pages).filter(|page| residence[*page] & 1 == 1);
+    if !is_known || resident().count() > MAX_WRITTEN {
+        // SAFETY: the caller's promise.
+        return unsafe { SystemPages.discard(ptr, size) };
+    }
+    for page in resident() {
+        // SAFETY: a page of this memory.
+        unsafe { ptr.add(page * PAGE_SIZE).write_bytes(0, PAGE_SIZE) };
+    }
+    true
 }
 
 // SAFETY: all memory is the system's, and zero when it is handed out again.
@@ -50,9 +78,10 @@ unsafe impl PageSource for Recycled {
     }
 
     unsafe fn unmap(&self, ptr: *mut u8, size: usize) {
-        // SAFETY: a whole mapping that nobody uses any more; zero afterwards.
-        let is_zero = unsafe { SystemPages.discard(ptr, size) };
-        if !is_zero || !keep(&FOR_BLOCKS, ptr, size) {
+        // SAFETY: a whole mapping that nobody uses any more.
+        let is_zero = unsafe { zero(ptr, size) };
+        let dropped = if is_zero { keep(&FOR_BLOCKS, ptr, size) } else { Some((ptr, size)) };
+        if let Some((ptr, size)) = dropped {
             // SAFETY: as above.
             unsafe { SystemPages.unmap(ptr, size) };
         }
@@ -65,7 +94,7 @@ unsafe impl PageSource for Recycled {
 
     unsafe fn discard(&self, ptr: *mut u8, size: usize) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { SystemPages.discard(ptr, size) }
+        unsafe { zero(ptr, size) }
     }
 
     fn millis(&self) -> u64 {
@@ -77,13 +106,10 @@ unsafe impl PageSource for Recycled {
     }
 
     unsafe fn unmap_records(&self, ptr: *mut u8, size: usize) {
-        // Writing zeros is faster than having pages made anew, if there are few.
-        let is_kept = size <= 1 << 18 && {
-            // SAFETY: a whole mapping that nobody uses any more.
-            unsafe { ptr.write_bytes(0, size) };
-            keep(&FOR_RECORDS, ptr, size)
-        };
-        if !is_kept {
+        // SAFETY: a whole mapping that nobody uses any more.
+        let is_zero = unsafe { zero(ptr, size) };
+        let dropped = if is_zero { keep(&FOR_RECORDS, ptr, size) } else { Some((ptr, size)) };
+        if let Some((ptr, size)) = dropped {
             // SAFETY: as above.
             unsafe { SystemPages.unmap_records(ptr, size) };
         }

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// What the inputs depend on, beside those kept from earlier runs [default: another each time].
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
+    /// Processes that share the inputs, and what they find.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -107,15 +110,27 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     })?;
     let (corpus, artifacts) = (dir.join(name).join("corpus"), dir.join(name).join("artifacts"));
     prepare(args.target, &corpus, &artifacts)?;
-    let status = Command::new(programs.path(name)?)
-        .args(fuzzer_args(args, &corpus, &artifacts))
-        .status()
-        .map_err(|error| format!("the target could not be run: {error}"))?;
-    if !status.success() {
-        let artifacts = artifacts.display();
-        return Err(format!("{name} failed: {status}; the input is in {artifacts}").into());
+    let mut jobs = Vec::new();
+    for job in 0..args.jobs {
+        let started = Command::new(programs.path(name)?)
+            .args(fuzzer_args(args, job, &corpus, &artifacts))
+            .spawn()
+            .map_err(|error| format!("the target could not be run: {error}"))?;
+        jobs.push(started);
     }
-    Ok(())
+    let mut failed = None;
+    for mut job in jobs {
+        // All of them end: each has its share of the inputs.
+        let status = job.wait()?;
+        failed = failed.or((!status.success()).then_some(status));
+    }
+    match failed {
+        None => Ok(()),
+        Some(status) => {
+            let artifacts = artifacts.display();
+            Err(format!("{name} failed: {status}; the input is in {artifacts}").into())
+        }
+    }
 }
 
 fn build_args(dir: &Path, host: &str) -> Vec<OsString> {
@@ -152,15 +167,19 @@ fn prepare(target: Target, corpus: &Path, artifacts: &Path) -> Result<(), Box<dy
     Ok(())
 }
 
-fn fuzzer_args(args: &Args, corpus: &Path, artifacts: &Path) -> Vec<OsString> {
+fn fuzzer_args(args: &Args, job: u32, corpus: &Path, artifacts: &Path) -> Vec<OsString> {
+    let (jobs, job) = (u64::from(args.jobs), u64::from(job));
+    let n_inputs = args.inputs / jobs + u64::from(job < args.inputs % jobs);
+    // Zero is any seed; else each job has one of its own.
+    let seed = args.seed.map_or(0, |seed| u64::from(seed) + job);
     let mut artifact_prefix = OsString::from("-artifact_prefix=");
     // With the separator at the end: libFuzzer appends the name of the file.
     artifact_prefix.push(artifacts.join(""));
     vec![
         corpus.into(),
         artifact_prefix,
-        format!("-runs={}", args.inputs).into(),
-        format!("-seed={}", args.seed.unwrap_or(0)).into(),
+        format!("-runs={n_inputs}").into(),
+        format!("-seed={seed}").into(),
         format!("-max_len={}", args.target.max_len()).into(),
         format!("-timeout={TIMEOUT_S}").into(),
         format!("-rss_limit_mb={MEMORY_LIMIT_MIB}").into(),
@@ -174,11 +193,27 @@ mod tests {
 
     #[test]
     fn the_limits_and_the_number_of_inputs_reach_the_fuzzer() {
-        let args = Args { target: Target::Loader, inputs: 77, seed: None };
-        let args = fuzzer_args(&args, Path::new("c"), Path::new("a"));
+        let args = Args { target: Target::Loader, inputs: 77, seed: None, jobs: 1 };
+        let args = fuzzer_args(&args, 0, Path::new("c"), Path::new("a"));
         assert_eq!(args[..2], ["c", "-artifact_prefix=a/"]);
         for expected in ["-runs=77", "-seed=0", "-timeout=10", "-rss_limit_mb=256"] {
             assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");
+        }
+    }
+
+    #[test]
+    fn jobs_share_the_inputs_and_have_seeds_of_their_own() {
+        let args = Args { target: Target::Heap, inputs: 11, seed: Some(5), jobs: 3 };
+        let of = |job| fuzzer_args(&args, job, Path::new("c"), Path::new("a"));
+        for (job, expected) in
+            [["-runs=4", "-seed=5"], ["-runs=4", "-seed=6"], ["-runs=3", "-seed=7"]]
+                .into_iter()
+                .enumerate()
+        {
+            let args = of(job as u32);
+            for expected in expected {
+                assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");
+            }
         }
     }
 
