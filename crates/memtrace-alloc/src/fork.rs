@@ -11,6 +11,7 @@
 use crate::control;
 use crate::recorder::RECORDER;
 use crate::thread;
+use crate::thread_slot::SLOTS;
 use core::cell::Cell;
 
 crate::platform::thread_local! {
@@ -44,6 +45,7 @@ extern "C" fn before() {
     RECORDER.peak.acquire();
     RECORDER.sites.before_fork();
     RECORDER.tracked.acquire();
+    SLOTS.before_fork();
     let _ = HOLDS_LOCKS.try_with(|holds| holds.set(true));
 }
 
@@ -58,6 +60,7 @@ extern "C" fn after_in_child() {
 
 extern "C" fn after_in_parent() {
     if HOLDS_LOCKS.try_with(|holds| holds.replace(false)).unwrap_or(false) {
+        SLOTS.after_fork();
         RECORDER.tracked.release();
         RECORDER.sites.after_fork();
         RECORDER.peak.release();

@@ -73,6 +73,7 @@ mod scratch;
 mod segments;
 mod site;
 mod thread;
+mod thread_slot;
 mod thread_table;
 mod totals;
 mod tracked;

@@ -243,9 +243,11 @@ impl Recorder {
     /// and not yet subtracted.
     #[inline]
     fn shrinking(&self, block_addr: u64, trace: LiveTrace) {
-        let now = self.totals.bytes();
-        if self.totals.is_peak(now) {
-            self.keep_peak_with_block(now, block_addr, trace);
+        if self.totals.is_shared() {
+            let now = self.totals.bytes();
+            if self.totals.is_peak(now) {
+                self.keep_peak_with_block(now, block_addr, trace);
+            }
         }
     }
 
@@ -374,6 +376,7 @@ impl Recorder {
     /// Begins to keep the peak, if copies are wanted. Called under the control lock.
     pub(crate) fn begin_peak(&self, percent: Option<u16>) {
         self.peak.lock().set_percent(percent);
+        self.totals.set_shared(percent.is_some());
         self.reset_peak();
     }
 
@@ -389,6 +392,7 @@ impl Recorder {
         let mut peak = self.peak.lock();
         peak.set_percent(None);
         self.totals.set_threshold(i64::MAX);
+        self.totals.set_shared(false);
     }
 
     /// Makes the peak what is traced now.

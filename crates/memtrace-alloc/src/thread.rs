@@ -19,6 +19,8 @@
 #![expect(unsafe_code, reason = "a cache in thread-local state, and the C library's thread data")]
 
 use crate::platform::thread_local;
+use crate::recorder::RECORDER;
+use crate::thread_slot::{SLOTS, Slot};
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
@@ -35,6 +37,8 @@ pub(crate) struct ThreadState {
     probe: AtomicU8,
     /// The number of the thread in the table of threads; 0 before it has one.
     number: AtomicU32,
+    /// Null before the thread has one, and after.
+    slot: Cell<*const Slot>,
     stack: Cell<StackBounds>,
     /// What the thread's captures remember (I3).
     cache: UnsafeCell<ManuallyDrop<SiteCache>>,
@@ -47,6 +51,7 @@ thread_local! {
             n_locks: AtomicU32::new(0),
             probe: AtomicU8::new(Probe::None as u8),
             number: AtomicU32::new(0),
+            slot: Cell::new(core::ptr::null()),
             stack: Cell::new(StackBounds::UNKNOWN),
             cache: UnsafeCell::new(ManuallyDrop::new(SiteCache::new())),
         }
@@ -89,6 +94,13 @@ impl ThreadState {
         self.find_stack()
     }
 
+    /// Returns the slot that the thread holds.
+    #[inline(always)]
+    fn slot(&self) -> Option<&'static Slot> {
+        // SAFETY: null, or a slot that stays mapped.
+        unsafe { self.slot.get().as_ref() }
+    }
+
     /// Returns the number of the thread; 0 before it has one.
     pub(crate) fn number(&self) -> u32 {
         self.number.load(Relaxed)
@@ -117,7 +129,9 @@ impl ThreadState {
             // SAFETY: a key that `prepare` made; the state is there when its destructor runs.
             unsafe { libc::pthread_setspecific(key as libc::pthread_key_t, state) == 0 }
         });
-        if !is_asked {
+        if is_asked {
+            self.slot.set(SLOTS.claim().map_or(core::ptr::null(), core::ptr::from_ref));
+        } else {
             // SAFETY: called from a guarded section (I3).
             unsafe { &mut *self.cache.get() }.retire();
         }
@@ -152,6 +166,12 @@ pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
         Some(f(state))
     });
     guarded.ok().flatten()
+}
+
+/// Returns the slot that the thread holds.
+#[inline(always)]
+pub(crate) fn slot() -> Option<&'static Slot> {
+    STATE.try_with(ThreadState::slot).unwrap_or(None)
 }
 
 /// Looks at the state of the thread; `None` if it has lost it.
@@ -219,6 +239,13 @@ extern "C" fn on_thread_end(state: *mut c_void) {
     let _guard = state.enter(RECORDING);
     // SAFETY: destructors run outside of the recorder, and the guard keeps it out (I3).
     unsafe { &mut *state.cache.get() }.retire();
+    if let Some(slot) = state.slot() {
+        // What a signal handler of this thread releases from here on is added to what all share.
+        state.slot.set(core::ptr::null());
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        RECORDER.totals.flush(slot);
+        SLOTS.release(slot);
+    }
 }
 
 /// What the thread is finding out about the hook's own frames.

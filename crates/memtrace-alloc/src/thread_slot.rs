@@ -1,0 +1,203 @@
+//! Slots: what a thread has written of its own that others read, a cache line for each.
+//!
+//! A thread gets a slot in its first guarded section and gives it back when it ends; the next thread takes
+//! it over. Until it has one, and after it has given it back, it does without: whoever works for it
+//! changes what all share.
+//!
+//! # Invariants
+//!
+//! - **I1** A slot is held by one thread at most, which alone changes it; but see [`Slots::reset`].
+//! - **I2** A slot that nobody holds has zero sums, and no operation under way.
+//! - **I3** Slots stay mapped as long as the process.
+//!
+//! # Orderings
+//!
+//! | variable | writer | reader | publishes |
+//! | --- | --- | --- | --- |
+//! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
+//! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
+//! | `n_operations` | the holder (Relaxed, with compiler fences) | see [`Slots::is_quiet`] | that it reads tables |
+//!
+//! # Cost
+//!
+//! 64 bytes for each thread that there was at once. An addition is one instruction without a lock.
+#![expect(unsafe_code, reason = "slots in mapped memory, and an addition that no signal comes into")]
+
+use crate::lock::LeafLock;
+use crate::mapped::Part;
+use crate::segments::Segments;
+use core::sync::atomic::{
+    AtomicI64, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst, compiler_fence,
+};
+
+/// A sum that one thread adds to and any thread reads.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct OwnSum(AtomicI64);
+
+impl OwnSum {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> i64 {
+        // Relaxed: publishes nothing.
+        self.0.load(Relaxed)
+    }
+
+    /// Sets it. For its thread, or for one whose reading it as it was before does no harm.
+    #[inline(always)]
+    pub(crate) fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds for its thread, and returns the sum. A signal handler of the thread that adds, too, comes before
+    /// it or after it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn add(&self, diff: i64) -> i64 {
+        let mut before = diff;
+        // SAFETY: one instruction that reads and writes this word, which only atomic accesses touch.
+        unsafe {
+            core::arch::asm!(
+                "xadd qword ptr [{place}], {before}",
+                place = in(reg) self.0.as_ptr(),
+                before = inout(reg) before,
+                options(nostack),
+            );
+        }
+        before.wrapping_add(diff)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    pub(crate) fn add(&self, diff: i64) -> i64 {
+        self.0.fetch_add(diff, Relaxed).wrapping_add(diff)
+    }
+}
+
+/// What belongs to one thread.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    /// Requested bytes that the thread has added to the traces, less those it has removed.
+    pub(crate) bytes: OwnSum,
+    /// The same for blocks.
+    pub(crate) blocks: OwnSum,
+    /// The most that `bytes` has been.
+    pub(crate) max_bytes: OwnSum,
+    /// How many operations on tables are under way: more than one where a signal handler interrupts one.
+    n_operations: AtomicU32,
+    number: AtomicU32,
+    /// The number of the next slot that nobody holds.
+    next_free: AtomicU32,
+}
+
+impl Slot {
+    /// Runs an operation on tables from which memory may be given back.
+    #[inline(always)]
+    pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
+        let before = self.n_operations.load(Relaxed);
+        self.n_operations.store(before.wrapping_add(1), Relaxed);
+        // The processor's own order is seen to by whoever gives memory back (`Slots::is_quiet`).
+        compiler_fence(SeqCst);
+        let result = operation();
+        compiler_fence(SeqCst);
+        self.n_operations.store(before, Relaxed);
+        result
+    }
+}
+
+const FIRST_LEN: usize = 64;
+const N_SEGMENTS: usize = 20;
+
+/// The slots of the process.
+pub(crate) struct Slots {
+    slots: Segments<Slot, FIRST_LEN, N_SEGMENTS>,
+    /// Numbers count from 1 to this one.
+    n_slots: AtomicU32,
+    /// The number of the first slot that nobody holds; 0 for none.
+    free: LeafLock<u32>,
+    /// Operations under way of threads without a slot.
+    n_others: AtomicU32,
+}
+
+pub(crate) static SLOTS: Slots = Slots::new();
+
+impl Slots {
+    const fn new() -> Self {
+        Self {
+            slots: Segments::new(Part::Threads),
+            n_slots: AtomicU32::new(0),
+            free: LeafLock::new(0),
+            n_others: AtomicU32::new(0),
+        }
+    }
+
+    fn get(&self, number: u32) -> Option<&Slot> {
+        // SAFETY: a slot of mapped, zeroed memory, which stays mapped (I3); all its fields are atomic.
+        Some(unsafe { self.slots.place(number)?.as_ref() })
+    }
+
+    /// Every slot that was ever held.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        // Acquire pairs with the Release of `claim`.
+        (1..=self.n_slots.load(Acquire)).filter_map(|number| self.get(number))
+    }
+
+    pub(crate) fn n_slots(&self) -> u32 {
+        self.n_slots.load(Relaxed)
+    }
+
+    /// Returns a slot for the calling thread to hold; `None` without memory for it.
+    #[cold]
+    pub(crate) fn claim(&self) -> Option<&Slot> {
+        let mut free = self.free.lock();
+        if let Some(slot) = self.get(*free).filter(|_| *free != 0) {
+            *free = slot.next_free.load(Relaxed);
+            return Some(slot);
+        }
+        let number = self.n_slots.load(Relaxed).checked_add(1)?;
+        // SAFETY: as in `get`.
+        let slot = unsafe { self.slots.place_or_map(number)?.as_ref() };
+        slot.number.store(number, Relaxed);
+        self.n_slots.store(number, Release);
+        Some(slot)
+    }
+
+    /// Takes back a slot, whose sums its holder has made zero.
+    pub(crate) fn release(&self, slot: &Slot) {
+        let mut free = self.free.lock();
+        slot.next_free.store(*free, Relaxed);
+        *free = slot.number.load(Relaxed);
+    }
+
+    /// Runs an operation of a thread without a slot.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn during_other<R>(&self, operation: impl FnOnce() -> R) -> R {
+        self.n_others.fetch_add(1, SeqCst);
+        let result = operation();
+        self.n_others.fetch_sub(1, SeqCst);
+        result
+    }
+
+    /// Makes all slots forget everything, in a forked child, whose only thread calls this: the others
+    /// are not there any more.
+    pub(crate) fn reset(&self) {
+        self.n_others.store(0, Relaxed);
+        for slot in self.iter() {
+            slot.bytes.set(0);
+            slot.blocks.set(0);
+            slot.max_bytes.set(0);
+            slot.n_operations.store(0, Relaxed);
+        }
+    }
+
+    /// Takes the lock for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.free.acquire();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.free.release();
+    }
+}
