@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::platform;
 use crate::recorder::RECORDER;
 use crate::thread;
+use crate::thread_slot;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -233,6 +234,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         // of ours may be held.
         memtrace_unwind::prepare();
         thread::prepare();
+        thread_slot::prepare();
         let _held = CONTROL.lock();
         if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });

@@ -30,8 +30,9 @@
 //! Beside the flat shadow's: one load and one branch that goes the same way for the life of the process.
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
-use crate::flat_shadow::{FlatShadow, small_head, trace_of_small_head};
+use crate::flat_shadow::{small_head, trace_of_small_head};
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::page_shadow::PageShadow;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use core::ptr;
@@ -42,17 +43,17 @@ use memtrace_heap::Heap;
 pub(crate) struct LiveBlocks {
     /// Null, or a heap that keeps words.
     heap: AtomicPtr<Heap>,
-    flat: FlatShadow,
+    shadow: PageShadow,
 }
 
 impl LiveBlocks {
     pub(crate) const fn new() -> Self {
-        Self { heap: AtomicPtr::new(ptr::null_mut()), flat: FlatShadow::new() }
+        Self { heap: AtomicPtr::new(ptr::null_mut()), shadow: PageShadow::new() }
     }
 
     /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
-        self.flat.prepare()
+        self.shadow.prepare()
     }
 
     /// Keeps traces in the words of `heap` from now on, if it has any and no other was chosen.
@@ -71,8 +72,8 @@ impl LiveBlocks {
 
     /// The way to traces where no heap keeps them.
     #[inline(always)]
-    pub(crate) fn flat(&self) -> &FlatShadow {
-        &self.flat
+    pub(crate) fn shadow(&self) -> &PageShadow {
+        &self.shadow
     }
 
     /// The way to traces beside the blocks of a heap, if that is where they are kept.
@@ -80,7 +81,7 @@ impl LiveBlocks {
     pub(crate) fn beside(&self) -> Option<Beside<'_>> {
         // SAFETY: null, or a reference that lives for ever.
         let heap = unsafe { self.heap.load(Acquire).as_ref() }?;
-        Some(Beside { heap, flat: &self.flat })
+        Some(Beside { heap, shadow: &self.shadow })
     }
 }
 
@@ -99,20 +100,20 @@ pub fn site_of_word(word: u64) -> Option<SiteId> {
 #[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     heap: &'static Heap,
-    flat: &'a FlatShadow,
+    shadow: &'a PageShadow,
 }
 
 impl Beside<'_> {
     #[cold]
     #[inline(never)]
-    fn insert_flat(self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
-        self.flat.insert(block_addr, trace)
+    fn insert_apart(self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+        self.shadow.insert(block_addr, trace)
     }
 
     #[cold]
     #[inline(never)]
-    fn take_flat(self, block_addr: u64) -> Option<LiveTrace> {
-        self.flat.take(block_addr)
+    fn take_apart(self, block_addr: u64) -> Option<LiveTrace> {
+        self.shadow.take(block_addr)
     }
 }
 
@@ -124,15 +125,15 @@ impl LiveTable for Beside<'_> {
         {
             return Ok(trace_of_small_head(replaced));
         }
-        self.insert_flat(block_addr, trace)
+        self.insert_apart(block_addr, trace)
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
-        self.flat.set_detail(block_addr, detail)
+        self.shadow.set_detail(block_addr, detail)
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
-        self.flat.detail(block_addr)
+        self.shadow.detail(block_addr)
     }
 
     #[inline]
@@ -140,7 +141,7 @@ impl LiveTable for Beside<'_> {
         match self.heap.swap_block_word(block_addr as usize, 0) {
             Some(word @ 1..) => trace_of_small_head(word),
             // No word, or no trace in it.
-            _ => self.take_flat(block_addr),
+            _ => self.take_apart(block_addr),
         }
     }
 
@@ -149,13 +150,13 @@ impl LiveTable for Beside<'_> {
             .and_then(|head| self.heap.compare_exchange_block_word(block_addr as usize, head, 0));
         match exchanged {
             Some(exchanged) => exchanged.is_ok(),
-            None => self.flat.take_if(block_addr, trace),
+            None => self.shadow.take_if(block_addr, trace),
         }
     }
 
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
         let word = self.heap.block_word(block_addr as usize);
-        word.and_then(trace_of_small_head).or_else(|| self.flat.get(block_addr))
+        word.and_then(trace_of_small_head).or_else(|| self.shadow.get(block_addr))
     }
 
     fn for_each<const HAS_DETAILS: bool>(&self, mut visit: impl FnMut(u64, LiveTrace, Detail)) {
@@ -170,7 +171,7 @@ impl LiveTable for Beside<'_> {
             let mut held = block.word;
             // Comes to an end: each time round, another block has been recorded at this address.
             while let Some(trace) = trace_of_small_head(held) {
-                let detail = self.flat.detail(addr);
+                let detail = self.shadow.detail(addr);
                 let now = self.heap.block_word(block.block_addr).unwrap_or(0);
                 if now == held {
                     return visit(addr, trace, detail);
@@ -178,7 +179,7 @@ impl LiveTable for Beside<'_> {
                 held = now;
             }
         });
-        self.flat.for_each::<HAS_DETAILS>(visit);
+        self.shadow.for_each::<HAS_DETAILS>(visit);
     }
 
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
@@ -187,7 +188,7 @@ impl LiveTable for Beside<'_> {
                 forgotten(trace);
             }
         });
-        self.flat.clear(forgotten);
+        self.shadow.clear(forgotten);
     }
 }
 
@@ -196,7 +197,7 @@ macro_rules! ask {
     ($blocks:expr, $table:ident => $ask:expr) => {
         match $blocks.beside() {
             None => {
-                let $table = &$blocks.flat;
+                let $table = &$blocks.shadow;
                 $ask
             }
             Some($table) => $ask,
@@ -211,11 +212,11 @@ impl LiveTable for LiveBlocks {
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
         // In the flat shadow either way.
-        self.flat.set_detail(block_addr, detail)
+        self.shadow.set_detail(block_addr, detail)
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
-        self.flat.detail(block_addr)
+        self.shadow.detail(block_addr)
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
@@ -347,7 +348,7 @@ mod tests {
         let trace = LiveTrace { size: 33, site: SiteId(9) };
         assert_eq!(table.insert(addr, trace), Ok(None));
         assert_eq!(heap.block_word(addr as usize), small_head(trace));
-        assert_eq!(table.flat.get(addr), None);
+        assert_eq!(table.shadow.get(addr), None);
         assert_eq!(table.word_bytes(), 4096);
     }
 

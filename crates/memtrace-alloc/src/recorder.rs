@@ -211,7 +211,7 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn releasing(&self, block_addr: u64) {
         match self.live.beside() {
-            None => self.release_from(self.live.flat(), block_addr),
+            None => self.release_from(self.live.shadow(), block_addr),
             Some(table) => self.releasing_beside(table, block_addr),
         }
     }
@@ -485,7 +485,7 @@ impl Recorder {
     #[inline]
     fn record(&self, block_addr: u64, trace: LiveTrace, old: Option<LiveTrace>) {
         match self.live.beside() {
-            None => self.record_in(self.live.flat(), block_addr, trace, old),
+            None => self.record_in(self.live.shadow(), block_addr, trace, old),
             Some(table) => self.record_beside(table, block_addr, trace, old),
         }
     }

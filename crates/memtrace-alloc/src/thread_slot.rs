@@ -180,6 +180,26 @@ impl Slots {
         result
     }
 
+    /// Whether no operation on tables is under way but the calling thread's own, which holds `own`: whatever
+    /// had been taken out of the tables before this call, nobody looks at any more. `false` also if that
+    /// cannot be found out.
+    ///
+    /// Other threads mark an operation without a fence; `membarrier` makes each of them pass one. An
+    /// operation that began before has its mark seen here then; one that begins after it sees the tables as
+    /// they are now. (Linux manual, membarrier(2): the pair of a compiler fence and this call.)
+    #[cold]
+    pub(crate) fn are_others_idle(&self, own: Option<&Slot>) -> bool {
+        let Some(own) = own else { return false };
+        if !system::fence_all_threads() || self.n_others.load(SeqCst) != 0 {
+            return false;
+        }
+        self.iter().all(|slot| {
+            // One, if this is not a signal handler's, in the middle of another operation.
+            let n_allowed = u32::from(core::ptr::eq(slot, own));
+            slot.n_operations.load(Acquire) <= n_allowed
+        })
+    }
+
     /// Makes all slots forget everything, in a forked child, whose only thread calls this: the others
     /// are not there any more.
     pub(crate) fn reset(&self) {
@@ -199,5 +219,39 @@ impl Slots {
 
     pub(crate) fn after_fork(&self) {
         self.free.release();
+    }
+}
+
+/// Lets [`Slots::are_others_idle`] work, once.
+pub(crate) fn prepare() {
+    system::register();
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: takes numbers and touches no memory.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    }
+
+    pub(super) fn register() {
+        membarrier(REGISTER_PRIVATE_EXPEDITED);
+    }
+
+    /// Makes every running thread of the process pass a full fence; `false` if the kernel does not.
+    pub(super) fn fence_all_threads() -> bool {
+        membarrier(PRIVATE_EXPEDITED)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) fn register() {}
+
+    pub(super) fn fence_all_threads() -> bool {
+        false
     }
 }

@@ -1,0 +1,319 @@
+use super::*;
+use crate::page_word::LINE_WORDS;
+use crate::site::SiteId;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use proptest::prelude::*;
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+extern crate std;
+
+const _: () = assert!(LINE_WORDS == 8);
+
+fn shadow() -> &'static PageShadow {
+    let shadow: &'static PageShadow = Box::leak(Box::new(PageShadow::new()));
+    assert!(shadow.prepare());
+    shadow
+}
+
+fn trace(size: u64) -> LiveTrace {
+    LiveTrace { size, site: SiteId(7) }
+}
+
+fn all(shadow: &PageShadow) -> BTreeMap<u64, LiveTrace> {
+    let mut seen = BTreeMap::new();
+    shadow.for_each::<false>(|addr, trace, _| assert!(seen.insert(addr, trace).is_none()));
+    seen
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(u64, LiveTrace),
+    /// Blocks at so many bytes from each other.
+    Fill(u64, u64, u8),
+    Take(u64),
+    TakeIf(u64, LiveTrace),
+    Clear,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    // Three pages, around the seam of two chunks.
+    let addr = (0..768u64).prop_map(|i| (3 << CHUNK_BITS) - 8192 + i * 16);
+    let size = prop_oneof![
+        4 => 0..100u64,
+        1 => SIZE_LIMIT - 2..SIZE_LIMIT + 2,
+        1 => 1u64 << 32..1u64 << 46,
+    ];
+    let trace =
+        (size, 0..1u32 << 30).prop_map(|(size, site)| LiveTrace { size, site: SiteId(site) });
+    prop_oneof![
+        6 => (addr.clone(), trace.clone()).prop_map(|(addr, trace)| Op::Insert(addr, trace)),
+        2 => (addr.clone(), 1..20u64, any::<u8>()).prop_map(|(addr, by, n)| Op::Fill(addr, by * 16, n)),
+        6 => addr.clone().prop_map(Op::Take),
+        1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
+        1 => Just(Op::Clear),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn the_shadow_holds_what_a_map_would(ops in prop::collection::vec(ops(), 1..200)) {
+        let shadow = shadow();
+        let mut oracle = BTreeMap::new();
+        for op in ops {
+            match op {
+                Op::Insert(addr, trace) => {
+                    // A block of 4 GiB owns the addresses behind it.
+                    let addr = if trace.size >= 1 << 32 { addr / 32 * 32 } else { addr };
+                    oracle.remove(&(addr ^ 16)).is_some().then(|| shadow.take(addr ^ 16));
+                    // The hook never finds a trace where it inserts one; if a release was missed it does,
+                    // and the old one makes way, but a small one not for a large one's sake.
+                    let held = oracle.insert(addr, trace);
+                    if held.is_some_and(|held| held.size >= SIZE_LIMIT) {
+                        prop_assert_eq!(shadow.take(addr), held);
+                        prop_assert_eq!(shadow.insert(addr, trace), Ok(None));
+                    } else {
+                        prop_assert_eq!(shadow.insert(addr, trace), Ok(held));
+                    }
+                }
+                Op::Fill(addr, by, n) => {
+                    for addr in (0..u64::from(n)).map(|i| addr + i * by) {
+                        // What a release would have done.
+                        prop_assert_eq!(shadow.take(addr), oracle.remove(&addr));
+                        prop_assert_eq!(shadow.take(addr ^ 16), oracle.remove(&(addr ^ 16)));
+                        shadow.insert(addr, trace(by)).unwrap();
+                        oracle.insert(addr, trace(by));
+                    }
+                }
+                Op::Take(addr) => prop_assert_eq!(shadow.take(addr), oracle.remove(&addr)),
+                Op::TakeIf(addr, trace) => {
+                    let held = oracle.get(&addr).copied().filter(|held| *held == trace);
+                    prop_assert_eq!(shadow.take_if(addr, trace), held.is_some());
+                    if held.is_some() {
+                        oracle.remove(&addr);
+                    }
+                }
+                Op::Clear => {
+                    let mut forgotten = Vec::new();
+                    shadow.clear(&mut |trace| forgotten.push(trace.size));
+                    let mut expected: Vec<_> = oracle.values().map(|trace| trace.size).collect();
+                    forgotten.sort_unstable();
+                    expected.sort_unstable();
+                    prop_assert_eq!(forgotten, expected);
+                    oracle.clear();
+                }
+            }
+            prop_assert_eq!(shadow.violated_invariant(), None);
+        }
+        prop_assert_eq!(&all(shadow), &oracle);
+        for (addr, trace) in oracle {
+            prop_assert_eq!(shadow.get(addr), Some(trace));
+        }
+    }
+}
+
+#[test]
+fn every_place_of_a_page_can_be_taken_at_once() {
+    let shadow = shadow();
+    for i in 0..256 {
+        assert_eq!(shadow.insert(i * 16, trace(i)), Ok(None));
+    }
+    assert_eq!(all(shadow).len(), 256);
+    for i in 0..256 {
+        assert_eq!(shadow.insert(i * 16, trace(i + 1)), Ok(Some(trace(i))));
+    }
+    assert_eq!(shadow.violated_invariant(), None);
+    for i in 0..256 {
+        assert_eq!(shadow.take(i * 16), Some(trace(i + 1)));
+        assert_eq!(shadow.take(i * 16), None);
+    }
+    assert!(all(shadow).is_empty());
+}
+
+#[test]
+fn addresses_that_have_no_word_are_refused_and_nothing_is_found_there() {
+    let shadow = shadow();
+    for addr in [8, 0x1001, 1 << ADDRESS_BITS, u64::MAX - 15, u64::MAX] {
+        assert_eq!(shadow.insert(addr, trace(1)), Err(NoRoom), "{addr:#x}");
+        assert_eq!(shadow.take(addr), None);
+        assert_eq!(shadow.get(addr), None);
+        assert!(!shadow.take_if(addr, trace(1)));
+    }
+    assert_eq!(shadow.insert((1 << ADDRESS_BITS) - 16, trace(1)), Ok(None));
+}
+
+/// Threads fill pages and empty them, each its own places of all pages, so that pages grow under releases
+/// all the time, from nothing each round; traces that stay are in all scans.
+#[test]
+fn nothing_is_lost_or_found_twice_while_pages_grow_under_releases_and_scans() {
+    const N_PAGES: u64 = 6;
+    let shadow = shadow();
+    let is_done = AtomicBool::new(false);
+    let n_live = AtomicU64::new(0);
+    let addr_of = |page: u64, place: u64| page * 4096 + place * 16;
+    // Places 0, 32, … stay.
+    let stays = |place: u64| place.is_multiple_of(32);
+    for page in 0..N_PAGES {
+        for place in (0..256).filter(|&place| stays(place)) {
+            shadow.insert(addr_of(page, place), trace(place)).unwrap();
+        }
+    }
+    let n_stay = N_PAGES as usize * 8;
+    std::thread::scope(|scope| {
+        for t in 1..4u64 {
+            let (is_done, n_live) = (&is_done, &n_live);
+            scope.spawn(move || {
+                let mut random = t;
+                let mut live = BTreeMap::new();
+                while !is_done.load(Relaxed) {
+                    for _ in 0..300 {
+                        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                        let place = (random >> 33) % 64 * 4 + t;
+                        let addr = addr_of((random >> 40) % N_PAGES, place);
+                        if let Some(size) = live.remove(&addr) {
+                            assert_eq!(shadow.take(addr), Some(trace(size)), "{addr:#x}");
+                        } else {
+                            assert_eq!(shadow.get(addr), None);
+                            let size = random >> 44;
+                            assert_eq!(shadow.insert(addr, trace(size)), Ok(None));
+                            assert_eq!(shadow.get(addr), Some(trace(size)));
+                            live.insert(addr, size);
+                        }
+                    }
+                    // All gone, so that arrays are given back by the sweep below.
+                    while let Some((addr, size)) = live.pop_first() {
+                        assert_eq!(shadow.take(addr), Some(trace(size)));
+                    }
+                }
+                n_live.fetch_add(live.len() as u64, Relaxed);
+            });
+        }
+        let mut wrong = None;
+        for _ in 0..3000 {
+            let mut seen = BTreeMap::new();
+            shadow.for_each::<false>(|addr, trace, _| {
+                if seen.insert(addr, trace).is_some() {
+                    wrong = Some("twice");
+                }
+            });
+            let n_seen = seen.keys().filter(|addr| stays(*addr % 4096 / 16)).count();
+            if n_seen != n_stay {
+                wrong = Some("one that stayed");
+            }
+            shadow.for_each_page(|addr, entry| {
+                during(|| {
+                    let growth = shadow.growth(addr >> PAGE_BITS).unwrap();
+                    let _held = growth.lock.lock();
+                    if let Entry::Array(shape) = Entry::of(entry.load(SeqCst)) {
+                        shadow.give_back_if_empty(entry, shape);
+                    }
+                });
+            });
+        }
+        is_done.store(true, Relaxed);
+        assert_eq!(wrong, None);
+    });
+    assert_eq!(n_live.load(Relaxed), 0);
+    assert_eq!(all(shadow).len(), n_stay);
+    assert_eq!(shadow.violated_invariant(), None);
+}
+
+#[test]
+fn sweeps_and_releases_take_each_trace_once() {
+    let shadow = shadow();
+    let is_done = AtomicBool::new(false);
+    let (n_inserted, n_taken) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for t in 0..3u64 {
+            let (is_done, n_inserted, n_taken) = (&is_done, &n_inserted, &n_taken);
+            scope.spawn(move || {
+                while !is_done.load(Relaxed) {
+                    for i in 0..200 {
+                        shadow.insert(i * 64 + t * 16, trace(i)).unwrap();
+                    }
+                    let taken = (0..200).filter(|i| shadow.take(i * 64 + t * 16).is_some());
+                    n_taken.fetch_add(taken.count() as u64, Relaxed);
+                    n_inserted.fetch_add(200, Relaxed);
+                }
+            });
+        }
+        let mut n_forgotten = 0;
+        for _ in 0..2000 {
+            shadow.clear(&mut |_| n_forgotten += 1);
+        }
+        is_done.store(true, Relaxed);
+        n_taken.fetch_add(n_forgotten, Relaxed);
+    });
+    assert!(all(shadow).is_empty());
+    assert_eq!(n_inserted.load(Relaxed), n_taken.load(Relaxed));
+    assert_eq!(shadow.violated_invariant(), None);
+}
+
+#[test]
+fn a_scan_never_sees_the_detail_of_one_block_with_the_trace_of_another() {
+    let shadow = shadow();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for t in 0..3u64 {
+            let is_done = &is_done;
+            scope.spawn(move || {
+                let mut n = 0u32;
+                while !is_done.load(Relaxed) {
+                    for addr in (0..64).map(|i| (i * 3 + t) * 16) {
+                        n = n.wrapping_add(1) % (1 << 24);
+                        let _ = shadow.take(addr);
+                        shadow.set_detail(addr, Detail { thread: t as u32, birth: n }).unwrap();
+                        let trace = LiveTrace { size: n.into(), site: SiteId(t as u32) };
+                        shadow.insert(addr, trace).unwrap();
+                    }
+                }
+            });
+        }
+        let (mut n_seen, mut wrong) = (0, None);
+        while n_seen < 100_000 {
+            shadow.for_each::<true>(|_, trace, detail| {
+                let expected = Detail { thread: trace.site.0, birth: trace.size as u32 };
+                if detail != expected {
+                    wrong = Some((trace, detail));
+                }
+                n_seen += 1;
+            });
+        }
+        is_done.store(true, Relaxed);
+        assert_eq!(wrong, None);
+    });
+}
+
+#[test]
+fn memory_of_blocks_of_every_size_is_in_proportion_to_their_number() {
+    // As a C library's heap lays them out: 16 bytes more than asked for, rounded up.
+    for size in [24u64, 32, 64, 100, 256, 1000, 4096, 20_000] {
+        let shadow = shadow();
+        let n_blocks = (200 << 20) / (size + 16);
+        let n_blocks = n_blocks.min(100_000);
+        for i in 0..n_blocks {
+            let addr = 0x1_0000_0000 + i * (size + 16).next_multiple_of(16);
+            shadow.insert(addr, trace(size)).unwrap();
+        }
+        let bytes = entry_bytes(shadow);
+        let per_block = bytes as f64 / n_blocks as f64;
+        assert!(per_block <= 20.0 + size as f64 / 400.0, "{size}: {per_block}");
+    }
+}
+
+/// What entries and arrays take.
+fn entry_bytes(shadow: &PageShadow) -> u64 {
+    let mut bytes = 0;
+    for chunk in shadow.chunks() {
+        let marks = chunk.header.is_used.iter();
+        bytes += 4096 * marks.filter(|mark| mark.load(Relaxed) != 0).count() as u64;
+    }
+    shadow.for_each_page(|_, entry| {
+        if let Entry::Array(shape) = Entry::of(entry.load(Relaxed)) {
+            bytes += 8 * shape.n_words() as u64;
+        }
+    });
+    bytes
+}

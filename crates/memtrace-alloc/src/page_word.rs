@@ -1,0 +1,271 @@
+//! The words of a page shadow: what stands in a page's entry, and what in an array of traces.
+//!
+//! A trace is size, site, and *tag*: which of the page's 256 places of 16 bytes its block starts at.
+//!
+//! | bits | of a trace | of an array's address |
+//! | --- | --- | --- |
+//! | 0–1 | kind | [`Kind::Array`] |
+//! | 2–4 | tag, 2–9 | length |
+//! | 5 | | whether traces are being moved into it |
+//! | 6–63 | site, 10–39; size, 40–63 | the address |
+
+use crate::live::LiveTrace;
+use crate::site::SiteId;
+
+/// Sizes below this fit a word.
+pub(crate) const SIZE_LIMIT: u64 = 1 << SIZE_BITS;
+const SIZE_BITS: u32 = 24;
+const SITE_BITS: u32 = 30;
+const TAG_SHIFT: u32 = 2;
+const SITE_SHIFT: u32 = 10;
+const SIZE_SHIFT: u32 = SITE_SHIFT + SITE_BITS;
+const _: () = assert!(SIZE_SHIFT + SIZE_BITS == u64::BITS);
+
+/// Kind and tag.
+const KEY_MASK: u64 = (1 << SITE_SHIFT) - 1;
+const TAG_MASK: u64 = KEY_MASK & !KIND_MASK;
+const KIND_MASK: u64 = 3;
+const LIVE: u64 = 1;
+/// In an array that traces are moved from: this one has been.
+const GONE: u64 = 2;
+/// In an array that traces are moved into: the trace is here once it is gone there.
+const COPY: u64 = 3;
+/// In a page's entry.
+const ARRAY: u64 = 2;
+/// In an array that traces are moved from: a place that was empty.
+pub(crate) const SEALED: u64 = 1 << TAG_SHIFT;
+
+/// Which of its page's places of 16 bytes a block starts at: 0 to 255.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u8);
+
+impl Tag {
+    #[inline(always)]
+    pub(crate) const fn of(block_addr: u64) -> Self {
+        Self((block_addr >> 4) as u8)
+    }
+
+    /// How many bytes into the page that is.
+    #[inline(always)]
+    pub(crate) const fn offset(self) -> u64 {
+        (self.0 as u64) << 4
+    }
+
+    #[inline(always)]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    #[inline(always)]
+    const fn key(self) -> u64 {
+        (self.0 as u64) << TAG_SHIFT
+    }
+}
+
+/// What a word of an array is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No trace.
+    None,
+    Live,
+    Gone,
+    Copy,
+}
+
+#[inline(always)]
+pub(crate) const fn kind(word: u64) -> Kind {
+    match word & KIND_MASK {
+        LIVE => Kind::Live,
+        GONE => Kind::Gone,
+        COPY => Kind::Copy,
+        _ => Kind::None,
+    }
+}
+
+/// The word of a live trace; its size is below [`SIZE_LIMIT`].
+#[inline(always)]
+pub(crate) const fn live(tag: Tag, trace: LiveTrace) -> u64 {
+    trace.size << SIZE_SHIFT | (trace.site.0 as u64) << SITE_SHIFT | tag.key() | LIVE
+}
+
+/// The same trace, gone.
+#[inline(always)]
+pub(crate) const fn gone(live: u64) -> u64 {
+    live & !KIND_MASK | GONE
+}
+
+/// The same trace, a copy.
+#[inline(always)]
+pub(crate) const fn copy(live: u64) -> u64 {
+    live & !KIND_MASK | COPY
+}
+
+/// Whether a word is the live trace of a tag.
+#[inline(always)]
+pub(crate) const fn is_live_of(word: u64, tag: Tag) -> bool {
+    (word ^ (tag.key() | LIVE)) & KEY_MASK == 0
+}
+
+/// Whether a word has this tag, of whatever kind.
+#[inline(always)]
+pub(crate) const fn has_tag(word: u64, tag: Tag) -> bool {
+    (word ^ tag.key()) & TAG_MASK == 0 && word & KIND_MASK != 0
+}
+
+/// Whether a word of an array is none that an insertion passes over: a trace of this tag, or one that tells
+/// that traces are being moved.
+#[inline(always)]
+pub(crate) const fn is_odd(word: u64, tag: Tag) -> bool {
+    word == SEALED || word & KIND_MASK > LIVE || is_live_of(word, tag)
+}
+
+#[inline(always)]
+pub(crate) const fn tag_of(word: u64) -> Tag {
+    Tag((word >> TAG_SHIFT) as u8)
+}
+
+#[inline(always)]
+pub(crate) const fn trace_of(word: u64) -> LiveTrace {
+    let site = (word >> SITE_SHIFT) as u32 & ((1 << SITE_BITS) - 1);
+    LiveTrace { size: word >> SIZE_SHIFT, site: SiteId(site) }
+}
+
+/// What a page's entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// No block starts in the page.
+    None,
+    /// One block does, and this is its trace's word.
+    One(u64),
+    /// The traces are in an array.
+    Array(Shape),
+    /// They are being moved there from another.
+    Growing(Shape),
+}
+
+/// Where an array is and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape(u64);
+
+/// Words of the shortest array, and of a line.
+pub(crate) const LINE_WORDS: usize = 8;
+/// The longest array has a line for each 128 bytes of the page, and so a word for each place.
+pub(crate) const MAX_LEVEL: u32 = 5;
+const LEVEL_SHIFT: u32 = 2;
+const GROWING: u64 = 1 << 5;
+const ALIGN_MASK: u64 = 63;
+
+impl Shape {
+    /// An array of `LINE_WORDS << level` words at an address that is a multiple of 64.
+    pub(crate) const fn new(addr: u64, level: u32) -> Self {
+        Self(addr & !ALIGN_MASK | (level as u64) << LEVEL_SHIFT | ARRAY)
+    }
+
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn addr(self) -> u64 {
+        self.0 & !ALIGN_MASK
+    }
+
+    /// The binary logarithm of the number of lines, at most [`MAX_LEVEL`].
+    #[inline(always)]
+    pub(crate) const fn level(self) -> u32 {
+        (self.0 >> LEVEL_SHIFT) as u32 & 7
+    }
+
+    pub(crate) const fn n_words(self) -> usize {
+        LINE_WORDS << self.level()
+    }
+
+    /// The entry of a page whose traces are there.
+    pub(crate) const fn to_entry(self) -> u64 {
+        self.0 & !GROWING
+    }
+
+    /// The entry of a page whose traces are being moved there.
+    pub(crate) const fn to_growing_entry(self) -> u64 {
+        self.0 | GROWING
+    }
+
+    /// The line of the traces with a tag: lines are in the order of tags.
+    #[inline(always)]
+    pub(crate) const fn line_index(self, tag: Tag) -> usize {
+        // With the greatest level, eight tags share a line.
+        (tag.0 as usize) >> (8u32.wrapping_sub(self.level()))
+    }
+}
+
+impl Entry {
+    #[inline(always)]
+    pub(crate) const fn of(word: u64) -> Self {
+        match word & (KIND_MASK | GROWING) {
+            _ if word == 0 => Self::None,
+            _ if word & KIND_MASK == LIVE => Self::One(word),
+            ARRAY => Self::Array(Shape(word)),
+            _ => Self::Growing(Shape(word & !GROWING)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_word_gives_back_what_it_was_made_of(
+            addr: u64, size in 0..SIZE_LIMIT, site in 0..1u32 << SITE_BITS, other: u64,
+        ) {
+            let trace = LiveTrace { size, site: SiteId(site) };
+            let (tag, other) = (Tag::of(addr), Tag::of(other));
+            let word = live(tag, trace);
+            for (word, expected) in
+                [(word, Kind::Live), (gone(word), Kind::Gone), (copy(word), Kind::Copy)]
+            {
+                prop_assert_eq!((kind(word), tag_of(word), trace_of(word)), (expected, tag, trace));
+                prop_assert!(has_tag(word, tag));
+                prop_assert_eq!(has_tag(word, other), tag == other);
+            }
+            prop_assert_eq!(is_live_of(word, other), tag == other);
+            prop_assert!(!is_live_of(gone(word), tag) && !is_live_of(copy(word), tag));
+            prop_assert_eq!(tag.offset(), addr % 4096 / 16 * 16);
+            prop_assert_eq!(Entry::of(word), Entry::One(word));
+        }
+
+        #[test]
+        fn a_shape_gives_back_where_and_how_long(addr in 1..1u64 << 50, level in 0..=MAX_LEVEL) {
+            let addr = addr * 64;
+            let shape = Shape::new(addr, level);
+            prop_assert_eq!((shape.addr(), shape.level()), (addr, level));
+            prop_assert_eq!(Entry::of(shape.to_entry()), Entry::Array(shape));
+            prop_assert_eq!(Entry::of(shape.to_growing_entry()), Entry::Growing(shape));
+        }
+    }
+
+    #[test]
+    fn lines_are_in_the_order_of_tags_and_equally_long() {
+        for level in 0..=MAX_LEVEL {
+            let shape = Shape::new(64, level);
+            for tag in 0..=255u8 {
+                let expected = usize::from(tag) * (1 << level) / 256;
+                assert_eq!(shape.line_index(Tag(tag)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_trace_of_another_tag_is_odd() {
+        let word = live(Tag(3), LiveTrace { size: 1, site: SiteId(1) });
+        assert!(is_odd(word, Tag(3)) && !is_odd(word, Tag(4)) && !is_odd(0, Tag(0)));
+        for tag in [Tag(0), Tag(1), Tag(3)] {
+            assert!(is_odd(SEALED, tag) && is_odd(gone(word), tag) && is_odd(copy(word), tag));
+            assert!(!has_tag(SEALED, tag) && !has_tag(0, tag));
+        }
+        assert_eq!(kind(SEALED), Kind::None);
+    }
+}
