@@ -66,6 +66,7 @@ mod lock;
 mod mapped;
 mod options;
 mod page_arrays;
+mod page_line;
 mod page_shadow;
 mod page_word;
 mod peak;

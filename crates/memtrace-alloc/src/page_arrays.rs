@@ -21,11 +21,11 @@
 
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
+use crate::page_line::Line;
 use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::ptr;
-use core::sync::atomic::AtomicU64;
 
 /// Words of a region: 256 KiB.
 const REGION_WORDS: usize = 1 << 15;
@@ -174,8 +174,8 @@ impl Memory {
 /// # Safety
 /// The array is in use, or waits, as long as the result is used, and the index is below its number of lines.
 #[inline(always)]
-pub(crate) unsafe fn line<'a>(shape: Shape, index: usize) -> &'a [AtomicU64; LINE_WORDS] {
-    let array = ptr::with_exposed_provenance::<[AtomicU64; LINE_WORDS]>(shape.addr() as usize);
+pub(crate) unsafe fn line<'a>(shape: Shape, index: usize) -> &'a Line {
+    let array = ptr::with_exposed_provenance::<Line>(shape.addr() as usize);
     // SAFETY: the caller's promise; the memory is mapped for ever, aligned, and only accessed by atomics.
     unsafe { &*array.wrapping_add(index) }
 }

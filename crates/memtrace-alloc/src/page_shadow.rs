@@ -61,9 +61,10 @@ use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
 use crate::page_arrays::{Arrays, line};
+use crate::page_line::{first, look};
 use crate::page_word::{
     Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, copy, gone, has_tag,
-    is_live_of, is_odd, kind, live, tag_of, trace_of,
+    is_live_of, kind, live, tag_of, trace_of,
 };
 use crate::thread;
 use crate::thread_slot::SLOTS;
@@ -573,10 +574,10 @@ fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
         for slot in line {
             let held = slot.load(Acquire);
             match kind(held) {
-                Kind::None if held == 0 => vacant = Some((slot, held)),
+                Kind::Vacant => vacant = Some((slot, held)),
                 Kind::Live if !has_tag(held, tag) => {}
                 Kind::Live => stale = Some((slot, held)),
-                _ => return Inserted::HasMoved,
+                Kind::Gone | Kind::Sealed | Kind::Copy => return Inserted::HasMoved,
             }
         }
         let Some((slot, held)) = stale.or(vacant) else { return Inserted::IsFull };
@@ -602,7 +603,7 @@ fn take_from(shape: Shape, tag: Tag, counts_copy: bool) -> Found {
                     is_gone = true;
                     false
                 }
-                Kind::None => false,
+                Kind::Vacant | Kind::Sealed => false,
             };
             if !is_it {
                 break;
@@ -734,15 +735,10 @@ impl LiveTable for PageShadow {
             if let Entry::Array(shape) = Entry::of(entry.load(Acquire)) {
                 // SAFETY: in an operation, in which the page led to this array.
                 let line = unsafe { line(shape, shape.line_index(tag)) };
-                let (mut vacant, mut has_odd) = (None, false);
-                for slot in line {
-                    let held = slot.load(Relaxed);
-                    if held == 0 {
-                        vacant = Some(slot);
-                    }
-                    has_odd |= is_odd(held, tag);
-                }
-                if let Some(slot) = vacant.filter(|_| !has_odd)
+                let look = look(line, tag);
+                // Anything else is for the long way to find out.
+                if look.live | look.moving == 0
+                    && let Some(slot) = first(line, look.vacant)
                     && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
                 {
                     return Ok(None);
@@ -774,14 +770,16 @@ impl LiveTable for PageShadow {
                     Entry::Array(shape) => {
                         // SAFETY: in an operation, in which the page led to this array.
                         let line = unsafe { line(shape, shape.line_index(tag)) };
-                        let found = line.iter().find_map(|slot| {
+                        let look = look(line, tag);
+                        if let Some(slot) = first(line, look.live) {
                             let held = slot.load(Relaxed);
-                            is_live_of(held, tag).then_some((slot, held))
-                        });
-                        if let Some((slot, held)) = found
-                            && slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok()
-                        {
-                            return Some(trace_of(held));
+                            if is_live_of(held, tag)
+                                && slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok()
+                            {
+                                return Some(trace_of(held));
+                            }
+                        } else if look.moving == 0 {
+                            return None;
                         }
                     }
                     _ => {}

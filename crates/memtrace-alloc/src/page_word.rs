@@ -12,8 +12,8 @@
 use crate::live::LiveTrace;
 use crate::site::SiteId;
 
-/// Sizes below this fit a word.
-pub(crate) const SIZE_LIMIT: u64 = 1 << SIZE_BITS;
+/// Sizes below this fit a word; the greatest that there is room for is [`SEALED`]'s.
+pub(crate) const SIZE_LIMIT: u64 = (1 << SIZE_BITS) - 1;
 const SIZE_BITS: u32 = 24;
 const SITE_BITS: u32 = 30;
 const TAG_SHIFT: u32 = 2;
@@ -22,7 +22,7 @@ const SIZE_SHIFT: u32 = SITE_SHIFT + SITE_BITS;
 const _: () = assert!(SIZE_SHIFT + SIZE_BITS == u64::BITS);
 
 /// Kind and tag.
-const KEY_MASK: u64 = (1 << SITE_SHIFT) - 1;
+pub(crate) const KEY_MASK: u64 = (1 << SITE_SHIFT) - 1;
 const TAG_MASK: u64 = KEY_MASK & !KIND_MASK;
 const KIND_MASK: u64 = 3;
 const LIVE: u64 = 1;
@@ -32,8 +32,10 @@ const GONE: u64 = 2;
 const COPY: u64 = 3;
 /// In a page's entry.
 const ARRAY: u64 = 2;
+/// Of the two kinds above, not of live traces.
+pub(crate) const MOVING_BIT: u64 = 2;
 /// In an array that traces are moved from: a place that was empty.
-pub(crate) const SEALED: u64 = 1 << TAG_SHIFT;
+pub(crate) const SEALED: u64 = SIZE_LIMIT << SIZE_SHIFT | GONE;
 
 /// Which of its page's places of 16 bytes a block starts at: 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,20 +67,21 @@ impl Tag {
 /// What a word of an array is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// No trace.
-    None,
+    Vacant,
     Live,
     Gone,
     Copy,
+    Sealed,
 }
 
 #[inline(always)]
 pub(crate) const fn kind(word: u64) -> Kind {
     match word & KIND_MASK {
+        _ if word == SEALED => Kind::Sealed,
         LIVE => Kind::Live,
         GONE => Kind::Gone,
         COPY => Kind::Copy,
-        _ => Kind::None,
+        _ => Kind::Vacant,
     }
 }
 
@@ -100,23 +103,22 @@ pub(crate) const fn copy(live: u64) -> u64 {
     live & !KIND_MASK | COPY
 }
 
+/// The lowest bits, [`KEY_MASK`], of the live trace of a tag.
+#[inline(always)]
+pub(crate) const fn live_key(tag: Tag) -> u64 {
+    tag.key() | LIVE
+}
+
 /// Whether a word is the live trace of a tag.
 #[inline(always)]
 pub(crate) const fn is_live_of(word: u64, tag: Tag) -> bool {
-    (word ^ (tag.key() | LIVE)) & KEY_MASK == 0
+    (word ^ live_key(tag)) & KEY_MASK == 0
 }
 
-/// Whether a word has this tag, of whatever kind.
+/// Whether a word is a trace of this tag, of whatever kind.
 #[inline(always)]
 pub(crate) const fn has_tag(word: u64, tag: Tag) -> bool {
-    (word ^ tag.key()) & TAG_MASK == 0 && word & KIND_MASK != 0
-}
-
-/// Whether a word of an array is none that an insertion passes over: a trace of this tag, or one that tells
-/// that traces are being moved.
-#[inline(always)]
-pub(crate) const fn is_odd(word: u64, tag: Tag) -> bool {
-    word == SEALED || word & KIND_MASK > LIVE || is_live_of(word, tag)
+    (word ^ tag.key()) & TAG_MASK == 0 && word & KIND_MASK != 0 && word != SEALED
 }
 
 #[inline(always)]
@@ -259,13 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_trace_of_another_tag_is_odd() {
-        let word = live(Tag(3), LiveTrace { size: 1, site: SiteId(1) });
-        assert!(is_odd(word, Tag(3)) && !is_odd(word, Tag(4)) && !is_odd(0, Tag(0)));
-        for tag in [Tag(0), Tag(1), Tag(3)] {
-            assert!(is_odd(SEALED, tag) && is_odd(gone(word), tag) && is_odd(copy(word), tag));
-            assert!(!has_tag(SEALED, tag) && !has_tag(0, tag));
+    fn what_is_sealed_is_no_trace_of_any_tag() {
+        for tag in (0..=255).map(Tag) {
+            assert!(!has_tag(SEALED, tag) && !has_tag(0, tag) && !is_live_of(SEALED, tag));
         }
-        assert_eq!(kind(SEALED), Kind::None);
+        assert_eq!((kind(SEALED), kind(0)), (Kind::Sealed, Kind::Vacant));
+        let moving = [SEALED, GONE, COPY].map(|word| word & MOVING_BIT);
+        assert_eq!((moving, LIVE & MOVING_BIT), ([MOVING_BIT; 3], 0));
     }
 }
