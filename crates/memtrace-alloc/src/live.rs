@@ -70,6 +70,19 @@ pub(crate) struct NoRoom;
 
 /// A map from block addresses to traces that any thread may use at any time, inside `malloc`.
 pub(crate) trait LiveTable {
+    /// Records a block, of which nothing is recorded, if that takes a few instructions, and says whether it
+    /// did.
+    #[inline(always)]
+    fn insert_quickly(&self, _block_addr: u64, _trace: LiveTrace) -> bool {
+        false
+    }
+
+    /// Forgets a block if that takes a few instructions, and returns what was recorded.
+    #[inline(always)]
+    fn take_quickly(&self, _block_addr: u64) -> Option<LiveTrace> {
+        None
+    }
+
     /// Records a block and returns what was recorded at its address before, normally nothing.
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom>;
 

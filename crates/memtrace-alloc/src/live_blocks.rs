@@ -220,7 +220,7 @@ impl LiveTable for LiveBlocks {
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        ask!(self, table => table.take(block_addr))
+        ask!(self, table => table.take_quickly(block_addr).or_else(|| table.take(block_addr)))
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {

@@ -22,10 +22,11 @@
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
 use crate::page_line::Line;
-use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
+use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape, Tag};
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::ptr;
+use core::sync::atomic::AtomicU64;
 
 /// Words of a region: 256 KiB.
 const REGION_WORDS: usize = 1 << 15;
@@ -178,4 +179,15 @@ pub(crate) unsafe fn line<'a>(shape: Shape, index: usize) -> &'a Line {
     let array = ptr::with_exposed_provenance::<Line>(shape.addr() as usize);
     // SAFETY: the caller's promise; the memory is mapped for ever, aligned, and only accessed by atomics.
     unsafe { &*array.wrapping_add(index) }
+}
+
+/// The word where a trace with a tag is most likely to be.
+///
+/// # Safety
+/// The array is in use, or waits, as long as the result is used.
+#[inline(always)]
+pub(crate) unsafe fn home<'a>(shape: Shape, tag: Tag) -> &'a AtomicU64 {
+    let array = ptr::with_exposed_provenance::<AtomicU64>(shape.addr() as usize);
+    // SAFETY: as above; the index is below the number of words.
+    unsafe { &*array.wrapping_add(shape.home_index(tag)) }
 }

@@ -118,8 +118,9 @@ mod tests {
 
     fn words() -> impl Strategy<Value = u64> {
         // Few tags, so that they meet.
-        let live = (0..4u64, 0..1u64 << 24, 0..1u32 << 30)
-            .prop_map(|(at, size, site)| live(Tag::of(at * 16), LiveTrace { size, site: SiteId(site) }));
+        let live = (0..4u64, 0..1u64 << 24, 0..1u32 << 30).prop_map(|(at, size, site)| {
+            live(Tag::of(at * 16), LiveTrace { size, site: SiteId(site) })
+        });
         prop_oneof![
             4 => live.clone(), 1 => live.clone().prop_map(gone), 1 => live.prop_map(copy),
             2 => Just(0), 1 => Just(SEALED),

@@ -60,11 +60,11 @@ use crate::flat_shadow::FlatShadow;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
-use crate::page_arrays::{Arrays, line};
+use crate::page_arrays::{Arrays, home, line};
 use crate::page_line::{first, look};
 use crate::page_word::{
-    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, copy, gone, has_tag,
-    is_live_of, kind, live, tag_of, trace_of,
+    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, copy, gone, has_tag, is_live_of, kind,
+    live, tag_of, trace_of,
 };
 use crate::thread;
 use crate::thread_slot::SLOTS;
@@ -87,6 +87,8 @@ const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
 const MARK_ENTRIES: usize = 512;
 const N_MARKS: usize = CHUNK_ENTRIES / MARK_ENTRIES;
 const N_LOCKS: usize = 16;
+/// Blocks of this size and more are likely to be alone in their page.
+const ALONE_SIZE: u64 = 512;
 
 #[repr(C, align(64))]
 struct Header {
@@ -134,16 +136,15 @@ struct Page<'a> {
 enum Found {
     Taken(LiveTrace),
     /// It is not there; whether it has gone to the array that traces are moved to.
-    Not { is_gone: bool },
+    Not {
+        is_gone: bool,
+    },
 }
 
 impl PageShadow {
     pub(crate) const fn new() -> Self {
-        const GROWTH: Growth = Growth {
-            lock: LeafLock::new(()),
-            page: AtomicU64::new(0),
-            from: AtomicU64::new(0),
-        };
+        const GROWTH: Growth =
+            Growth { lock: LeafLock::new(()), page: AtomicU64::new(0), from: AtomicU64::new(0) };
         Self {
             directory: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
@@ -290,7 +291,11 @@ impl PageShadow {
                     if mark.load(Acquire) == 0 {
                         mark.store(1, SeqCst);
                     }
-                    if entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok() {
+                    if trace_of(word).size < ALONE_SIZE {
+                        if self.begin_array(page, 0, word)? {
+                            return Ok(None);
+                        }
+                    } else if entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok() {
                         return Ok(None);
                     }
                 }
@@ -300,7 +305,9 @@ impl PageShadow {
                         return Ok(Some(trace_of(one)));
                     }
                 }
-                Entry::One(one) => self.begin_array(page, one)?,
+                Entry::One(one) => {
+                    self.begin_array(page, one, one)?;
+                }
                 Entry::Array(shape) => match insert_into(shape, tag, word) {
                     Inserted::Yes(replaced) => return Ok(replaced),
                     Inserted::IsFull => self.grow(page, held, shape)?,
@@ -323,8 +330,9 @@ impl PageShadow {
         Ok(())
     }
 
-    /// Moves the trace `one` from a page's entry into an array.
-    fn begin_array(&self, page: Page<'_>, one: u64) -> Result<(), NoRoom> {
+    /// Gives a page an array with the trace `word` in it, if its entry holds `held`; says whether it did.
+    fn begin_array(&self, page: Page<'_>, held: u64, word: u64) -> Result<bool, NoRoom> {
+        // A signal handler may have interrupted who has the lock of the arrays.
         if thread::holds_lock() {
             return Err(NoRoom);
         }
@@ -335,11 +343,12 @@ impl PageShadow {
             _ => 0,
         };
         let shape = self.arrays.take(level).ok_or(NoRoom)?;
-        place(shape, tag_of(one), one);
-        if page.entry.compare_exchange(one, shape.to_entry(), SeqCst, Relaxed).is_err() {
+        place(shape, tag_of(word), word);
+        let begun = page.entry.compare_exchange(held, shape.to_entry(), SeqCst, Relaxed);
+        if begun.is_err() {
             self.arrays.give_back(shape);
         }
-        Ok(())
+        Ok(begun.is_ok())
     }
 
     /// Gives a page an array twice as long as `from`, to which its entry `held` leads, unless that has
@@ -540,7 +549,10 @@ impl PageShadow {
                         for_each_word(shape, |word| {
                             if word != 0 {
                                 let is_at_home = shape.line_index(tag_of(word)) == at / 8;
-                                if kind(word) != Kind::Live || !is_at_home || !tags.add(tag_of(word)) {
+                                if kind(word) != Kind::Live
+                                    || !is_at_home
+                                    || !tags.add(tag_of(word))
+                                {
                                     violated = Some("I2");
                                 }
                             }
@@ -568,6 +580,13 @@ enum Inserted {
 fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
     // SAFETY: the caller is in an operation, in which the page led to this array.
     let line = unsafe { line(shape, shape.line_index(tag)) };
+    let look = look(line, tag);
+    if look.live | look.moving == 0
+        && let Some(slot) = first(line, look.vacant)
+        && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
+    {
+        return Inserted::Yes(None);
+    }
     loop {
         let mut vacant = None;
         let mut stale = None;
@@ -591,6 +610,13 @@ fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
 fn take_from(shape: Shape, tag: Tag, counts_copy: bool) -> Found {
     // SAFETY: as above.
     let line = unsafe { line(shape, shape.line_index(tag)) };
+    let look = look(line, tag);
+    if let Some(slot) = first(line, look.live) {
+        let held = slot.load(Relaxed);
+        if is_live_of(held, tag) && slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
+            return Found::Taken(trace_of(held));
+        }
+    }
     let mut is_gone = false;
     for slot in line {
         loop {
@@ -716,7 +742,25 @@ fn entry_index(addr: u64) -> usize {
 }
 
 impl LiveTable for PageShadow {
-    #[inline]
+    #[inline(always)]
+    fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
+        let Some(slot) = thread::slot() else { return false };
+        let Some(entry) = self.entry(block_addr) else { return false };
+        if trace.size >= SIZE_LIMIT || !block_addr.is_multiple_of(GRANULE) {
+            return false;
+        }
+        let tag = Tag::of(block_addr);
+        let word = live(tag, trace);
+        slot.during(|| {
+            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return false };
+            // SAFETY: in an operation, in which the page led to this array.
+            let home = unsafe { home(shape, tag) };
+            // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
+            // stand here, too, unless another was in its way.
+            home.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
+        })
+    }
+
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         if !block_addr.is_multiple_of(GRANULE) {
             return Err(NoRoom);
@@ -728,24 +772,8 @@ impl LiveTable for PageShadow {
             Some(chunk) => chunk,
             None => self.map_chunk(block_addr).ok_or(NoRoom)?,
         };
-        let entry = chunk.entries.get(entry_index(block_addr)).ok_or(NoRoom)?;
-        let tag = Tag::of(block_addr);
-        let word = live(tag, trace);
-        during(|| {
-            if let Entry::Array(shape) = Entry::of(entry.load(Acquire)) {
-                // SAFETY: in an operation, in which the page led to this array.
-                let line = unsafe { line(shape, shape.line_index(tag)) };
-                let look = look(line, tag);
-                // Anything else is for the long way to find out.
-                if look.live | look.moving == 0
-                    && let Some(slot) = first(line, look.vacant)
-                    && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-                {
-                    return Ok(None);
-                }
-            }
-            self.insert_slowly(chunk, block_addr, word)
-        })
+        let word = live(Tag::of(block_addr), trace);
+        during(|| self.insert_slowly(chunk, block_addr, word))
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
@@ -756,41 +784,30 @@ impl LiveTable for PageShadow {
         self.flat.detail(block_addr)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn take_quickly(&self, block_addr: u64) -> Option<LiveTrace> {
+        let (slot, entry) = (thread::slot()?, self.entry(block_addr)?);
+        let tag = Tag::of(block_addr);
+        slot.during(|| {
+            let shape = Shape::of_entry(entry.load(Acquire))?;
+            // SAFETY: in an operation, in which the page led to this array.
+            let home = unsafe { home(shape, tag) };
+            let held = home.load(Relaxed);
+            let is_taken = is_live_of(held, tag)
+                && block_addr.is_multiple_of(GRANULE)
+                && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
+            is_taken.then(|| trace_of(held))
+        })
+    }
+
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
         if !block_addr.is_multiple_of(GRANULE) {
             return None;
         }
-        if let Some(entry) = self.entry(block_addr) {
-            let tag = Tag::of(block_addr);
-            let taken = during(|| {
-                let held = entry.load(Acquire);
-                match Entry::of(held) {
-                    Entry::None => return None,
-                    Entry::Array(shape) => {
-                        // SAFETY: in an operation, in which the page led to this array.
-                        let line = unsafe { line(shape, shape.line_index(tag)) };
-                        let look = look(line, tag);
-                        if let Some(slot) = first(line, look.live) {
-                            let held = slot.load(Relaxed);
-                            if is_live_of(held, tag)
-                                && slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok()
-                            {
-                                return Some(trace_of(held));
-                            }
-                        } else if look.moving == 0 {
-                            return None;
-                        }
-                    }
-                    _ => {}
-                }
-                self.take_slowly(entry, block_addr)
-            });
-            if taken.is_some() {
-                return taken;
-            }
-        }
-        self.flat.take(block_addr)
+        // Blocks without a trace are common: from before the start, or a tool's own.
+        let entry = self.entry(block_addr).filter(|entry| entry.load(Acquire) != 0);
+        let taken = entry.and_then(|entry| during(|| self.take_slowly(entry, block_addr)));
+        taken.or_else(|| self.flat.take(block_addr))
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
@@ -841,11 +858,7 @@ impl PageShadow {
     /// Inserts a trace that has no place in a word.
     #[cold]
     #[inline(never)]
-    fn insert_large(
-        &self,
-        block_addr: u64,
-        trace: LiveTrace,
-    ) -> Result<Option<LiveTrace>, NoRoom> {
+    fn insert_large(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         // Given back unseen.
         let stale = self.take(block_addr);
         Ok(self.flat.insert(block_addr, trace)?.or(stale))

@@ -37,14 +37,16 @@ pub(crate) const MOVING_BIT: u64 = 2;
 /// In an array that traces are moved from: a place that was empty.
 pub(crate) const SEALED: u64 = SIZE_LIMIT << SIZE_SHIFT | GONE;
 
+const TAG_LIMIT: u32 = 255;
+
 /// Which of its page's places of 16 bytes a block starts at: 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag(u8);
+pub(crate) struct Tag(u32);
 
 impl Tag {
     #[inline(always)]
     pub(crate) const fn of(block_addr: u64) -> Self {
-        Self((block_addr >> 4) as u8)
+        Self((block_addr >> 4) as u32 & TAG_LIMIT)
     }
 
     /// How many bytes into the page that is.
@@ -123,13 +125,21 @@ pub(crate) const fn has_tag(word: u64, tag: Tag) -> bool {
 
 #[inline(always)]
 pub(crate) const fn tag_of(word: u64) -> Tag {
-    Tag((word >> TAG_SHIFT) as u8)
+    Tag((word >> TAG_SHIFT) as u32 & TAG_LIMIT)
 }
 
 #[inline(always)]
 pub(crate) const fn trace_of(word: u64) -> LiveTrace {
     let site = (word >> SITE_SHIFT) as u32 & ((1 << SITE_BITS) - 1);
     LiveTrace { size: word >> SIZE_SHIFT, site: SiteId(site) }
+}
+
+impl Shape {
+    /// The array of a page with this entry, if it has one whose traces stay where they are.
+    #[inline(always)]
+    pub(crate) const fn of_entry(entry: u64) -> Option<Self> {
+        if entry & (KIND_MASK | GROWING) == ARRAY { Some(Self(entry)) } else { None }
+    }
 }
 
 /// What a page's entry says.
@@ -153,14 +163,16 @@ pub(crate) struct Shape(u64);
 pub(crate) const LINE_WORDS: usize = 8;
 /// The longest array has a line for each 128 bytes of the page, and so a word for each place.
 pub(crate) const MAX_LEVEL: u32 = 5;
-const LEVEL_SHIFT: u32 = 2;
+/// What is stored is how far a tag is shifted to be an index: the level from above.
+const SHIFT_SHIFT: u32 = 2;
+const SHIFT_MASK: u64 = 7;
 const GROWING: u64 = 1 << 5;
 const ALIGN_MASK: u64 = 63;
 
 impl Shape {
     /// An array of `LINE_WORDS << level` words at an address that is a multiple of 64.
     pub(crate) const fn new(addr: u64, level: u32) -> Self {
-        Self(addr & !ALIGN_MASK | (level as u64) << LEVEL_SHIFT | ARRAY)
+        Self(addr & !ALIGN_MASK | (MAX_LEVEL.wrapping_sub(level) as u64) << SHIFT_SHIFT | ARRAY)
     }
 
     pub(crate) const fn from_word(word: u64) -> Self {
@@ -175,7 +187,12 @@ impl Shape {
     /// The binary logarithm of the number of lines, at most [`MAX_LEVEL`].
     #[inline(always)]
     pub(crate) const fn level(self) -> u32 {
-        (self.0 >> LEVEL_SHIFT) as u32 & 7
+        MAX_LEVEL.wrapping_sub(self.shift())
+    }
+
+    #[inline(always)]
+    const fn shift(self) -> u32 {
+        (self.0 >> SHIFT_SHIFT & SHIFT_MASK) as u32
     }
 
     pub(crate) const fn n_words(self) -> usize {
@@ -192,11 +209,17 @@ impl Shape {
         self.0 | GROWING
     }
 
-    /// The line of the traces with a tag: lines are in the order of tags.
+    /// The word where a trace with a tag is most likely to be: words are in the order of tags.
+    #[inline(always)]
+    pub(crate) const fn home_index(self, tag: Tag) -> usize {
+        // With the greatest level there is a word for each tag.
+        tag.index() >> self.shift()
+    }
+
+    /// The line of the traces with a tag.
     #[inline(always)]
     pub(crate) const fn line_index(self, tag: Tag) -> usize {
-        // With the greatest level, eight tags share a line.
-        (tag.0 as usize) >> (8u32.wrapping_sub(self.level()))
+        self.home_index(tag) / LINE_WORDS
     }
 }
 
@@ -253,16 +276,17 @@ mod tests {
     fn lines_are_in_the_order_of_tags_and_equally_long() {
         for level in 0..=MAX_LEVEL {
             let shape = Shape::new(64, level);
-            for tag in 0..=255u8 {
-                let expected = usize::from(tag) * (1 << level) / 256;
+            for tag in 0..=TAG_LIMIT {
+                let expected = tag as usize * (1 << level) / 256;
                 assert_eq!(shape.line_index(Tag(tag)), expected);
+                assert_eq!(shape.home_index(Tag(tag)), tag as usize * (8 << level) / 256);
             }
         }
     }
 
     #[test]
     fn what_is_sealed_is_no_trace_of_any_tag() {
-        for tag in (0..=255).map(Tag) {
+        for tag in (0..=TAG_LIMIT).map(Tag) {
             assert!(!has_tag(SEALED, tag) && !has_tag(0, tag) && !is_live_of(SEALED, tag));
         }
         assert_eq!((kind(SEALED), kind(0)), (Kind::Sealed, Kind::Vacant));

@@ -225,6 +225,16 @@ impl Recorder {
     #[inline(always)]
     fn release_from(&self, table: &impl LiveTable, block_addr: u64) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        match table.take_quickly(block_addr) {
+            Some(trace) => self.remove_taken(block_addr, trace),
+            None => self.release_at_length(table, block_addr),
+        }
+    }
+
+    /// The same where the trace is not where it is likeliest to be. Out of line, so that the other way needs few
+    /// registers.
+    #[inline(never)]
+    fn release_at_length(&self, table: &impl LiveTable, block_addr: u64) {
         if let Some(trace) = table.take(block_addr) {
             self.remove_taken(block_addr, trace);
         }
@@ -510,6 +520,36 @@ impl Recorder {
         trace: LiveTrace,
         old: Option<LiveTrace>,
     ) {
+        if table.insert_quickly(block_addr, trace) {
+            match old {
+                Some(old) => self.totals.replace(old.size, trace.size),
+                None => self.totals.add(trace.size),
+            }
+            if !control::is_on() {
+                self.take_back(table, block_addr, trace);
+            }
+        } else {
+            self.record_at_full_length(table, block_addr, trace, old);
+        }
+    }
+
+    /// Takes back a trace that was put into the table when tracing had just been stopped.
+    #[cold]
+    fn take_back(&self, table: &impl LiveTable, block_addr: u64, trace: LiveTrace) {
+        if table.take_if(block_addr, trace) {
+            self.totals.remove(trace.size);
+        }
+    }
+
+    /// The same where there is no room where the trace would be likeliest to be.
+    #[inline(never)]
+    fn record_at_full_length(
+        &self,
+        table: &impl LiveTable,
+        block_addr: u64,
+        trace: LiveTrace,
+        old: Option<LiveTrace>,
+    ) {
         match table.insert(block_addr, trace) {
             Ok(forgotten) => {
                 match old {
@@ -520,8 +560,8 @@ impl Recorder {
                 if let Some(forgotten) = forgotten {
                     self.totals.remove(forgotten.size);
                 }
-                if !control::is_on() && table.take_if(block_addr, trace) {
-                    self.totals.remove(trace.size);
+                if !control::is_on() {
+                    self.take_back(table, block_addr, trace);
                 }
             }
             Err(_) => {

@@ -174,6 +174,13 @@ pub(crate) fn slot() -> Option<&'static Slot> {
     STATE.try_with(ThreadState::slot).unwrap_or(None)
 }
 
+/// Gives the thread a slot, as its first guarded section does.
+#[cfg(test)]
+pub(crate) fn claim_slot() {
+    STATE
+        .with(|state| state.slot.set(SLOTS.claim().map_or(core::ptr::null(), core::ptr::from_ref)));
+}
+
 /// Looks at the state of the thread; `None` if it has lost it.
 pub(crate) fn with_state<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
     STATE.try_with(f).ok()

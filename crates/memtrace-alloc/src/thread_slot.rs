@@ -21,7 +21,10 @@
 //! # Cost
 //!
 //! 64 bytes for each thread that there was at once. An addition is one instruction without a lock.
-#![expect(unsafe_code, reason = "slots in mapped memory, and an addition that no signal comes into")]
+#![expect(
+    unsafe_code,
+    reason = "slots in mapped memory, and an addition that no signal comes into"
+)]
 
 use crate::lock::LeafLock;
 use crate::mapped::Part;
