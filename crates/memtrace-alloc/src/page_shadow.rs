@@ -45,7 +45,7 @@
 //! | mark | `insert` (SeqCst, before the entry) | `insert` (Acquire), scans (SeqCst) | itself |
 //! | entry | all (SeqCst) | all (Acquire), `clear` (SeqCst) | its array, zeroed or filled; where from |
 //! | word | all (SeqCst) | all (Acquire), `clear` (SeqCst) | for [`FlatShadow`]'s details: see there |
-//! | `Growth` | `grow` (Release, before the entry) | `from_array` (Acquire, then the entry again) | the old array |
+//! | `Growth` | `grow` (Release, before the entry) | `old_array` (Acquire, then the entry again) | the old array |
 //!
 //! What leads `clear` to a word is `SeqCst` as in the flat shadow, for the handshake with `control::stop`;
 //! `clear` holds the lock of the page that it looks at.
@@ -112,6 +112,12 @@ struct Growth {
     from: AtomicU64,
 }
 
+impl Growth {
+    const fn new() -> Self {
+        Self { lock: LeafLock::new(()), page: AtomicU64::new(0), from: AtomicU64::new(0) }
+    }
+}
+
 /// Traces by page.
 pub(crate) struct PageShadow {
     /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
@@ -143,13 +149,11 @@ enum Found {
 
 impl PageShadow {
     pub(crate) const fn new() -> Self {
-        const GROWTH: Growth =
-            Growth { lock: LeafLock::new(()), page: AtomicU64::new(0), from: AtomicU64::new(0) };
         Self {
             directory: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
             arrays: Arrays::new(),
-            growths: [GROWTH; N_LOCKS],
+            growths: [const { Growth::new() }; N_LOCKS],
             flat: FlatShadow::new(),
         }
     }
@@ -262,7 +266,7 @@ impl PageShadow {
     }
 
     /// The array that a page grows from whose entry holds `held`; `None` if it does so no more.
-    fn from_array(&self, page: u64, entry: &AtomicU64, held: u64) -> Option<Shape> {
+    fn old_array(&self, page: u64, entry: &AtomicU64, held: u64) -> Option<Shape> {
         let growth = self.growth(page)?;
         let number = growth.page.load(Acquire);
         let from = growth.from.load(Acquire);
@@ -403,7 +407,7 @@ impl PageShadow {
                     Found::Not { .. } => {}
                 },
                 Entry::Growing(to) => {
-                    let Some(from) = self.from_array(page, entry, held) else { continue };
+                    let Some(from) = self.old_array(page, entry, held) else { continue };
                     let found = match take_from(from, tag, false) {
                         Found::Not { is_gone } => take_from(to, tag, is_gone),
                         taken => taken,
@@ -429,7 +433,7 @@ impl PageShadow {
                 Entry::One(one) => return (tag_of(one) == tag).then_some(one),
                 Entry::Array(shape) => word_of(shape, tag, false).ok(),
                 Entry::Growing(to) => {
-                    let Some(from) = self.from_array(page, entry, held) else { continue };
+                    let Some(from) = self.old_array(page, entry, held) else { continue };
                     word_of(from, tag, false).or_else(|is_gone| word_of(to, tag, is_gone)).ok()
                 }
             };
@@ -459,7 +463,7 @@ impl PageShadow {
                     });
                 }
                 Entry::Growing(to) => {
-                    let Some(from) = self.from_array(page, entry, held) else { continue };
+                    let Some(from) = self.old_array(page, entry, held) else { continue };
                     let (mut is_visited, mut is_gone) = (Tags::default(), Tags::default());
                     for_each_word(from, |word| match kind(word) {
                         Kind::Live if is_visited.add(tag_of(word)) => visit(word),
@@ -534,35 +538,35 @@ impl PageShadow {
     /// Checks the invariants by number, and returns one that does not hold. For quiet tables.
     #[cfg(test)]
     fn violated_invariant(&self) -> Option<&'static str> {
-        let mut violated = None;
-        for chunk in self.chunks() {
-            for (index, entry) in chunk.entries.iter().enumerate() {
-                let held = entry.load(SeqCst);
-                if held != 0 && chunk.header.is_used[index / MARK_ENTRIES].load(SeqCst) == 0 {
-                    violated = Some("I4");
-                }
-                let mut tags = Tags::default();
-                match Entry::of(held) {
-                    Entry::Growing(_) => violated = Some("I3"),
-                    Entry::Array(shape) => {
-                        let mut at = 0;
-                        for_each_word(shape, |word| {
-                            if word != 0 {
-                                let is_at_home = shape.line_index(tag_of(word)) == at / 8;
-                                if kind(word) != Kind::Live
-                                    || !is_at_home
-                                    || !tags.add(tag_of(word))
-                                {
-                                    violated = Some("I2");
-                                }
-                            }
-                            at += 1;
-                        });
-                    }
-                    _ => {}
-                }
-            }
+        let n_marked = || {
+            let mut n_marked = 0;
+            self.for_each_page(|_, _| n_marked += 1);
+            n_marked
+        };
+        let entries = || self.chunks().flat_map(|chunk| &chunk.entries);
+        if entries().filter(|entry| entry.load(SeqCst) != 0).count() != n_marked() {
+            return Some("I4");
         }
+        let mut violated = None;
+        self.for_each_page(|_, entry| {
+            let mut tags = Tags::default();
+            match Entry::of(entry.load(SeqCst)) {
+                Entry::Growing(_) => violated = Some("I3"),
+                Entry::Array(shape) => {
+                    let mut index = 0;
+                    for_each_word(shape, |word| {
+                        let is_at_home = || shape.line_index(tag_of(word)) == index / LINE_WORDS;
+                        if word != 0
+                            && !(kind(word) == Kind::Live && is_at_home() && tags.add(tag_of(word)))
+                        {
+                            violated = Some("I2");
+                        }
+                        index += 1;
+                    });
+                }
+                Entry::None | Entry::One(_) => {}
+            }
+        });
         violated
     }
 }
@@ -864,6 +868,9 @@ impl PageShadow {
         Ok(self.flat.insert(block_addr, trace)?.or(stale))
     }
 }
+
+#[cfg(test)]
+use crate::page_word::LINE_WORDS;
 
 #[cfg(test)]
 mod tests;
