@@ -17,6 +17,7 @@
 use crate::environment;
 use crate::fork;
 use crate::lock::LeafLock;
+use crate::mapped;
 use crate::options::Options;
 use crate::platform;
 use crate::recorder::RECORDER;
@@ -70,6 +71,11 @@ pub enum StartError {
         /// The number asked for.
         n_frames: u16,
     },
+    /// The limit on the memory of tables leaves no room for the first of them.
+    TableLimitTooLow {
+        /// The limit asked for, in bytes.
+        bytes: u64,
+    },
     /// Allocations of this program do not go through a [`crate::Alloc`].
     NotInstalled,
     /// The system gave no memory for the tracer's tables.
@@ -80,6 +86,7 @@ impl StartError {
     const fn message(&self) -> &'static str {
         match self {
             Self::FramesOutOfRange { .. } => "the number of frames must be in 1..=65535",
+            Self::TableLimitTooLow { .. } => "the limit on tables must be 4194304 bytes or more",
             Self::NotInstalled => {
                 "this program's allocations do not go through memtrace: add \
                  `#[global_allocator] static ALLOC: memtrace::Alloc = memtrace::Alloc::system();`"
@@ -98,6 +105,7 @@ impl fmt::Display for StartError {
             Self::FramesOutOfRange { n_frames } => {
                 write!(f, "{}, not {n_frames}", self.message())
             }
+            Self::TableLimitTooLow { bytes } => write!(f, "{}, not {bytes}", self.message()),
             _ => f.write_str(self.message()),
         }
     }
@@ -224,6 +232,9 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
     if options.n_frames == 0 {
         return Err(StartError::FramesOutOfRange { n_frames: options.n_frames });
     }
+    if let Some(bytes @ 0..Options::LEAST_TABLE_LIMIT) = options.table_limit {
+        return Err(StartError::TableLimitTooLow { bytes });
+    }
     if is_on_or_asked_for() {
         // What is remembered of stacks stays as it is, too.
         return Ok(Started::Already { limit: limit() });
@@ -239,6 +250,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
         }
+        mapped::set_limit(options.table_limit.unwrap_or(u64::MAX));
         if !RECORDER.prepare() {
             return Err(StartError::TablesNotMapped);
         }

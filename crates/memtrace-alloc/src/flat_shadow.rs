@@ -20,7 +20,7 @@
 //! | --- | --- | --- | --- |
 //! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | `for_each`, `clear` (SeqCst) | the chunk's header |
-//! | page mark | `insert` (SeqCst, before the word) | `insert`, `for_each` (Acquire), `clear` (SeqCst) | itself |
+//! | page mark | `use_page` (SeqCst, before the word) | `insert`, `for_each` (Acquire), `clear` (SeqCst) | itself |
 //! | word | `insert`, `take`, … (SeqCst) | `for_each` (Acquire), `clear` (SeqCst) | its tail and its detail |
 //! | column of details | `map_details` (Release) | `details` (Acquire) | zeroed memory |
 //! | detail | `set_detail` (Release, before the word) | `for_each`, `detail` (Acquire) | that the word before it is gone |
@@ -114,7 +114,7 @@ impl FlatShadow {
     /// Maps the directory; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
         if self.directory.load(Relaxed).is_null() {
-            let directory = mapped::map::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
+            let directory = mapped::map_sparse::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
             self.directory.store(directory, Release);
             return !directory.is_null();
         }
@@ -152,9 +152,7 @@ impl FlatShadow {
         };
         let index = word_index(addr);
         let mark = chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?;
-        if mark.load(Acquire) == 0 {
-            mark.store(1, SeqCst);
-        }
+        use_page(mark, HAS_WORDS)?;
         chunk.words.get(index).ok_or(NoRoom)
     }
 
@@ -162,7 +160,7 @@ impl FlatShadow {
     #[inline(never)]
     fn map_chunk(&self, addr: u64) -> Option<&Chunk> {
         let entry = self.directory_entry(addr)?;
-        let chunk = mapped::map::<Chunk>(1, Part::LiveTable);
+        let chunk = mapped::map_sparse::<Chunk>(1, Part::LiveTable);
         if chunk.is_null() {
             return None;
         }
@@ -212,7 +210,7 @@ impl FlatShadow {
     #[cold]
     #[inline(never)]
     fn map_details(chunk: &Chunk) -> Option<&[AtomicU64]> {
-        let details = mapped::map::<AtomicU64>(CHUNK_WORDS, Part::LiveTable);
+        let details = mapped::map_sparse::<AtomicU64>(CHUNK_WORDS, Part::LiveTable);
         if details.is_null() {
             return None;
         }
@@ -231,7 +229,7 @@ impl FlatShadow {
         for chunk in self.chunks() {
             let pages = chunk.words.as_chunks::<PAGE_WORDS>().0.iter().zip(&chunk.is_page_used);
             for (page, (words, _)) in
-                pages.enumerate().filter(|(_, (_, mark))| mark.load(ordering) != 0)
+                pages.enumerate().filter(|(_, (_, mark))| mark.load(ordering) & HAS_WORDS != 0)
             {
                 let index = page.wrapping_mul(PAGE_WORDS) as u64;
                 let mut addr = chunk.header.base_addr.wrapping_add(index << GRANULE_BITS);
@@ -332,7 +330,8 @@ impl FlatShadow {
             let Some(chunk) = self.chunk(addr) else { continue };
             let index = word_index(addr);
             let word = chunk.words[index].load(SeqCst);
-            if word != 0 && chunk.is_page_used[index / PAGE_WORDS].load(Relaxed) == 0 {
+            let mark = chunk.is_page_used[index / PAGE_WORDS].load(Relaxed);
+            if word != 0 && mark & HAS_WORDS == 0 {
                 return Some("I3");
             }
             let next = self.word(tail_addr(addr)).map_or(0, |word| word.load(SeqCst));
@@ -345,6 +344,22 @@ impl FlatShadow {
         // A chunk that lost the race for its place is in the list alone.
         (entries.count() > n_chunks).then_some("I4")
     }
+}
+
+/// Marks of a page: it has words, and it has details.
+const HAS_WORDS: u8 = 1;
+const HAS_DETAILS: u8 = 2;
+
+/// Marks a page as used, and charges for that the first time.
+#[inline]
+fn use_page(mark: &AtomicU8, what: u8) -> Result<(), NoRoom> {
+    if mark.load(Acquire) & what == 0 {
+        if !mapped::charge(PAGE_WORDS.wrapping_mul(size_of::<AtomicU64>())) {
+            return Err(NoRoom);
+        }
+        mark.fetch_or(what, SeqCst);
+    }
+    Ok(())
 }
 
 const KIND: u64 = 3;
@@ -418,7 +433,7 @@ impl LiveTable for FlatShadow {
         // Blocks without a trace are common: from before the start, or a tool's own. They leave the
         // page of their word untouched, and the word unwritten.
         // Relaxed: the thread that gives a block back has synchronised with the one that got it.
-        if chunk.is_page_used.get(index / PAGE_WORDS)?.load(Relaxed) == 0 {
+        if chunk.is_page_used.get(index / PAGE_WORDS)?.load(Relaxed) & HAS_WORDS == 0 {
             return None;
         }
         let word = chunk.words.get(index)?;
@@ -450,7 +465,9 @@ impl LiveTable for FlatShadow {
             None => self.map_chunk(block_addr).ok_or(NoRoom)?,
         };
         let details = Self::details(chunk).or_else(|| Self::map_details(chunk)).ok_or(NoRoom)?;
-        let place = details.get(word_index(block_addr)).ok_or(NoRoom)?;
+        let index = word_index(block_addr);
+        use_page(chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?, HAS_DETAILS)?;
+        let place = details.get(index).ok_or(NoRoom)?;
         // Release pairs with the Acquire of a scan: who sees this sees that the word of the block
         // before is gone.
         place.store(detail.to_word(), Release);

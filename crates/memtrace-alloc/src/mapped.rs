@@ -1,4 +1,11 @@
-//! The tracer's own memory: mapped, zeroed, never given back, and accounted by part.
+//! The tracer's own memory: mapped, zeroed, never given back, accounted by part, and within a limit.
+//!
+//! # The limit
+//!
+//! What counts against it is memory that is, or will be, written to. A *dense* region is used from its beginning
+//! to its end, and counts as it is mapped. Of a *sparse* one, found by address, few pages are; its user charges
+//! for each of them before it is first written to. Whoever gets nothing goes without, as if the system had had
+//! nothing to give.
 //!
 //! # Invariants
 //!
@@ -11,10 +18,13 @@
 //! | variable | writer | reader | publishes |
 //! | --- | --- | --- | --- |
 //! | `REGIONS` | `map` (Release) | `resident_bytes_of` (Acquire) | the node's fields |
+//! | `LIMIT`, `CHARGED` | `set_limit`, `charge` (Relaxed) | `charge` (Relaxed) | nothing |
 #![expect(unsafe_code, reason = "hands out mapped memory and asks the kernel about it")]
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use memtrace_heap::{PAGE_SIZE, PageSource, SystemPages};
 
 /// What a region is used for.
@@ -39,10 +49,54 @@ struct Node {
 
 static REGIONS: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
-/// Maps a zeroed region with room for `len` values of `T`, or returns null.
+/// What the charges may be together, in bytes.
+static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// What they are.
+static CHARGED: AtomicU64 = AtomicU64::new(0);
+
+/// Sets what may be charged, in bytes; what has been charged before stays.
+pub(crate) fn set_limit(limit: u64) {
+    LIMIT.store(limit, Relaxed);
+}
+
+/// Counts `size` bytes against the limit; `false` if they go beyond it.
+pub(crate) fn charge(size: usize) -> bool {
+    // Added first, so that threads that charge at once do not go beyond it together.
+    let before = CHARGED.fetch_add(size as u64, Relaxed);
+    let is_within = before.saturating_add(size as u64) <= LIMIT.load(Relaxed);
+    if !is_within {
+        uncharge(size);
+    }
+    is_within
+}
+
+/// Takes back a charge for what was not used after all.
+pub(crate) fn uncharge(size: usize) {
+    CHARGED.fetch_sub(size as u64, Relaxed);
+}
+
+/// Returns what has been charged, in bytes.
+pub(crate) fn charged() -> u64 {
+    CHARGED.load(Relaxed)
+}
+
+/// Maps a dense region: zeroed, with room for `len` values of `T`; null if there is no memory for it.
 ///
 /// Physical memory is taken page by page, as it is first written.
 pub(crate) fn map<T>(len: usize, part: Part) -> *mut T {
+    let size = len.saturating_mul(size_of::<T>());
+    if !charge(size) {
+        return ptr::null_mut();
+    }
+    let region = map_sparse::<T>(len, part);
+    if region.is_null() {
+        uncharge(size);
+    }
+    region
+}
+
+/// Maps a sparse region, which does not count against the limit before its user [charges](charge) for it.
+pub(crate) fn map_sparse<T>(len: usize, part: Part) -> *mut T {
     const { assert!(align_of::<T>() <= 64) };
     let Some(size) = len
         .checked_mul(size_of::<T>())
@@ -132,6 +186,15 @@ mod tests {
         }
         assert!((99..=101).contains(&((count() - before) / PAGE_SIZE as u64)));
         assert!(resident_bytes_of(Part::Scratch) >= count());
+    }
+
+    #[test]
+    fn what_is_charged_stays_within_the_limit() {
+        let before = charged();
+        assert!(charge(1000));
+        assert!(charged() >= before + 1000);
+        assert!(!charge(usize::MAX));
+        assert!(charge(1));
     }
 
     #[test]

@@ -7,12 +7,19 @@ pub struct Options {
     pub(crate) threads: bool,
     pub(crate) generations: bool,
     pub(crate) peak_percent: Option<u16>,
+    pub(crate) table_limit: Option<u64>,
 }
 
 impl Options {
     /// Records 25 frames for each allocation.
     pub const fn new() -> Self {
-        Self { n_frames: 25, threads: false, generations: false, peak_percent: None }
+        Self {
+            n_frames: 25,
+            threads: false,
+            generations: false,
+            peak_percent: None,
+            table_limit: None,
+        }
     }
 
     /// Sets the number of frames captured for each allocation, 1 to 65535.
@@ -51,6 +58,27 @@ impl Options {
     /// hundred times the last of them. 8 bytes a block, 16 with threads or generations, twice.
     pub const fn peak_percent(mut self, percent: u16) -> Self {
         self.peak_percent = Some(percent);
+        self
+    }
+}
+
+impl Options {
+    /// The lowest limit that [`Self::table_limit`] takes, in bytes: 4 MiB.
+    pub const LEAST_TABLE_LIMIT: u64 = 4 << 20;
+
+    /// Limits the memory of the tracer's tables, in bytes; there is no limit unless this sets one.
+    ///
+    /// The tables are those of stacks, of live blocks and their details, of threads, of memory that the program
+    /// tells of, copies of the peak, and buffers for deep captures. Where they may not grow, the program
+    /// goes on undisturbed: blocks with stacks not seen before are recorded without a stack, blocks with no
+    /// place in the table are not recorded, and [`losses`](crate::losses) counts both.
+    ///
+    /// The limit is on memory that has ever been used for tables since the process began: what earlier
+    /// runs of tracing took is used again, and counts. Not among it are the rules for unwinding (16 bytes for
+    /// each call that was met), what threads remember of their captures (256 MiB at most for all threads, 24 KiB to 1 MiB for each),
+    /// and the words that a pooled heap keeps for its blocks.
+    pub const fn table_limit(mut self, bytes: u64) -> Self {
+        self.table_limit = Some(bytes);
         self
     }
 }

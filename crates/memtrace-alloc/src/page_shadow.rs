@@ -161,7 +161,7 @@ impl PageShadow {
     /// Maps the directory; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
         if self.directory.load(Relaxed).is_null() {
-            let directory = mapped::map::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
+            let directory = mapped::map_sparse::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
             self.directory.store(directory, Release);
             return !directory.is_null() && self.flat.prepare();
         }
@@ -205,7 +205,7 @@ impl PageShadow {
     #[inline(never)]
     fn map_chunk(&self, addr: u64) -> Option<&Chunk> {
         let entry = self.directory_entry(addr)?;
-        let chunk = mapped::map::<Chunk>(1, Part::LiveTable);
+        let chunk = mapped::map_sparse::<Chunk>(1, Part::LiveTable);
         if chunk.is_null() {
             return None;
         }
@@ -293,6 +293,9 @@ impl PageShadow {
                 Entry::None => {
                     let mark = chunk.header.is_used.get(index / MARK_ENTRIES).ok_or(NoRoom)?;
                     if mark.load(Acquire) == 0 {
+                        if !mapped::charge(MARK_ENTRIES.wrapping_mul(size_of::<AtomicU64>())) {
+                            return Err(NoRoom);
+                        }
                         mark.store(1, SeqCst);
                     }
                     if trace_of(word).size < ALONE_SIZE {

@@ -98,6 +98,9 @@ pub struct TracerMemory {
     pub site_caches: u64,
     /// Buffers for deep captures.
     pub buffers: u64,
+    /// What counts against [`Options::table_limit`](crate::Options::table_limit): the tables above, whether
+    /// their memory is resident or not yet.
+    pub charged: u64,
     /// Number of distinct stacks.
     pub n_sites: u32,
     /// Copies of a peak made since the process began.
@@ -660,6 +663,7 @@ pub fn tracer_memory() -> TracerMemory {
         unwind_rules: mapped::resident_bytes(rules, rules_len),
         site_caches: memtrace_unwind::cache_memory(),
         buffers: resident_bytes_of(Part::Scratch),
+        charged: mapped::charged(),
         n_sites: RECORDER.sites.n_sites(),
         n_peak_copies: RECORDER.n_peak_copies().0,
         losses: losses(),

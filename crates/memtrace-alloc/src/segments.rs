@@ -59,6 +59,9 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
             base = mapped::map::<T>(len, self.part);
             // If another thread was first, ours stays untouched: address space, not memory.
             if let Err(first) = segment.compare_exchange(ptr::null_mut(), base, Release, Acquire) {
+                if !base.is_null() {
+                    mapped::uncharge(len.saturating_mul(size_of::<T>()));
+                }
                 base = first;
             }
         }
