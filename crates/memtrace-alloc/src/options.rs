@@ -7,12 +7,14 @@ pub struct Options {
     pub(crate) threads: bool,
     pub(crate) generations: bool,
     pub(crate) peak_percent: Option<u16>,
+    pub(crate) sample_every: u64,
 }
 
 impl Options {
     /// Records 25 frames for each allocation.
     pub const fn new() -> Self {
-        Self { n_frames: 25, threads: false, generations: false, peak_percent: None }
+        let (threads, generations, peak_percent) = (false, false, None);
+        Self { n_frames: 25, threads, generations, peak_percent, sample_every: 0 }
     }
 
     /// Sets the number of frames captured for each allocation, 1 to 65535.
@@ -51,6 +53,39 @@ impl Options {
     /// hundred times the last of them. 8 bytes a block, 16 with threads or generations, twice.
     pub const fn peak_percent(mut self, percent: u16) -> Self {
         self.peak_percent = Some(percent);
+        self
+    }
+
+    /// Records one block in so many bytes on average, and all blocks of this size and more; 0 and 1, as
+    /// in the beginning, record every block.
+    ///
+    /// A block of `s` bytes is recorded with the chance `p = 1 - exp(-s / bytes)`, whatever happens to
+    /// others, and stands for `1 / p` blocks: sums over many blocks are right on average, whatever their
+    /// sizes, and snapshots say how far they may be off. The fewer samples a line has, the further; a
+    /// line that was never sampled is not there. [`traced_memory`](crate::traced_memory) is an estimate
+    /// then. A resized block is decided on anew. Memory that the program tells of with
+    /// [`track`](crate::track) is never left out.
+    ///
+    /// 512 KiB is what Go's and tcmalloc's profiles take. With `n` samples the error of a sum is about
+    /// `2 / sqrt(n)` of it in 95 of 100 cases: at 512 KiB some 14 % of 100 MiB.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
+    /// use memtrace_alloc::Options;
+    ///
+    /// memtrace_alloc::start_with(Options::new().sample_every(64 * 1024)).unwrap();
+    /// let kept: Vec<Box<[u8; 1000]>> = (0..100_000).map(|_| Box::new([0; 1000])).collect();
+    /// // 100 MB in small blocks, about 1500 of which were recorded, and a large one.
+    /// let estimate = memtrace_alloc::traced_memory().current;
+    /// assert!((80_000_000..120_000_000).contains(&estimate));
+    /// # drop(kept);
+    /// ```
+    ///
+    /// **Cost**: for a block that is not recorded, a subtraction in thread-local memory, and at its
+    /// release one look-up in the table of live blocks.
+    pub const fn sample_every(mut self, bytes: u64) -> Self {
+        self.sample_every = bytes;
         self
     }
 }

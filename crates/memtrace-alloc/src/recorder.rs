@@ -6,9 +6,13 @@
 //! if tracing was stopped meanwhile, the trace is taken back. Whoever takes a trace out of the table
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
+//!
+//! While tracing is sampled, the totals have for each recorded block what it stands for: a function of its
+//! size and of the state that it was recorded in. [`crate::control`] says how whoever takes a trace out
+//! knows that state. Memory that the program told of counts as it is.
 
 use crate::c_symbols;
-use crate::control::{self, Mode};
+use crate::control::{self, Mode, State};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
@@ -17,6 +21,7 @@ use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
+use crate::sampler;
 use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
 use crate::thread::{self, Probe, ThreadState};
@@ -159,10 +164,16 @@ impl Recorder {
                 let here = here();
                 thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, None);
+                    self.record(block_addr, trace, None, State::ON);
                 })
             }
-            Mode::AtLength => self.record_at_length(here(), block_addr, size, None),
+            Mode::AtLength => {
+                self.record_at_length(here(), block_addr, size, None, State::ON_AT_LENGTH)
+            }
+            Mode::Sampled(period) if sampler::decides_for(period, size as usize) => {
+                self.record_at_length(here(), block_addr, size, None, State::sampled(period))
+            }
+            Mode::Sampled(_) => return,
         };
         if recorded.is_none() {
             self.count_nested();
@@ -178,14 +189,15 @@ impl Recorder {
         here: Registers,
         block_addr: u64,
         size: u64,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        mode: State,
     ) -> Option<()> {
         thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
             if control::records().any() {
                 self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
             }
-            self.record(block_addr, trace, old);
+            self.record(block_addr, trace, old_bytes, mode);
         })
     }
 
@@ -206,34 +218,35 @@ impl Recorder {
         }
     }
 
-    /// Forgets a block that is about to be given back, or that the program says is gone.
+    /// Forgets a block that is about to be given back, or that the program says is gone. `state` was
+    /// looked at just before.
     // Not inlined into the program's own code, which has registers to spare for nothing.
     #[inline(never)]
-    pub(crate) fn releasing(&self, block_addr: u64) {
+    pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         match self.live.beside() {
-            None => self.release_from(self.live.flat(), block_addr),
-            Some(table) => self.releasing_beside(table, block_addr),
+            None => self.release_from(self.live.flat(), block_addr, state),
+            Some(table) => self.releasing_beside(table, block_addr, state),
         }
     }
 
     /// The same where traces stand beside their blocks.
     #[inline(never)]
-    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64) {
-        self.release_from(&table, block_addr);
+    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64, state: State) {
+        self.release_from(&table, block_addr, state);
     }
 
     #[inline(always)]
-    fn release_from(&self, table: &impl LiveTable, block_addr: u64) {
+    fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: State) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         if let Some(trace) = table.take(block_addr) {
-            self.remove_taken(block_addr, trace);
+            self.remove_taken(block_addr, trace, state);
         }
     }
 
     /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
     #[inline]
-    fn remove_taken(&self, block_addr: u64, trace: LiveTrace) {
-        let before = self.totals.remove(trace.size);
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, state: State) {
+        let before = self.totals.remove(state.counted(trace.size));
         if self.totals.is_peak(before) {
             self.keep_peak_with_block(before, block_addr, trace);
         }
@@ -249,12 +262,18 @@ impl Recorder {
         }
     }
 
-    /// Takes out the record of a block that is about to be resized.
+    /// Takes out the record of a block that is about to be resized. `state` was looked at just before.
     #[inline]
-    pub(crate) fn resizing(&self, block: *mut u8, new_size: usize) -> Option<LiveTrace> {
+    pub(crate) fn resizing(
+        &self,
+        block: *mut u8,
+        new_size: usize,
+        state: State,
+    ) -> Option<LiveTrace> {
         let block_addr = block.addr() as u64;
         let trace = self.live.take(block_addr)?;
-        if trace.size > new_size as u64 {
+        // One that was sampled need not be sampled again.
+        if trace.size > new_size as u64 || state.period().is_some() {
             self.shrinking(block_addr, trace);
         }
         Some(trace)
@@ -262,53 +281,93 @@ impl Recorder {
 
     /// Puts back the record of a block that could not be resized.
     #[cold]
-    pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>) {
+    pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>, state: State) {
         if let Some(trace) = record {
-            self.record(block.addr() as u64, trace, Some(trace));
+            let bytes = state.counted(trace.size);
+            self.record(block.addr() as u64, trace, Some(bytes), state);
         }
     }
 
-    /// Records a resized block, whose earlier record is `old`.
+    /// Records a resized block, whose earlier record, `old`, was made in `old_state`.
     #[inline(never)]
-    pub(crate) fn resized(&self, block: *mut u8, size: usize, old: Option<LiveTrace>) {
+    pub(crate) fn resized(
+        &self,
+        block: *mut u8,
+        size: usize,
+        old: Option<LiveTrace>,
+        old_state: State,
+    ) {
         let (block_addr, size) = (block.addr() as u64, size as u64);
-        let recorded = match control::mode() {
+        let old_bytes = old.map(|old| old_state.counted(old.size));
+        let (recorded, state) = match control::mode() {
             Mode::Off => {
-                if let Some(old) = old {
-                    self.totals.remove(old.size);
-                }
+                self.forget_resized(old_bytes);
                 return self.probed();
             }
             Mode::Short => {
                 let here = here();
-                thread::guarded(|state| {
+                let recorded = thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, old);
-                })
+                    self.record(block_addr, trace, old_bytes, State::ON);
+                });
+                (recorded, State::ON)
             }
-            Mode::AtLength => self.record_at_length(here(), block_addr, size, old),
+            Mode::AtLength => {
+                let state = State::ON_AT_LENGTH;
+                (self.record_at_length(here(), block_addr, size, old_bytes, state), state)
+            }
+            Mode::Sampled(period) if sampler::decides_for(period, size as usize) => {
+                let state = State::sampled(period);
+                (self.record_at_length(here(), block_addr, size, old_bytes, state), state)
+            }
+            Mode::Sampled(_) => return self.forget_resized(old_bytes),
         };
         if recorded.is_none() {
             match old {
-                Some(old) => self.resized_unguarded(block_addr, size, old),
+                Some(old) => {
+                    self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes, state);
+                }
                 None => self.count_nested(),
             }
+        }
+    }
+
+    /// Subtracts the earlier record of a resized block that gets no new one.
+    #[inline]
+    fn forget_resized(&self, old_bytes: Option<u64>) {
+        if let Some(old_bytes) = old_bytes {
+            self.totals.remove(old_bytes);
         }
     }
 
     /// Records a resized block inside a guarded section: it was known and stays known, born anew; its
     /// stack is the only one there is.
     #[cold]
-    fn resized_unguarded(&self, block_addr: u64, size: u64, old: LiveTrace) {
+    fn resized_unguarded(
+        &self,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: State,
+    ) {
         if control::records().any() {
             let number = || thread::with_state(ThreadState::number).unwrap_or(0);
             self.set_detail(block_addr, self.detail_now(number));
         }
-        self.record(block_addr, LiveTrace { size, ..old }, Some(old));
+        self.record(block_addr, trace, old_bytes, state);
     }
 
-    /// Gives a block that is recorded a new record; `false` if there is none at this address.
+    /// Gives a block that is recorded a new record, of what the program told of it; `false` if there is
+    /// no record at this address.
+    ///
+    /// While tracing is sampled there is none afterwards, either: what is in the table then was sampled,
+    /// and what the program tells of was not.
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
+        let state = State::now();
+        if state.period().is_some() {
+            self.releasing(block_addr, state);
+            return false;
+        }
         let Some(old) = self.live.take(block_addr) else { return false };
         if old.size > trace.size {
             self.shrinking(block_addr, old);
@@ -316,7 +375,7 @@ impl Recorder {
         if control::records().any() {
             self.set_detail(block_addr, detail);
         }
-        self.record(block_addr, trace, Some(old));
+        self.record(block_addr, trace, Some(old.size), state);
         true
     }
 
@@ -326,7 +385,7 @@ impl Recorder {
     fn keep_peak_with_block(&self, bytes: i64, block_addr: u64, trace: LiveTrace) {
         let has_details = control::records().any();
         let detail = if has_details { self.live.detail(block_addr) } else { Detail::UNKNOWN };
-        self.keep_peak(bytes, Some(PeakTrace::new(0, trace, self.told(detail))));
+        self.keep_peak(bytes, Some(PeakTrace::new(trace, self.told(detail))));
     }
 
     /// Copies all traces, and the one that was `taken` out of its table but counts for the `bytes`.
@@ -346,7 +405,9 @@ impl Recorder {
             return;
         }
         self.totals.set_threshold(i64::MAX);
-        let next = peak.copy(bytes, control::records().any(), |writer| {
+        let state = State::now();
+        let counted = |size| state.counted(size);
+        let next = peak.copy(bytes, control::records().any(), &counted, |writer| {
             taken.into_iter().for_each(|trace| writer.push(trace));
             self.write_all(writer);
         });
@@ -356,11 +417,11 @@ impl Recorder {
     fn write_all(&self, writer: &mut Writer<'_>) {
         if control::records().any() {
             self.live.for_each::<true>(|_, trace, detail| {
-                writer.push(PeakTrace::new(0, trace, self.told(detail)));
+                writer.push(PeakTrace::new(trace, self.told(detail)));
             });
         } else {
             self.live.for_each::<false>(|_, trace, detail| {
-                writer.push(PeakTrace::new(0, trace, detail));
+                writer.push(PeakTrace::new(trace, detail));
             });
         }
         self.tracked.lock().iter().for_each(|trace| writer.push(trace.as_peak()));
@@ -455,34 +516,37 @@ impl Recorder {
         }
     }
 
-    /// Empties the tables of traces.
-    pub(crate) fn forget_all(&self) {
-        let forgotten = |trace: LiveTrace| {
+    /// Empties the tables of traces, which were recorded in `state`.
+    pub(crate) fn forget_all(&self, state: State) {
+        self.live.clear(&mut |trace| {
+            self.totals.remove(state.counted(trace.size));
+        });
+        self.tracked.lock().clear(|trace| {
             self.totals.remove(trace.size);
-        };
-        self.live.clear(&mut { forgotten });
-        self.tracked.lock().clear(forgotten);
+        });
     }
 
     /// Counts the totals anew from the tables. Called in a forked child, by its only thread, which
     /// holds all locks.
     pub(crate) fn recount(&self) {
+        let state = State::now();
         let (mut n_blocks, mut bytes) = (0u64, 0u64);
-        let mut count = |trace: LiveTrace| {
+        let mut count = |size: u64| {
             n_blocks = n_blocks.saturating_add(1);
-            bytes = bytes.saturating_add(trace.size);
+            bytes = bytes.saturating_add(size);
         };
-        self.live.for_each::<false>(|_, trace, _| count(trace));
-        self.tracked.with_acquired(|table| table.for_each(&mut count));
+        self.live.for_each::<false>(|_, trace, _| count(state.counted(trace.size)));
+        self.tracked.with_acquired(|table| table.for_each(&mut |trace| count(trace.size)));
         self.totals.set(n_blocks, bytes);
     }
 
-    /// Puts a trace into the table and the totals; `old`, which was taken out before, makes way.
+    /// Puts a trace into the table and the totals, as it is recorded in `state`. One that was taken out
+    /// before, and counts for `old_bytes`, makes way.
     #[inline]
-    fn record(&self, block_addr: u64, trace: LiveTrace, old: Option<LiveTrace>) {
+    fn record(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>, state: State) {
         match self.live.beside() {
-            None => self.record_in(self.live.flat(), block_addr, trace, old),
-            Some(table) => self.record_beside(table, block_addr, trace, old),
+            None => self.record_in(self.live.flat(), block_addr, trace, old_bytes, state),
+            Some(table) => self.record_beside(table, block_addr, trace, old_bytes, state),
         }
     }
 
@@ -493,9 +557,10 @@ impl Recorder {
         table: Beside<'_>,
         block_addr: u64,
         trace: LiveTrace,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        state: State,
     ) {
-        self.record_in(&table, block_addr, trace, old);
+        self.record_in(&table, block_addr, trace, old_bytes, state);
     }
 
     #[inline(always)]
@@ -504,27 +569,27 @@ impl Recorder {
         table: &impl LiveTable,
         block_addr: u64,
         trace: LiveTrace,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        state: State,
     ) {
         match table.insert(block_addr, trace) {
             Ok(forgotten) => {
-                match old {
-                    Some(old) => self.totals.replace(old.size, trace.size),
-                    None => self.totals.add(trace.size),
+                let bytes = state.counted(trace.size);
+                match old_bytes {
+                    Some(old_bytes) => self.totals.replace(old_bytes, bytes),
+                    None => self.totals.add(bytes),
                 }
                 // A block at this address was given back unseen.
                 if let Some(forgotten) = forgotten {
-                    self.totals.remove(forgotten.size);
+                    self.totals.remove(state.counted(forgotten.size));
                 }
-                if !control::is_on() && table.take_if(block_addr, trace) {
-                    self.totals.remove(trace.size);
+                if !state.is_still() && table.take_if(block_addr, trace) {
+                    self.totals.remove(bytes);
                 }
             }
             Err(_) => {
                 self.n_blocks_without_record.fetch_add(1, Relaxed);
-                if let Some(old) = old {
-                    self.totals.remove(old.size);
-                }
+                self.forget_resized(old_bytes);
             }
         }
     }
@@ -596,6 +661,9 @@ pub fn traceback_limit() -> u16 {
 }
 
 /// Returns the requested bytes of all live traces, now and at most; zeros while tracing is off.
+///
+/// While tracing is sampled ([`crate::Options::sample_every`]), estimates of the bytes of all blocks: each
+/// recorded one counts for those it stands for.
 ///
 /// **Cost**: two loads. Exact when no other thread is allocating.
 pub fn traced_memory() -> TracedMemory {
