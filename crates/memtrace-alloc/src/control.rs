@@ -47,7 +47,7 @@ const ON: u64 = 3;
 /// Tracing with details or with deep stacks.
 const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the other bits.
-const SAMPLED: u64 = 1 << 63;
+const SAMPLED: u64 = sampler::MARK;
 
 static STATE: AtomicU64 = AtomicU64::new(UNSET);
 static LIMIT: AtomicU16 = AtomicU16::new(1);
@@ -123,13 +123,6 @@ impl core::error::Error for StartError {}
 pub(crate) struct State(u64);
 
 impl State {
-    pub(crate) const ON: Self = Self(ON);
-    pub(crate) const ON_AT_LENGTH: Self = Self(ON_AT_LENGTH);
-
-    pub(crate) const fn sampled(period: Period) -> Self {
-        Self(SAMPLED | period.get().get())
-    }
-
     /// Returns the state now: one load.
     #[inline(always)]
     pub(crate) fn now() -> Self {
@@ -144,31 +137,63 @@ impl State {
         self.0 != OFF
     }
 
-    /// Whether the state is still this one; after a word was stored in the table.
-    #[inline(always)]
-    pub(crate) fn is_still(self) -> bool {
-        STATE.load(SeqCst) == self.0
-    }
-
     /// Returns the period of samples; `None` if there are none.
     #[inline(always)]
     pub(crate) const fn period(self) -> Option<Period> {
-        if self.0 & SAMPLED == 0 { None } else { Period::new(self.0 & !SAMPLED) }
+        Period::of_marked(self.0)
     }
 
     /// Whether the thread's next block is not recorded, and that is all there is to do.
     #[inline(always)]
     pub(crate) fn passes_over(self, size: usize) -> bool {
-        self.0 & SAMPLED != 0 && sampler::passes_over(self.0 & !SAMPLED, size)
+        self.is_sampled() && sampler::passes_over(self.0, size)
     }
 
-    /// Returns what a block of this size, recorded in this state, adds to the totals.
+    /// Whether tracing is sampled.
     #[inline(always)]
-    pub(crate) fn counted(self, size: u64) -> u64 {
+    pub(crate) const fn is_sampled(self) -> bool {
+        self.0 & SAMPLED != 0
+    }
+}
+
+/// A state in which blocks are recorded: either any, or one that the compiler knows, so that recording
+/// all blocks does not pay for samples.
+pub(crate) trait Recording: Copy {
+    /// Returns what a block of this size, recorded in this state, adds to the totals.
+    fn counted(self, size: u64) -> u64;
+
+    /// Whether the state is still this one, and tracing on; after a word was stored in the table.
+    fn is_still(self) -> bool;
+}
+
+impl Recording for State {
+    #[inline]
+    fn counted(self, size: u64) -> u64 {
         match self.period() {
             None => size,
             Some(period) => period.estimate(size),
         }
+    }
+
+    #[inline(always)]
+    fn is_still(self) -> bool {
+        STATE.load(SeqCst) == self.0 && self.0 >= ON
+    }
+}
+
+/// [`ON`].
+#[derive(Clone, Copy)]
+pub(crate) struct On;
+
+impl Recording for On {
+    #[inline(always)]
+    fn counted(self, size: u64) -> u64 {
+        size
+    }
+
+    #[inline(always)]
+    fn is_still(self) -> bool {
+        State(ON).is_still()
     }
 }
 
@@ -185,10 +210,8 @@ pub(crate) enum Mode {
     Off,
     /// Records size and stack.
     Short,
-    /// Records what [`records`] says.
+    /// Records what [`records`] says, of all blocks or of those that the sampler decides for.
     AtLength,
-    /// Records what [`records`] says of the blocks that the sampler decides for.
-    Sampled(Period),
 }
 
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
@@ -196,18 +219,9 @@ pub(crate) enum Mode {
 pub(crate) fn mode() -> Mode {
     match STATE.load(SeqCst) {
         ON => Mode::Short,
-        ON_AT_LENGTH => Mode::AtLength,
+        ON_AT_LENGTH.. => Mode::AtLength,
         UNSET => read_environment(),
-        state => mode_in(State(state)),
-    }
-}
-
-/// The mode of a state that is not [`ON`].
-#[inline(always)]
-fn mode_in(state: State) -> Mode {
-    match state.period() {
-        Some(period) => Mode::Sampled(period),
-        None => Mode::Off,
+        _ => Mode::Off,
     }
 }
 
@@ -269,8 +283,8 @@ fn read_environment() -> Mode {
     }
     match STATE.load(SeqCst) {
         ON => Mode::Short,
-        ON_AT_LENGTH => Mode::AtLength,
-        state => mode_in(State(state)),
+        ON_AT_LENGTH.. => Mode::AtLength,
+        _ => Mode::Off,
     }
 }
 
@@ -325,12 +339,12 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();
-                State::sampled(period)
+                period.marked()
             }
-            None if records.any() => State::ON_AT_LENGTH,
-            None => State::ON,
+            None if records.any() => ON_AT_LENGTH,
+            None => ON,
         };
-        STATE.store(state.0, SeqCst);
+        STATE.store(state, SeqCst);
         Ok(Started::Now)
     })
 }

@@ -12,7 +12,7 @@
 //! knows that state. Memory that the program told of counts as it is.
 
 use crate::c_symbols;
-use crate::control::{self, Mode, State};
+use crate::control::{self, Mode, On, Recording, State};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
@@ -164,23 +164,18 @@ impl Recorder {
                 let here = here();
                 thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, None, State::ON);
+                    self.record(block_addr, trace, None, On);
                 })
             }
-            Mode::AtLength => {
-                self.record_at_length(here(), block_addr, size, None, State::ON_AT_LENGTH)
-            }
-            Mode::Sampled(period) if sampler::decides_for(period, size as usize) => {
-                self.record_at_length(here(), block_addr, size, None, State::sampled(period))
-            }
-            Mode::Sampled(_) => return,
+            Mode::AtLength => self.record_at_length(here(), block_addr, size, None),
         };
         if recorded.is_none() {
             self.count_nested();
         }
     }
 
-    /// Records a block with its details and a stack that may be deep; `None` inside a guarded section.
+    /// Records a block with its details and a stack that may be deep, if it is to be recorded at all;
+    /// `None` inside a guarded section.
     ///
     /// A function of its own: the short way needs fewer registers and less stack.
     #[inline(never)]
@@ -190,14 +185,21 @@ impl Recorder {
         block_addr: u64,
         size: u64,
         old_bytes: Option<u64>,
-        mode: State,
     ) -> Option<()> {
+        // If tracing has stopped since, the record is taken back.
+        let now = State::now();
+        if let Some(period) = now.period()
+            && !sampler::decides_for(period, size)
+        {
+            self.forget_resized(old_bytes);
+            return Some(());
+        }
         thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
             if control::records().any() {
                 self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
             }
-            self.record(block_addr, trace, old_bytes, mode);
+            self.record(block_addr, trace, old_bytes, now);
         })
     }
 
@@ -220,9 +222,18 @@ impl Recorder {
 
     /// Forgets a block that is about to be given back, or that the program says is gone. `state` was
     /// looked at just before.
+    #[inline(always)]
+    pub(crate) fn releasing(&self, block_addr: u64, state: State) {
+        if state.is_sampled() {
+            self.releasing_in(block_addr, state);
+        } else {
+            self.releasing_in(block_addr, On);
+        }
+    }
+
     // Not inlined into the program's own code, which has registers to spare for nothing.
     #[inline(never)]
-    pub(crate) fn releasing(&self, block_addr: u64, state: State) {
+    fn releasing_in(&self, block_addr: u64, state: impl Recording) {
         match self.live.beside() {
             None => self.release_from(self.live.flat(), block_addr, state),
             Some(table) => self.releasing_beside(table, block_addr, state),
@@ -231,22 +242,22 @@ impl Recorder {
 
     /// The same where traces stand beside their blocks.
     #[inline(never)]
-    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64, state: State) {
+    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64, state: impl Recording) {
         self.release_from(&table, block_addr, state);
     }
 
     #[inline(always)]
-    fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: State) {
+    fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         if let Some(trace) = table.take(block_addr) {
-            self.remove_taken(block_addr, trace, state);
+            self.remove_taken(block_addr, trace, state.counted(trace.size));
         }
     }
 
-    /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
+    /// Subtracts a block of so many `bytes` that was taken out of the table, and keeps the peak if this was one.
     #[inline]
-    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, state: State) {
-        let before = self.totals.remove(state.counted(trace.size));
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, bytes: u64) {
+        let before = self.totals.remove(bytes);
         if self.totals.is_peak(before) {
             self.keep_peak_with_block(before, block_addr, trace);
         }
@@ -273,7 +284,7 @@ impl Recorder {
         let block_addr = block.addr() as u64;
         let trace = self.live.take(block_addr)?;
         // One that was sampled need not be sampled again.
-        if trace.size > new_size as u64 || state.period().is_some() {
+        if trace.size > new_size as u64 || state.is_sampled() {
             self.shrinking(block_addr, trace);
         }
         Some(trace)
@@ -299,33 +310,24 @@ impl Recorder {
     ) {
         let (block_addr, size) = (block.addr() as u64, size as u64);
         let old_bytes = old.map(|old| old_state.counted(old.size));
-        let (recorded, state) = match control::mode() {
+        let recorded = match control::mode() {
             Mode::Off => {
                 self.forget_resized(old_bytes);
                 return self.probed();
             }
             Mode::Short => {
                 let here = here();
-                let recorded = thread::guarded(|state| {
+                thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, old_bytes, State::ON);
-                });
-                (recorded, State::ON)
+                    self.record(block_addr, trace, old_bytes, On);
+                })
             }
-            Mode::AtLength => {
-                let state = State::ON_AT_LENGTH;
-                (self.record_at_length(here(), block_addr, size, old_bytes, state), state)
-            }
-            Mode::Sampled(period) if sampler::decides_for(period, size as usize) => {
-                let state = State::sampled(period);
-                (self.record_at_length(here(), block_addr, size, old_bytes, state), state)
-            }
-            Mode::Sampled(_) => return self.forget_resized(old_bytes),
+            Mode::AtLength => self.record_at_length(here(), block_addr, size, old_bytes),
         };
         if recorded.is_none() {
             match old {
                 Some(old) => {
-                    self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes, state);
+                    self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes)
                 }
                 None => self.count_nested(),
             }
@@ -343,13 +345,9 @@ impl Recorder {
     /// Records a resized block inside a guarded section: it was known and stays known, born anew; its
     /// stack is the only one there is.
     #[cold]
-    fn resized_unguarded(
-        &self,
-        block_addr: u64,
-        trace: LiveTrace,
-        old_bytes: Option<u64>,
-        state: State,
-    ) {
+    fn resized_unguarded(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>) {
+        // If tracing has stopped since, the record is taken back.
+        let state = State::now();
         if control::records().any() {
             let number = || thread::with_state(ThreadState::number).unwrap_or(0);
             self.set_detail(block_addr, self.detail_now(number));
@@ -364,7 +362,7 @@ impl Recorder {
     /// and what the program tells of was not.
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
         let state = State::now();
-        if state.period().is_some() {
+        if state.is_sampled() {
             self.releasing(block_addr, state);
             return false;
         }
@@ -542,8 +540,15 @@ impl Recorder {
 
     /// Puts a trace into the table and the totals, as it is recorded in `state`. One that was taken out
     /// before, and counts for `old_bytes`, makes way.
-    #[inline]
-    fn record(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>, state: State) {
+    // Not inlined into the capture, which needs the registers.
+    #[inline(never)]
+    fn record(
+        &self,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
         match self.live.beside() {
             None => self.record_in(self.live.flat(), block_addr, trace, old_bytes, state),
             Some(table) => self.record_beside(table, block_addr, trace, old_bytes, state),
@@ -558,7 +563,7 @@ impl Recorder {
         block_addr: u64,
         trace: LiveTrace,
         old_bytes: Option<u64>,
-        state: State,
+        state: impl Recording,
     ) {
         self.record_in(&table, block_addr, trace, old_bytes, state);
     }
@@ -570,7 +575,7 @@ impl Recorder {
         block_addr: u64,
         trace: LiveTrace,
         old_bytes: Option<u64>,
-        state: State,
+        state: impl Recording,
     ) {
         match table.insert(block_addr, trace) {
             Ok(forgotten) => {

@@ -33,6 +33,9 @@ use crate::platform::thread_local;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Tells a period from other words.
+pub(crate) const MARK: u64 = 1 << 63;
+
 /// Bytes from one sample to the next, on average: two or more, and less than 2⁶³.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(NonZeroU64);
@@ -52,6 +55,17 @@ impl Period {
 
     pub(crate) const fn get(self) -> NonZeroU64 {
         self.0
+    }
+
+    /// Returns the period as it stands in a word that may also hold other things.
+    pub(crate) const fn marked(self) -> u64 {
+        self.0.get() | MARK
+    }
+
+    /// Reads a word that may hold a period.
+    #[inline(always)]
+    pub(crate) const fn of_marked(word: u64) -> Option<Self> {
+        if word & MARK == 0 { None } else { Self::new(word & !MARK) }
     }
 
     /// How many bytes a recorded block of this size stands for: its size divided by its chance to be
@@ -133,7 +147,7 @@ fn ln(x: f64) -> f64 {
 /// ```
 #[derive(Debug)]
 pub struct Sampler {
-    /// The period that the countdown was drawn for, in bytes; 0 before the first (I2).
+    /// The period that the countdown was drawn for, marked; 0 before the first (I2).
     period: AtomicU64,
     /// Bytes before the next hit, or before the next look at `reserve` (I1).
     left: AtomicU64,
@@ -166,9 +180,9 @@ impl Sampler {
 
     /// Whether the next block, of `size` bytes, is recorded.
     pub fn keeps(&self, size: usize) -> bool {
-        match Period::new(self.period.load(Relaxed)) {
+        match Period::of_marked(self.period.load(Relaxed)) {
             Some(period) => {
-                !self.passes_over(period.0.get(), size) && self.decides_for(period, size)
+                !self.passes_over(period.marked(), size) && self.decides_for(period, size as u64)
             }
             None => true,
         }
@@ -177,22 +191,25 @@ impl Sampler {
     /// The short way: whether the next block is not recorded, and counted already. If `false`, nothing
     /// is counted or decided yet.
     #[inline(always)]
-    fn passes_over(&self, period: u64, size: usize) -> bool {
+    fn passes_over(&self, marked_period: u64, size: usize) -> bool {
+        if self.period.load(Relaxed) != marked_period {
+            return false;
+        }
         let left = self.left.load(Relaxed);
         // One less, so that a size of 0, which is to count as 1, goes the long way.
-        let is_passed = self.period.load(Relaxed) == period && (size as u64).wrapping_sub(1) < left;
-        if is_passed {
-            self.left.store(left.wrapping_sub(size as u64), Relaxed);
+        if (size as u64).wrapping_sub(1) >= left {
+            return false;
         }
-        is_passed
+        self.left.store(left.wrapping_sub(size as u64), Relaxed);
+        true
     }
 
     /// Whether the next block is recorded.
-    fn decides_for(&self, period: Period, size: usize) -> bool {
-        if self.period.load(Relaxed) != period.0.get() {
+    fn decides_for(&self, period: Period, size: u64) -> bool {
+        if self.period.load(Relaxed) != period.marked() {
             self.begin(period);
         }
-        let size = (size as u64).max(1);
+        let size = size.max(1);
         if size >= period.0.get() {
             return true;
         }
@@ -211,7 +228,7 @@ impl Sampler {
             self.random.store(next_seed(), Relaxed);
         }
         self.draw(period);
-        self.period.store(period.0.get(), Relaxed);
+        self.period.store(period.marked(), Relaxed);
     }
 
     /// Counts down anew.
@@ -234,16 +251,16 @@ thread_local! {
     static SAMPLER: Sampler = const { Sampler::idle(0) };
 }
 
-/// Whether the thread's next block is not recorded, and counted already, with a period of so many bytes;
-/// if `false`, [`decides_for`] decides.
+/// Whether the thread's next block is not recorded, and counted already, with a period that is given
+/// [marked](Period::marked); if `false`, [`decides_for`] decides.
 #[inline(always)]
-pub(crate) fn passes_over(period: u64, size: usize) -> bool {
-    SAMPLER.try_with(|sampler| sampler.passes_over(period, size)).unwrap_or(false)
+pub(crate) fn passes_over(marked_period: u64, size: usize) -> bool {
+    SAMPLER.try_with(|sampler| sampler.passes_over(marked_period, size)).unwrap_or(false)
 }
 
 /// Whether the thread's next block is recorded, if [`passes_over`] did not say that it is not.
 #[inline(never)]
-pub(crate) fn decides_for(period: Period, size: usize) -> bool {
+pub(crate) fn decides_for(period: Period, size: u64) -> bool {
     SAMPLER.try_with(|sampler| sampler.decides_for(period, size)).unwrap_or(false)
 }
 
@@ -370,8 +387,8 @@ mod tests {
             for (other, size) in others {
                 for every in [n_bytes, other] {
                     let every = period(every);
-                    if !sampler.passes_over(every.0.get(), size) {
-                        let is_kept = sampler.decides_for(every, size);
+                    if !sampler.passes_over(every.marked(), size) {
+                        let is_kept = sampler.decides_for(every, size as u64);
                         prop_assert!(is_kept || (size as u64) < every.0.get());
                     } else {
                         prop_assert!((size as u64) < every.0.get());
@@ -471,8 +488,8 @@ mod tests {
     #[test]
     fn another_period_begins_with_another_countdown() {
         let sampler = Sampler::new(1 << 40, 1);
-        assert!(sampler.passes_over(1 << 40, 1));
-        assert!(!sampler.passes_over(10, 1));
+        assert!(sampler.passes_over(period(1 << 40).marked(), 1));
+        assert!(!sampler.passes_over(period(10).marked(), 1));
         sampler.decides_for(period(10), 1);
         assert!(sampler.left.load(Relaxed) < 10);
     }
