@@ -17,8 +17,9 @@ use crate::columns::{Sum, TraceColumns, Uniform};
 ///
 /// The interval of a figure is the figure plus or minus this. In 95 of 100 samplings of one program it
 /// holds the truth, provided that the figure is made of some dozens of samples; with fewer it does so less
-/// often, and a group without a sample is not there at all. Blocks that were all recorded have errors
-/// of 0.
+/// often, and a group without a sample is not there at all. That goes for counts above all where blocks of
+/// a few bytes stand beside large ones: a sampled block of one byte counts for a whole period. Blocks that
+/// were all recorded have errors of 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SamplingError {

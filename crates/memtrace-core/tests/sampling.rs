@@ -101,8 +101,8 @@ fn all_keys_sum_what_traces_stand_for() {
     let lines = [("main.rs:1", via_a), ("main.rs:2", b), ("leaf.rs:7", leaf)];
     check(&snapshot, KeyType::InclusiveLineno, &lines);
     let threads = [
-        ("<t1>:0", sampled(64).and(certain(100_000))),
-        ("<t2>:0", sampled(1000).and(certain(300)).and(certain(77))),
+        ("<thread 1 \"t1\">:0", sampled(64).and(certain(100_000))),
+        ("<thread 2 \"t2\">:0", sampled(1000).and(certain(300)).and(certain(77))),
         ("<unknown thread>:0", empty),
     ];
     check(&snapshot, KeyType::Thread, &threads);
@@ -183,13 +183,13 @@ fn reports_say_that_figures_are_estimates() {
     assert_eq!(
         Report::of(&new, KeyType::Lineno).to_string(),
         format!(
-            "≈202.46 ±55.44 total KiB, ≈2073 ±568 total blocks\n  File \"a.rs\", line 1\n\n{note}"
+            "≈202.45 ±55.44 total KiB, ≈2073 ±568 total blocks\n  File \"a.rs\", line 1\n\n{note}"
         )
     );
     assert_eq!(
         Report::growth(&new, &old, KeyType::Lineno).to_string(),
         format!(
-            "≈121.47 ±65.60 new KiB, ≈202.46 ±55.44 total KiB, ≈1244 ±672 new blocks, ≈2073 ±568 total \
+            "≈121.47 ±65.59 new KiB, ≈202.45 ±55.44 total KiB, ≈1244 ±672 new blocks, ≈2073 ±568 total \
              blocks\n  File \"a.rs\", line 1\n\n{note}"
         )
     );
