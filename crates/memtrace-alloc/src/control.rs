@@ -4,8 +4,8 @@
 //!
 //! - **I1** `STATE` is [`OFF`] whenever the program does not trace, and then the live table, the
 //!   tracked memory and the totals are empty as soon as no thread is inside the hook.
-//! - **I2** `STATE` changes to and from [`ON`] and [`ON_AT_LENGTH`], and what is recorded then, only
-//!   under [`CONTROL`].
+//! - **I2** `STATE` changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
+//!   recorded then, only under [`CONTROL`].
 //!
 //! # How `stop` leaves nothing behind
 //!
@@ -13,6 +13,16 @@
 //! then empties the table, while a hook first stores its word and then looks at the state again:
 //! both in the one order of all `SeqCst` operations, so either `stop` sees the word or the hook
 //! sees the state, and takes its word back.
+//!
+//! # How totals of samples come out even
+//!
+//! What a sampled block adds to the totals depends on the period, which may be another after a stop and a
+//! start. So the state holds the period, a hook looks whether it is still the *same* state after it has
+//! stored its word, and `stop` sweeps with the state that it ends: a word that stays was stored in the
+//! state that is on. Whoever releases a block looks at the state first. It cannot be of an earlier run
+//! than the block, which was handed out before, nor of a later one, for the block's word would have been
+//! swept in between. (One that is stopped between storing its word and looking again, for the whole of
+//! the next run, leaves the difference of two estimates behind.)
 
 use crate::environment;
 use crate::fork;
@@ -21,23 +31,27 @@ use crate::mapped;
 use crate::options::Options;
 use crate::platform;
 use crate::recorder::RECORDER;
+use crate::sampler::{self, Period};
 use crate::thread;
 use crate::thread_slot;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed, Ordering::SeqCst};
+use core::num::NonZeroU64;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// The environment has not been looked at: the next allocation, or the next call, will.
-const UNSET: u8 = 0;
+const UNSET: u64 = 0;
 /// Not tracing.
-const OFF: u8 = 1;
+const OFF: u64 = 1;
 /// Not tracing yet: one thread is finding out whether the hook is installed.
-const STARTING: u8 = 2;
+const STARTING: u64 = 2;
 /// Tracing, with no more than sizes and shallow stacks: what the short way through the recorder does.
-const ON: u8 = 3;
+const ON: u64 = 3;
 /// Tracing with details or with deep stacks.
-const ON_AT_LENGTH: u8 = 4;
+const ON_AT_LENGTH: u64 = 4;
+/// Tracing in samples, whose period is in the other bits.
+const SAMPLED: u64 = sampler::MARK;
 
-static STATE: AtomicU8 = AtomicU8::new(UNSET);
+static STATE: AtomicU64 = AtomicU64::new(UNSET);
 static LIMIT: AtomicU16 = AtomicU16::new(1);
 /// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`].
 static SWITCHES: AtomicU8 = AtomicU8::new(0);
@@ -113,11 +127,83 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// Whether an allocation or a release must be told to the recorder: one load.
-#[inline(always)]
-pub(crate) fn is_hook_needed() -> bool {
-    // Relaxed: publishes nothing; the recorder looks again.
-    STATE.load(Relaxed) != OFF
+/// What [`STATE`] was at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+impl State {
+    /// Returns the state now: one load.
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        // Relaxed: publishes nothing. Whoever was handed a block sees the state that it was recorded in,
+        // or a later one.
+        Self(STATE.load(Relaxed))
+    }
+
+    /// Whether an allocation or a release must be told to the recorder.
+    #[inline(always)]
+    pub(crate) const fn is_hook_needed(self) -> bool {
+        self.0 != OFF
+    }
+
+    /// Returns the period of samples; `None` if there are none.
+    #[inline(always)]
+    pub(crate) const fn period(self) -> Option<Period> {
+        Period::of_marked(self.0)
+    }
+
+    /// Whether the thread's next block is not recorded, and that is all there is to do.
+    #[inline(always)]
+    pub(crate) fn passes_over(self, size: usize) -> bool {
+        self.is_sampled() && sampler::passes_over(self.0, size)
+    }
+
+    /// Whether tracing is sampled.
+    #[inline(always)]
+    pub(crate) const fn is_sampled(self) -> bool {
+        self.0 & SAMPLED != 0
+    }
+}
+
+/// A state in which blocks are recorded: either any, or one that the compiler knows, so that recording
+/// all blocks does not pay for samples.
+pub(crate) trait Recording: Copy {
+    /// Returns what a block of this size, recorded in this state, adds to the totals.
+    fn counted(self, size: u64) -> u64;
+
+    /// Whether the state is still this one, and tracing on; after a word was stored in the table.
+    fn is_still(self) -> bool;
+}
+
+impl Recording for State {
+    #[inline]
+    fn counted(self, size: u64) -> u64 {
+        match self.period() {
+            None => size,
+            Some(period) => period.estimate(size),
+        }
+    }
+
+    #[inline(always)]
+    fn is_still(self) -> bool {
+        STATE.load(SeqCst) == self.0 && self.0 >= ON
+    }
+}
+
+/// [`ON`].
+#[derive(Clone, Copy)]
+pub(crate) struct On;
+
+impl Recording for On {
+    #[inline(always)]
+    fn counted(self, size: u64) -> u64 {
+        size
+    }
+
+    #[inline(always)]
+    fn is_still(self) -> bool {
+        State(ON).is_still()
+    }
 }
 
 /// Whether tracing is on.
@@ -133,7 +219,7 @@ pub(crate) enum Mode {
     Off,
     /// Records size and stack.
     Short,
-    /// Records what [`records`] says.
+    /// Records what [`records`] says, of all blocks or of those that the sampler decides for.
     AtLength,
 }
 
@@ -142,7 +228,7 @@ pub(crate) enum Mode {
 pub(crate) fn mode() -> Mode {
     match STATE.load(SeqCst) {
         ON => Mode::Short,
-        ON_AT_LENGTH => Mode::AtLength,
+        ON_AT_LENGTH.. => Mode::AtLength,
         UNSET => read_environment(),
         _ => Mode::Off,
     }
@@ -206,7 +292,7 @@ fn read_environment() -> Mode {
     }
     match STATE.load(SeqCst) {
         ON => Mode::Short,
-        ON_AT_LENGTH => Mode::AtLength,
+        ON_AT_LENGTH.. => Mode::AtLength,
         _ => Mode::Off,
     }
 }
@@ -264,7 +350,15 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();
         RECORDER.begin_peak(options.peak_percent);
-        STATE.store(if records.any() { ON_AT_LENGTH } else { ON }, SeqCst);
+        let state = match Period::new(options.sample_every) {
+            Some(period) => {
+                sampler::prepare();
+                period.marked()
+            }
+            None if records.any() => ON_AT_LENGTH,
+            None => ON,
+        };
+        STATE.store(state, SeqCst);
         Ok(Started::Now)
     })
 }
@@ -277,9 +371,9 @@ pub fn stop() {
     thread::untraced(|| {
         let _held = CONTROL.lock();
         if is_on() {
-            STATE.store(OFF, SeqCst);
+            let state = State(STATE.swap(OFF, SeqCst));
             RECORDER.end_peak();
-            RECORDER.forget_all();
+            RECORDER.forget_all(state);
         }
     });
 }
@@ -293,7 +387,7 @@ pub fn clear_traces() {
         let _held = CONTROL.lock();
         if is_on() {
             RECORDER.suspend_peak();
-            RECORDER.forget_all();
+            RECORDER.forget_all(State::now());
             RECORDER.reset_peak();
         }
     });
@@ -310,4 +404,11 @@ pub fn reset_peak() {
 /// Returns the number of frames last given to [`start`]; 1 before.
 pub(crate) fn limit() -> u16 {
     LIMIT.load(Relaxed)
+}
+
+/// Returns the mean distance of samples in bytes, if tracing is on and sampled.
+///
+/// Blocks of this size and more are all recorded.
+pub fn sample_period() -> Option<NonZeroU64> {
+    State::now().period().map(Period::get)
 }

@@ -406,7 +406,7 @@ fn word_index(addr: u64) -> usize {
 }
 
 impl LiveTable for FlatShadow {
-    #[inline]
+    #[inline(always)]
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         if !block_addr.is_multiple_of(GRANULE as u64) {
             return Err(NoRoom);

@@ -10,6 +10,7 @@
 
 use crate::control;
 use crate::recorder::RECORDER;
+use crate::sampler;
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::cell::Cell;
@@ -56,6 +57,7 @@ extern "C" fn after_in_child() {
     }
     RECORDER.generations.after_fork_in_child();
     RECORDER.renew_thread();
+    sampler::after_fork_in_child();
     after_in_parent();
 }
 

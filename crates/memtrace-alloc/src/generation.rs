@@ -83,7 +83,7 @@ impl Generations {
 }
 
 /// The finishing step of splitmix64: a bijection, so that different numbers stay different.
-const fn mix(number: u64) -> u64 {
+pub(crate) const fn mix(number: u64) -> u64 {
     let mixed = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ mixed >> 31
@@ -98,7 +98,7 @@ fn process_id() -> u64 {
 
 /// Returns random bits from the system; from a system that gives none, bits that differ between
 /// processes by where the loader put this crate.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     let mut bytes = [0u8; 8];
     #[expect(unsafe_code, reason = "a system call")]
     // SAFETY: the system writes this many bytes.

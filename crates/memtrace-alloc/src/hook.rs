@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
-use crate::control::is_hook_needed;
+use crate::control::State;
 use crate::flat_shadow::GRANULE;
 use crate::platform::System;
 use crate::pooled::Pooled;
@@ -118,7 +118,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise: the size is not zero.
         let block = unsafe { self.inner.alloc(self.widen(layout)) };
-        if is_hook_needed() {
+        let state = State::now();
+        if state.is_hook_needed() && !state.passes_over(layout.size()) {
             RECORDER.allocated(block, layout.size());
         }
         block
@@ -128,7 +129,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise: the size is not zero.
         let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
-        if is_hook_needed() {
+        let state = State::now();
+        if state.is_hook_needed() && !state.passes_over(layout.size()) {
             RECORDER.allocated(block, layout.size());
         }
         block
@@ -137,8 +139,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // Before the block is given back: another thread may get its address at once.
-        if is_hook_needed() {
-            RECORDER.releasing(block.addr() as u64);
+        let state = State::now();
+        if state.is_hook_needed() {
+            RECORDER.releasing(block.addr() as u64, state);
         }
         // SAFETY: the caller's promise; the layout is the one it was allocated with.
         unsafe { self.inner.dealloc(block, self.widen(layout)) };
@@ -151,17 +154,18 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // Within the caller's alignment, but too large for the one that was passed on.
             return core::ptr::null_mut();
         }
-        if !is_hook_needed() {
+        let state = State::now();
+        if !state.is_hook_needed() {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.realloc(block, layout, new_size) };
         }
-        let record = RECORDER.resizing(block, new_size);
+        let record = RECORDER.resizing(block, new_size, state);
         // SAFETY: as above.
         let resized = unsafe { self.inner.realloc(block, layout, new_size) };
         if resized.is_null() {
-            RECORDER.not_resized(block, record);
+            RECORDER.not_resized(block, record, state);
         } else {
-            RECORDER.resized(resized, new_size, record);
+            RECORDER.resized(resized, new_size, record, state);
         }
         resized
     }

@@ -6,7 +6,8 @@
 //! here works inside `malloc`, deals in addresses, and never allocates.
 //!
 //! The path of one allocation, in the order of the modules below: the **hook** calls the wrapped
-//! allocator and, if tracing is on, the **recorder**; the **thread** guards against re-entry; the
+//! allocator and, if tracing is on, the **recorder**, unless the **sampler** leaves the block out; the
+//! **thread** guards against re-entry; the
 //! stack becomes a **site**, by what the thread remembers or by a walk; the block goes into the **live table** (memory that
 //! the hook cannot see, into the table of **tracked** memory) and its size into the **totals**. All
 //! tables lie in **mapped** memory of their own.
@@ -73,6 +74,7 @@ mod peak;
 mod platform;
 mod pooled;
 mod recorder;
+mod sampler;
 mod scratch;
 mod segments;
 mod site;
@@ -84,8 +86,8 @@ mod tracked;
 
 pub use c_library::{CLibraryMemory, c_library_memory};
 pub use control::{
-    StartError, Started, clear_traces, records_generations, records_threads, reset_peak, start,
-    start_with, stop,
+    StartError, Started, clear_traces, records_generations, records_threads, reset_peak,
+    sample_period, start, start_with, stop,
 };
 pub use hook::Alloc;
 pub use live::LiveBlock;
@@ -99,6 +101,7 @@ pub use recorder::{
     losses, n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
     traced_memory, tracer_memory,
 };
+pub use sampler::Sampler;
 pub use site::{Site, SiteId};
 pub use thread::untraced;
 pub use thread_table::ThreadInfo;

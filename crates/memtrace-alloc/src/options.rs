@@ -8,6 +8,7 @@ pub struct Options {
     pub(crate) generations: bool,
     pub(crate) peak_percent: Option<u16>,
     pub(crate) table_limit: Option<u64>,
+    pub(crate) sample_every: u64,
 }
 
 impl Options {
@@ -19,6 +20,7 @@ impl Options {
             generations: false,
             peak_percent: None,
             table_limit: None,
+            sample_every: 0,
         }
     }
 
@@ -60,9 +62,40 @@ impl Options {
         self.peak_percent = Some(percent);
         self
     }
-}
 
-impl Options {
+    /// Records one block in so many bytes on average, and all blocks of this size and more; 0 and 1, as
+    /// in the beginning, record every block.
+    ///
+    /// A block of `s` bytes is recorded with the chance `p = 1 - exp(-s / bytes)`, whatever happens to
+    /// others, and stands for `1 / p` blocks: sums over many blocks are right on average, whatever their
+    /// sizes, and snapshots say how far they may be off. The fewer samples a line has, the further; a
+    /// line that was never sampled is not there. [`traced_memory`](crate::traced_memory) is an estimate
+    /// then. A resized block is decided on anew. Memory that the program tells of with
+    /// [`track`](crate::track) is never left out.
+    ///
+    /// 512 KiB is what Go's and tcmalloc's profiles take. With `n` samples the error of a sum is about
+    /// `2 / sqrt(n)` of it in 95 of 100 cases: at 512 KiB some 14 % of 100 MiB.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
+    /// use memtrace_alloc::Options;
+    ///
+    /// memtrace_alloc::start_with(Options::new().sample_every(64 * 1024)).unwrap();
+    /// let kept: Vec<Box<[u8; 1000]>> = (0..100_000).map(|_| Box::new([0; 1000])).collect();
+    /// // 100 MB in small blocks, about 1500 of which were recorded, and a large one.
+    /// let estimate = memtrace_alloc::traced_memory().current;
+    /// assert!((80_000_000..120_000_000).contains(&estimate));
+    /// # drop(kept);
+    /// ```
+    ///
+    /// **Cost**: for a block that is not recorded, a subtraction in thread-local memory, and at its
+    /// release one look-up in the table of live blocks.
+    pub const fn sample_every(mut self, bytes: u64) -> Self {
+        self.sample_every = bytes;
+        self
+    }
+
     /// The lowest limit that [`Self::table_limit`] takes, in bytes: 4 MiB.
     pub const LEAST_TABLE_LIMIT: u64 = 4 << 20;
 

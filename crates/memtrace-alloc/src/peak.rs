@@ -56,12 +56,21 @@ pub struct PeakTrace {
     pub thread: u32,
     /// The generation in which it was made; 0 if generations are not recorded.
     pub birth: u32,
+    /// Whether the program told of it with [`crate::track`], so that it was never left to chance.
+    pub is_tracked: bool,
 }
 
 impl PeakTrace {
-    pub(crate) const fn new(domain: u32, trace: LiveTrace, detail: Detail) -> Self {
+    /// A block of the global allocator.
+    pub(crate) const fn new(trace: LiveTrace, detail: Detail) -> Self {
         let LiveTrace { size, site } = trace;
-        Self { domain, size, site, thread: detail.thread, birth: detail.birth }
+        let Detail { thread, birth } = detail;
+        Self { domain: 0, size, site, thread, birth, is_tracked: false }
+    }
+
+    /// Memory that the program told of.
+    pub(crate) const fn tracked(domain: u32, trace: LiveTrace, detail: Detail) -> Self {
+        Self { domain, is_tracked: true, ..Self::new(trace, detail) }
     }
 }
 
@@ -110,7 +119,7 @@ const IS_TRACKED: u64 = 2;
 fn encode(trace: PeakTrace, has_details: bool, mut push: impl FnMut(u64)) {
     let high = trace.size >> 32;
     let is_large = if high == 0 { 0 } else { IS_LARGE };
-    let is_tracked = if trace.domain == 0 { 0 } else { IS_TRACKED };
+    let is_tracked = if trace.is_tracked { IS_TRACKED } else { 0 };
     push(trace.size << 32 | u64::from(trace.site.0) << 2 | is_large | is_tracked);
     if is_large != 0 {
         push(high);
@@ -126,10 +135,11 @@ fn encode(trace: PeakTrace, has_details: bool, mut push: impl FnMut(u64)) {
 fn decode(words: &mut impl Iterator<Item = u64>, has_details: bool) -> Option<PeakTrace> {
     let first = words.next()?;
     let high = if first & IS_LARGE != 0 { words.next()? } else { 0 };
-    let domain = if first & IS_TRACKED != 0 { words.next()? as u32 } else { 0 };
+    let is_tracked = first & IS_TRACKED != 0;
+    let domain = if is_tracked { words.next()? as u32 } else { 0 };
     let detail = if has_details { Detail::from_word(words.next()?) } else { Detail::UNKNOWN };
     let trace = LiveTrace { size: high << 32 | first >> 32, site: SiteId(first as u32 >> 2) };
-    Some(PeakTrace::new(domain, trace, detail))
+    Some(PeakTrace { domain, is_tracked, ..PeakTrace::new(trace, detail) })
 }
 
 const FIRST_LEN: usize = 1 << 13;
@@ -185,18 +195,21 @@ pub(crate) struct Writer<'a> {
     n_written: usize,
     n_segments: usize,
     has_room: bool,
+    /// What a block of a size counts for.
+    counted: &'a dyn Fn(u64) -> u64,
 }
 
 impl<'a> Writer<'a> {
-    fn new(buffer: &'a mut Buffer) -> Self {
+    fn new(buffer: &'a mut Buffer, counted: &'a dyn Fn(u64) -> u64) -> Self {
         buffer.n_words = 0;
         buffer.sum = 0;
         let segment = core::ptr::null_mut();
-        Self { buffer, segment, len: 0, n_written: 0, n_segments: 0, has_room: true }
+        Self { buffer, segment, len: 0, n_written: 0, n_segments: 0, has_room: true, counted }
     }
 
     pub(crate) fn push(&mut self, trace: PeakTrace) {
-        self.buffer.sum = self.buffer.sum.saturating_add(trace.size);
+        let bytes = if trace.is_tracked { trace.size } else { (self.counted)(trace.size) };
+        self.buffer.sum = self.buffer.sum.saturating_add(bytes);
         encode(trace, self.buffer.has_details, |word| self.push_word(word));
     }
 
@@ -264,11 +277,12 @@ impl PeakKeeper {
     /// Makes a copy, of what `write` writes, and returns the threshold for the next one.
     ///
     /// If there is no room for it the last copy stays, and the loss is counted: the threshold is the
-    /// same, so that not every release tries again.
+    /// same, so that not every release tries again. `counted` says how many of the `bytes` are a block's.
     pub(crate) fn copy(
         &mut self,
         bytes: i64,
         has_details: bool,
+        counted: &dyn Fn(u64) -> u64,
         write: impl FnOnce(&mut Writer<'_>),
     ) -> i64 {
         let Some(percent) = self.percent else { return i64::MAX };
@@ -278,7 +292,7 @@ impl PeakKeeper {
         if let Some(buffer) = self.buffers.get_mut(free) {
             buffer.has_details = has_details;
             buffer.bytes = bytes.unsigned_abs();
-            let mut writer = Writer::new(buffer);
+            let mut writer = Writer::new(buffer, counted);
             write(&mut writer);
             if writer.has_room {
                 if self.kept.is_none() || buffer.height() > height {
@@ -327,7 +341,11 @@ mod tests {
         let trace = (domain, size, 0..1u32 << 30, any::<(u32, u32)>());
         let trace = trace.prop_map(|(domain, size, site, (thread, birth))| {
             let trace = LiveTrace { size, site: SiteId(site) };
-            PeakTrace::new(domain, trace, Detail { thread, birth })
+            let detail = Detail { thread, birth };
+            match domain {
+                0 => PeakTrace::new(trace, detail),
+                domain => PeakTrace::tracked(domain.wrapping_add(1), trace, detail),
+            }
         });
         prop::collection::vec(trace, 0..20_000)
     }
@@ -343,7 +361,7 @@ mod tests {
             let mut copies = copies;
             copies.sort_by_key(|(_, traces)| sum(traces));
             for (has_details, traces) in copies {
-                keeper.copy(sum(&traces) as i64, has_details, |writer| {
+                keeper.copy(sum(&traces) as i64, has_details, &|size| size, |writer| {
                     traces.iter().for_each(|trace| writer.push(*trace));
                 });
                 let Peak::NoRoom { n_words } = keeper.read(0, &mut []) else {
@@ -369,7 +387,8 @@ mod tests {
     /// Makes a copy when `bytes` are traced, which finds one trace.
     fn copy(keeper: &mut PeakKeeper, bytes: i64, size: u64) {
         let trace = LiveTrace { size, site: SiteId::UNKNOWN };
-        keeper.copy(bytes, false, |writer| writer.push(PeakTrace::new(0, trace, Detail::UNKNOWN)));
+        let trace = PeakTrace::new(trace, Detail::UNKNOWN);
+        keeper.copy(bytes, false, &|size| size, |writer| writer.push(trace));
     }
 
     fn bytes_kept(keeper: &PeakKeeper) -> u64 {
@@ -401,7 +420,7 @@ mod tests {
     fn the_next_copy_is_due_a_percentage_higher_and_never_by_overflow() {
         let mut keeper = PeakKeeper::new();
         assert_eq!(
-            (keeper.first_threshold(), keeper.copy(100, false, |_| ())),
+            (keeper.first_threshold(), keeper.copy(100, false, &|size| size, |_| ())),
             (i64::MAX, i64::MAX)
         );
         for (percent, bytes, next) in [
@@ -414,7 +433,7 @@ mod tests {
         ] {
             keeper.set_percent(Some(percent));
             assert_eq!(keeper.first_threshold(), 0);
-            assert_eq!(keeper.copy(bytes, false, |_| ()), next);
+            assert_eq!(keeper.copy(bytes, false, &|size| size, |_| ()), next);
         }
     }
 

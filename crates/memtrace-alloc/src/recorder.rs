@@ -6,9 +6,13 @@
 //! if tracing was stopped meanwhile, the trace is taken back. Whoever takes a trace out of the table
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
+//!
+//! While tracing is sampled, the totals have for each recorded block what it stands for: a function of its
+//! size and of the state that it was recorded in. [`crate::control`] says how whoever takes a trace out
+//! knows that state. Memory that the program told of counts as it is.
 
 use crate::c_symbols;
-use crate::control::{self, Mode};
+use crate::control::{self, Mode, On, Recording, State};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
@@ -17,6 +21,7 @@ use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
+use crate::sampler;
 use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
 use crate::thread::{self, Probe, ThreadState};
@@ -162,7 +167,7 @@ impl Recorder {
                 let here = here();
                 thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, None);
+                    self.record(block_addr, trace, None, On);
                 })
             }
             Mode::AtLength => self.record_at_length(here(), block_addr, size, None),
@@ -172,7 +177,8 @@ impl Recorder {
         }
     }
 
-    /// Records a block with its details and a stack that may be deep; `None` inside a guarded section.
+    /// Records a block with its details and a stack that may be deep, if it is to be recorded at all;
+    /// `None` inside a guarded section.
     ///
     /// A function of its own: the short way needs fewer registers and less stack.
     #[inline(never)]
@@ -181,14 +187,22 @@ impl Recorder {
         here: Registers,
         block_addr: u64,
         size: u64,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
     ) -> Option<()> {
+        // If tracing has stopped since, the record is taken back.
+        let now = State::now();
+        if let Some(period) = now.period()
+            && !sampler::decides_for(period, size)
+        {
+            self.forget_resized(old_bytes);
+            return Some(());
+        }
         thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
             if control::records().any() {
                 self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
             }
-            self.record(block_addr, trace, old);
+            self.record(block_addr, trace, old_bytes, now);
         })
     }
 
@@ -209,44 +223,54 @@ impl Recorder {
         }
     }
 
-    /// Forgets a block that is about to be given back, or that the program says is gone.
+    /// Forgets a block that is about to be given back, or that the program says is gone. `state` was
+    /// looked at just before.
+    #[inline(always)]
+    pub(crate) fn releasing(&self, block_addr: u64, state: State) {
+        if state.is_sampled() {
+            self.releasing_in(block_addr, state);
+        } else {
+            self.releasing_in(block_addr, On);
+        }
+    }
+
     // Not inlined into the program's own code, which has registers to spare for nothing.
     #[inline(never)]
-    pub(crate) fn releasing(&self, block_addr: u64) {
+    fn releasing_in(&self, block_addr: u64, state: impl Recording) {
         match self.live.beside() {
-            None => self.release_from(self.live.shadow(), block_addr),
-            Some(table) => self.releasing_beside(table, block_addr),
+            None => self.release_from(self.live.shadow(), block_addr, state),
+            Some(table) => self.releasing_beside(table, block_addr, state),
         }
     }
 
     /// The same where traces stand beside their blocks.
     #[inline(never)]
-    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64) {
-        self.release_from(&table, block_addr);
+    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64, state: impl Recording) {
+        self.release_from(&table, block_addr, state);
     }
 
     #[inline(always)]
-    fn release_from(&self, table: &impl LiveTable, block_addr: u64) {
+    fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         match table.take_quickly(block_addr) {
-            Some(trace) => self.remove_taken(block_addr, trace),
-            None => self.release_at_length(table, block_addr),
+            Some(trace) => self.remove_taken(block_addr, trace, state.counted(trace.size)),
+            None => self.release_at_length(table, block_addr, state),
         }
     }
 
     /// The same where the trace is not where it is likeliest to be. Out of line, so that the other way needs few
     /// registers.
     #[inline(never)]
-    fn release_at_length(&self, table: &impl LiveTable, block_addr: u64) {
+    fn release_at_length(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         if let Some(trace) = table.take(block_addr) {
-            self.remove_taken(block_addr, trace);
+            self.remove_taken(block_addr, trace, state.counted(trace.size));
         }
     }
 
-    /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
+    /// Subtracts a block of so many `bytes` that was taken out of the table, and keeps the peak if this was one.
     #[inline]
-    fn remove_taken(&self, block_addr: u64, trace: LiveTrace) {
-        let before = self.totals.remove(trace.size);
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, bytes: u64) {
+        let before = self.totals.remove(bytes);
         if self.totals.is_peak(before) {
             self.keep_peak_with_block(before, block_addr, trace);
         }
@@ -264,12 +288,18 @@ impl Recorder {
         }
     }
 
-    /// Takes out the record of a block that is about to be resized.
+    /// Takes out the record of a block that is about to be resized. `state` was looked at just before.
     #[inline]
-    pub(crate) fn resizing(&self, block: *mut u8, new_size: usize) -> Option<LiveTrace> {
+    pub(crate) fn resizing(
+        &self,
+        block: *mut u8,
+        new_size: usize,
+        state: State,
+    ) -> Option<LiveTrace> {
         let block_addr = block.addr() as u64;
         let trace = self.live.take(block_addr)?;
-        if trace.size > new_size as u64 {
+        // One that was sampled need not be sampled again.
+        if trace.size > new_size as u64 || state.is_sampled() {
             self.shrinking(block_addr, trace);
         }
         Some(trace)
@@ -277,53 +307,80 @@ impl Recorder {
 
     /// Puts back the record of a block that could not be resized.
     #[cold]
-    pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>) {
+    pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>, state: State) {
         if let Some(trace) = record {
-            self.record(block.addr() as u64, trace, Some(trace));
+            let bytes = state.counted(trace.size);
+            self.record(block.addr() as u64, trace, Some(bytes), state);
         }
     }
 
-    /// Records a resized block, whose earlier record is `old`.
+    /// Records a resized block, whose earlier record, `old`, was made in `old_state`.
     #[inline(never)]
-    pub(crate) fn resized(&self, block: *mut u8, size: usize, old: Option<LiveTrace>) {
+    pub(crate) fn resized(
+        &self,
+        block: *mut u8,
+        size: usize,
+        old: Option<LiveTrace>,
+        old_state: State,
+    ) {
         let (block_addr, size) = (block.addr() as u64, size as u64);
+        let old_bytes = old.map(|old| old_state.counted(old.size));
         let recorded = match control::mode() {
             Mode::Off => {
-                if let Some(old) = old {
-                    self.totals.remove(old.size);
-                }
+                self.forget_resized(old_bytes);
                 return self.probed();
             }
             Mode::Short => {
                 let here = here();
                 thread::guarded(|state| {
                     let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, old);
+                    self.record(block_addr, trace, old_bytes, On);
                 })
             }
-            Mode::AtLength => self.record_at_length(here(), block_addr, size, old),
+            Mode::AtLength => self.record_at_length(here(), block_addr, size, old_bytes),
         };
         if recorded.is_none() {
             match old {
-                Some(old) => self.resized_unguarded(block_addr, size, old),
+                Some(old) => {
+                    self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes)
+                }
                 None => self.count_nested(),
             }
+        }
+    }
+
+    /// Subtracts the earlier record of a resized block that gets no new one.
+    #[inline]
+    fn forget_resized(&self, old_bytes: Option<u64>) {
+        if let Some(old_bytes) = old_bytes {
+            self.totals.remove(old_bytes);
         }
     }
 
     /// Records a resized block inside a guarded section: it was known and stays known, born anew; its
     /// stack is the only one there is.
     #[cold]
-    fn resized_unguarded(&self, block_addr: u64, size: u64, old: LiveTrace) {
+    fn resized_unguarded(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>) {
+        // If tracing has stopped since, the record is taken back.
+        let state = State::now();
         if control::records().any() {
             let number = || thread::with_state(ThreadState::number).unwrap_or(0);
             self.set_detail(block_addr, self.detail_now(number));
         }
-        self.record(block_addr, LiveTrace { size, ..old }, Some(old));
+        self.record(block_addr, trace, old_bytes, state);
     }
 
-    /// Gives a block that is recorded a new record; `false` if there is none at this address.
+    /// Gives a block that is recorded a new record, of what the program told of it; `false` if there is
+    /// no record at this address.
+    ///
+    /// While tracing is sampled there is none afterwards, either: what is in the table then was sampled,
+    /// and what the program tells of was not.
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
+        let state = State::now();
+        if state.is_sampled() {
+            self.releasing(block_addr, state);
+            return false;
+        }
         let Some(old) = self.live.take(block_addr) else { return false };
         if old.size > trace.size {
             self.shrinking(block_addr, old);
@@ -331,7 +388,7 @@ impl Recorder {
         if control::records().any() {
             self.set_detail(block_addr, detail);
         }
-        self.record(block_addr, trace, Some(old));
+        self.record(block_addr, trace, Some(old.size), state);
         true
     }
 
@@ -341,7 +398,7 @@ impl Recorder {
     fn keep_peak_with_block(&self, bytes: i64, block_addr: u64, trace: LiveTrace) {
         let has_details = control::records().any();
         let detail = if has_details { self.live.detail(block_addr) } else { Detail::UNKNOWN };
-        self.keep_peak(bytes, Some(PeakTrace::new(0, trace, self.told(detail))));
+        self.keep_peak(bytes, Some(PeakTrace::new(trace, self.told(detail))));
     }
 
     /// Copies all traces, and the one that was `taken` out of its table but counts for the `bytes`.
@@ -361,7 +418,9 @@ impl Recorder {
             return;
         }
         self.totals.set_threshold(i64::MAX);
-        let next = peak.copy(bytes, control::records().any(), |writer| {
+        let state = State::now();
+        let counted = |size| state.counted(size);
+        let next = peak.copy(bytes, control::records().any(), &counted, |writer| {
             taken.into_iter().for_each(|trace| writer.push(trace));
             self.write_all(writer);
         });
@@ -371,11 +430,11 @@ impl Recorder {
     fn write_all(&self, writer: &mut Writer<'_>) {
         if control::records().any() {
             self.live.for_each::<true>(|_, trace, detail| {
-                writer.push(PeakTrace::new(0, trace, self.told(detail)));
+                writer.push(PeakTrace::new(trace, self.told(detail)));
             });
         } else {
             self.live.for_each::<false>(|_, trace, detail| {
-                writer.push(PeakTrace::new(0, trace, detail));
+                writer.push(PeakTrace::new(trace, detail));
             });
         }
         self.tracked.lock().iter().for_each(|trace| writer.push(trace.as_peak()));
@@ -472,34 +531,44 @@ impl Recorder {
         }
     }
 
-    /// Empties the tables of traces.
-    pub(crate) fn forget_all(&self) {
-        let forgotten = |trace: LiveTrace| {
+    /// Empties the tables of traces, which were recorded in `state`.
+    pub(crate) fn forget_all(&self, state: State) {
+        self.live.clear(&mut |trace| {
+            self.totals.remove(state.counted(trace.size));
+        });
+        self.tracked.lock().clear(|trace| {
             self.totals.remove(trace.size);
-        };
-        self.live.clear(&mut { forgotten });
-        self.tracked.lock().clear(forgotten);
+        });
     }
 
     /// Counts the totals anew from the tables. Called in a forked child, by its only thread, which
     /// holds all locks.
     pub(crate) fn recount(&self) {
+        let state = State::now();
         let (mut n_blocks, mut bytes) = (0u64, 0u64);
-        let mut count = |trace: LiveTrace| {
+        let mut count = |size: u64| {
             n_blocks = n_blocks.saturating_add(1);
-            bytes = bytes.saturating_add(trace.size);
+            bytes = bytes.saturating_add(size);
         };
-        self.live.for_each::<false>(|_, trace, _| count(trace));
-        self.tracked.with_acquired(|table| table.for_each(&mut count));
+        self.live.for_each::<false>(|_, trace, _| count(state.counted(trace.size)));
+        self.tracked.with_acquired(|table| table.for_each(&mut |trace| count(trace.size)));
         self.totals.set(n_blocks, bytes);
     }
 
-    /// Puts a trace into the table and the totals; `old`, which was taken out before, makes way.
-    #[inline]
-    fn record(&self, block_addr: u64, trace: LiveTrace, old: Option<LiveTrace>) {
+    /// Puts a trace into the table and the totals, as it is recorded in `state`. One that was taken out
+    /// before, and counts for `old_bytes`, makes way.
+    // Not inlined into the capture, which needs the registers.
+    #[inline(never)]
+    fn record(
+        &self,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
         match self.live.beside() {
-            None => self.record_in(self.live.shadow(), block_addr, trace, old),
-            Some(table) => self.record_beside(table, block_addr, trace, old),
+            None => self.record_in(self.live.shadow(), block_addr, trace, old_bytes, state),
+            Some(table) => self.record_beside(table, block_addr, trace, old_bytes, state),
         }
     }
 
@@ -510,9 +579,10 @@ impl Recorder {
         table: Beside<'_>,
         block_addr: u64,
         trace: LiveTrace,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        state: impl Recording,
     ) {
-        self.record_in(&table, block_addr, trace, old);
+        self.record_in(&table, block_addr, trace, old_bytes, state);
     }
 
     #[inline(always)]
@@ -521,57 +591,62 @@ impl Recorder {
         table: &impl LiveTable,
         block_addr: u64,
         trace: LiveTrace,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        state: impl Recording,
     ) {
         if table.insert_quickly(block_addr, trace) {
-            match old {
-                Some(old) => self.totals.replace(old.size, trace.size),
-                None => self.totals.add(trace.size),
-            }
-            if !control::is_on() {
-                self.take_back(table, block_addr, trace);
+            let bytes = state.counted(trace.size);
+            self.count(bytes, old_bytes);
+            if !state.is_still() {
+                self.take_back(table, block_addr, trace, bytes);
             }
         } else {
-            self.record_at_full_length(table, block_addr, trace, old);
+            self.record_slowly(table, block_addr, trace, old_bytes, state);
+        }
+    }
+
+    /// Adds the bytes of a trace that was put into the table, in the place of another's if there was one.
+    #[inline(always)]
+    fn count(&self, bytes: u64, old_bytes: Option<u64>) {
+        match old_bytes {
+            Some(old_bytes) => self.totals.replace(old_bytes, bytes),
+            None => self.totals.add(bytes),
         }
     }
 
     /// Takes back a trace that was put into the table when tracing had just been stopped.
     #[cold]
-    fn take_back(&self, table: &impl LiveTable, block_addr: u64, trace: LiveTrace) {
+    fn take_back(&self, table: &impl LiveTable, block_addr: u64, trace: LiveTrace, bytes: u64) {
         if table.take_if(block_addr, trace) {
-            self.totals.remove(trace.size);
+            self.totals.remove(bytes);
         }
     }
 
     /// The same where there is no room where the trace would be likeliest to be.
     #[inline(never)]
-    fn record_at_full_length(
+    fn record_slowly(
         &self,
         table: &impl LiveTable,
         block_addr: u64,
         trace: LiveTrace,
-        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+        state: impl Recording,
     ) {
         match table.insert(block_addr, trace) {
             Ok(forgotten) => {
-                match old {
-                    Some(old) => self.totals.replace(old.size, trace.size),
-                    None => self.totals.add(trace.size),
-                }
+                let bytes = state.counted(trace.size);
+                self.count(bytes, old_bytes);
                 // A block at this address was given back unseen.
                 if let Some(forgotten) = forgotten {
-                    self.totals.remove(forgotten.size);
+                    self.totals.remove(state.counted(forgotten.size));
                 }
-                if !control::is_on() {
-                    self.take_back(table, block_addr, trace);
+                if !state.is_still() {
+                    self.take_back(table, block_addr, trace, bytes);
                 }
             }
             Err(_) => {
                 self.n_blocks_without_record.fetch_add(1, Relaxed);
-                if let Some(old) = old {
-                    self.totals.remove(old.size);
-                }
+                self.forget_resized(old_bytes);
             }
         }
     }
@@ -643,6 +718,9 @@ pub fn traceback_limit() -> u16 {
 }
 
 /// Returns the requested bytes of all live traces, now and at most; zeros while tracing is off.
+///
+/// While tracing is sampled ([`crate::Options::sample_every`]), estimates of the bytes of all blocks: each
+/// recorded one counts for those it stands for.
 ///
 /// **Cost**: two loads. Exact when no other thread is allocating.
 pub fn traced_memory() -> TracedMemory {

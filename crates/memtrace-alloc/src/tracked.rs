@@ -16,7 +16,7 @@
 //! One leaf lock a call, besides the capture of the stack.
 #![expect(unsafe_code, reason = "a table in mapped memory")]
 
-use crate::control;
+use crate::control::{self, State};
 use crate::live::{Detail, LiveBlock, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
@@ -74,7 +74,8 @@ impl core::error::Error for TrackError {}
 /// number the program knows this memory by.
 ///
 /// Memory already tracked at this address in this domain takes the new size and stack. So does, in
-/// domain 0, a live block of the global allocator.
+/// domain 0, a live block of the global allocator; while tracing is sampled its release does not forget
+/// it, but [`untrack`] does.
 ///
 /// **Errors**: if tracing is off, or the table cannot grow.
 #[inline(never)]
@@ -116,7 +117,7 @@ pub fn untrack(domain: u32, addr: u64) -> Result<(), TrackError> {
     let removed = RECORDER.tracked.lock().remove(domain, addr);
     let Some(removed) = removed else {
         if domain == 0 {
-            RECORDER.releasing(addr);
+            RECORDER.releasing(addr, State::now());
         }
         return Ok(());
     };
@@ -153,7 +154,7 @@ impl TrackedTrace {
 
     pub(crate) fn as_peak(self) -> PeakTrace {
         let Self { domain, thread, birth, .. } = self;
-        PeakTrace::new(domain, self.live(), Detail { thread, birth })
+        PeakTrace::tracked(domain, self.live(), Detail { thread, birth })
     }
 
     fn live(self) -> LiveTrace {

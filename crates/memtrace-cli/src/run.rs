@@ -83,12 +83,15 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
     match command {
         Command::Report { file, view } => {
             let snapshot = filtered(load(&file)?, &view);
+            tell_sampling(&snapshot, &file);
             tell_missing_source(&snapshot, &file);
             print(|out| write_report(out, &snapshot, &view))
         }
         Command::Diff { old, new, view } => {
             let old_snapshot = filtered(load(&old)?, &view);
             let snapshot = filtered(load(&new)?, &view);
+            tell_sampling(&old_snapshot, &old);
+            tell_sampling(&snapshot, &new);
             tell_missing_source(&snapshot, &new);
             print(|out| write_diff(out, &snapshot, &old_snapshot, &view))
         }
@@ -101,12 +104,14 @@ pub(crate) fn run(command: Command) -> Result<(), RunError> {
             let findings =
                 search.run(&snapshots).map_err(|source| RunError::SearchLeaks { source })?;
             if let (Some(snapshot), Some(file)) = (snapshots.last(), files.last()) {
+                tell_sampling(snapshot, file);
                 tell_missing_source(snapshot, file);
             }
             print(|out| write_leaks(out, &findings, top, all))
         }
         Command::Folded { file, metric, output } => {
             let snapshot = load(&file)?;
+            tell_sampling(&snapshot, &file);
             match output {
                 None => print(|out| folded::write(out, &snapshot, metric.into())),
                 Some(path) => File::create(&path)
@@ -153,6 +158,15 @@ fn filtered(snapshot: Snapshot, view: &View) -> Snapshot {
     if filters.is_empty() { snapshot } else { snapshot.filter_traces(&filters) }
 }
 
+/// Says on standard error that figures are estimates, if they are.
+fn tell_sampling(snapshot: &Snapshot, path: &Path) {
+    if let Some(period) = snapshot.sample_period() {
+        // A note that cannot be shown is no reason to fail.
+        let note = report::SamplingNote(period);
+        let _ = writeln!(io::stderr(), "memtrace: {}: {note}", path.display());
+    }
+}
+
 /// Says on standard error why files and lines are missing, if they are.
 fn tell_missing_source(snapshot: &Snapshot, path: &Path) {
     if let Some(reason) = snapshot.missing_source() {
@@ -197,7 +211,8 @@ fn write_report(out: &mut impl Write, snapshot: &Snapshot, view: &View) -> io::R
     let key_type = view.group_by;
     let statistics = snapshot.statistics(key_type);
     if view.json {
-        return json::write_statistics(out, &statistics, key_type, view.top);
+        let period = snapshot.sample_period();
+        return json::write_statistics(out, &statistics, key_type, view.top, period);
     }
     let mut text = String::new();
     report::write_top_statistics(&mut text, &statistics, view.top, &SourceCache::new())
@@ -209,7 +224,8 @@ fn write_diff(out: &mut impl Write, new: &Snapshot, old: &Snapshot, view: &View)
     let key_type = view.group_by;
     let diffs = new.compare_to(old, key_type);
     if view.json {
-        return json::write_diffs(out, &diffs, key_type, view.top);
+        let periods = [new, old].map(Snapshot::sample_period);
+        return json::write_diffs(out, &diffs, key_type, view.top, periods);
     }
     let mut text = String::new();
     report::write_top(&mut text, &diffs, view.top, &SourceCache::new())

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -57,7 +58,10 @@ impl Files {
     }
 
     fn snapshot(&self, cached: &[u64]) -> Snapshot {
-        let mut builder = SnapshotBuilder::new(25);
+        self.snapshot_with(cached, SnapshotBuilder::new(25))
+    }
+
+    fn snapshot_with(&self, cached: &[u64], mut builder: SnapshotBuilder) -> Snapshot {
         let directory = self.directory.path().to_str().unwrap();
         let mut frame = |filename, lineno, function| {
             let frame = Frame::new(filename, lineno).with_function(function);
@@ -73,6 +77,50 @@ impl Files {
         builder.trace(0, 4096, in_buffer);
         builder.finish()
     }
+}
+
+/// Standard output of a command that says that figures are estimates.
+fn stdout_of_samples(args: &[&str], file: &str) -> String {
+    let Output { status, stdout, stderr } = memtrace(args).output().unwrap();
+    let note = "sampled, one block in 64.0 KiB: figures are estimates, and ± is half the width of \
+                their 95 % intervals";
+    assert!(status.success());
+    assert_eq!(String::from_utf8(stderr).unwrap(), format!("memtrace: {file}: {note}\n"));
+    String::from_utf8(stdout).unwrap()
+}
+
+#[test]
+fn figures_of_samples_are_shown_as_estimates() {
+    let files = Files::new();
+    let mut builder = SnapshotBuilder::new(25);
+    builder.set_sample_period(NonZeroU64::new(65_536));
+    files.snapshot_with(&[2048; 100], builder).dump(files.path("sampled")).unwrap();
+    let (old, new) = (files.name("old"), files.name("sampled"));
+    let report = stdout_of_samples(&["report", &new, "--top", "1"], &new);
+    assert!(
+        report.starts_with("≈6500.52 ±1254.33 total KiB, ≈3250 ±628 total blocks\n"),
+        "{report}"
+    );
+    let diff = stdout_of_samples(&["diff", &old, &new, "--top", "1"], &new);
+    let expected = "≈6499.52 ±1254.33 new KiB, ≈6500.52 ±1254.33 total KiB, ≈3249 ±628 new blocks, \
+                    ≈3250 ±628 total blocks\n";
+    assert!(diff.starts_with(expected), "{diff}");
+    let json = stdout_of_samples(&["report", &new, "--json"], &new);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["sample_period"], 65_536);
+    assert_eq!(
+        (&json["groups"][0]["count"], &json["groups"][0]["count_error"]),
+        (&3250.into(), &628.into())
+    );
+    let json = stdout_of_samples(&["diff", &old, &new, "--json"], &new);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["sample_period"], &json["old_sample_period"]),
+        (&65_536.into(), &Value::Null)
+    );
+    assert_eq!(json["groups"][0]["count_diff_error"], 628);
+    let folded = stdout_of_samples(&["folded", &new, "--metric", "blocks"], &new);
+    assert!(folded.contains("app::main;app::cache::insert 3250\n"), "{folded}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::mem;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -41,6 +42,7 @@ pub struct SnapshotBuilder {
     traceback_limit: u16,
     attribution: Attribution,
     generation: Option<Generation>,
+    sample_period: Option<NonZeroU64>,
     table: Arc<StackTable>,
     /// Of `table` as it is.
     hidden: Arc<HiddenFrames>,
@@ -62,6 +64,7 @@ impl Clone for SnapshotBuilder {
             traceback_limit: self.traceback_limit,
             attribution: self.attribution.clone(),
             generation: self.generation,
+            sample_period: self.sample_period,
             table: Arc::new((*self.table).clone().with_own_lineage()),
             hidden: Arc::default(),
             hasher: self.hasher.clone(),
@@ -83,6 +86,7 @@ impl SnapshotBuilder {
             traceback_limit,
             attribution: Attribution::default(),
             generation: None,
+            sample_period: None,
             table: Arc::default(),
             hidden: Arc::default(),
             hasher: DefaultHashBuilder::default(),
@@ -104,6 +108,12 @@ impl SnapshotBuilder {
     /// Sets the generation that ends with the next snapshot; see [`Snapshot::since`].
     pub fn set_generation(&mut self, generation: Option<Generation>) {
         self.generation = generation;
+    }
+
+    /// Sets that traces of domain 0 are samples from now on, and the mean number of bytes from one to the
+    /// next; `None` and 1 if all are recorded. See [`Snapshot::sample_period`].
+    pub fn set_sample_period(&mut self, period: Option<NonZeroU64>) {
+        self.sample_period = period.filter(|period| period.get() > 1);
     }
 
     /// Adds a frame, unless one that agrees in *every* field is known already.
@@ -161,6 +171,33 @@ impl SnapshotBuilder {
         thread: Option<ThreadId>,
         birth: Option<u32>,
     ) {
+        self.push_trace(domain, size, stack, thread, birth, false);
+    }
+
+    /// Adds a trace like [`SnapshotBuilder::trace_of`] that stands for itself alone, though the program's
+    /// heap may be sampled: one that the program told of. Those of other domains than 0 always do.
+    ///
+    /// **Panics** like that.
+    pub fn certain_trace_of(
+        &mut self,
+        domain: u32,
+        size: u64,
+        stack: StackId,
+        thread: Option<ThreadId>,
+        birth: Option<u32>,
+    ) {
+        self.push_trace(domain, size, stack, thread, birth, domain == 0);
+    }
+
+    fn push_trace(
+        &mut self,
+        domain: u32,
+        size: u64,
+        stack: StackId,
+        thread: Option<ThreadId>,
+        birth: Option<u32>,
+        is_certain: bool,
+    ) {
         self.check(stack);
         let is_known = thread.is_none_or(|thread| (thread.0 as usize) < self.threads.len());
         assert!(is_known, "the thread is of another builder or snapshot");
@@ -170,6 +207,7 @@ impl SnapshotBuilder {
             stack: stack.0,
             thread: thread.map_or(NO_THREAD, |thread| thread.0),
             birth: birth.unwrap_or(NO_BIRTH),
+            is_certain,
         });
     }
 
@@ -189,6 +227,7 @@ impl SnapshotBuilder {
                 Uniform::One(domain),
                 Uniform::One(NO_THREAD),
                 Uniform::One(NO_BIRTH),
+                Uniform::One(0),
             );
         } else {
             self.traces.extend(domain, sizes.into_iter().map(u64::from).zip(stacks));
@@ -206,6 +245,7 @@ impl SnapshotBuilder {
     /// **Cost.** Nothing that grows with the snapshot; but the first new frame or stack after it
     /// copies their tables, as long as that snapshot is there.
     pub fn snapshot(&mut self) -> Snapshot {
+        self.traces.set_period(self.sample_period);
         Snapshot::from_parts(
             (Arc::clone(&self.table), Arc::clone(&self.hidden)),
             Arc::new(mem::take(&mut self.traces)),

@@ -4,15 +4,19 @@
 //! and 8 from then on; one domain for all takes nothing; threads and births are there only if
 //! somebody recorded them. So the usual trace takes 8 bytes.
 //!
+//! If the program was sampled, the columns have the period, and each trace stands for more than itself
+//! ([`crate::estimate`]).
+//!
 //! **I1.** All columns that are there have the same length.
 //!
-//! **I2.** `sums`, once computed, are those of the columns: whatever changes a column empties it.
+//! **I2.** `sums` and `estimates`, once computed, are those of the columns: whatever changes a column
+//! empties them.
 
+use std::num::NonZeroU64;
 use std::sync::OnceLock;
 
-use hashbrown::HashMap;
-
 use crate::builder::StackId;
+use crate::estimate::{Estimate, Total};
 
 /// The bytes and blocks of some traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +137,8 @@ pub(crate) struct Row {
     pub(crate) thread: u32,
     /// Generation, or [`NO_BIRTH`].
     pub(crate) birth: u32,
+    /// Whether it was recorded for certain, though it is of domain 0.
+    pub(crate) is_certain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -142,8 +148,14 @@ pub(crate) struct TraceColumns {
     pub(crate) domains: Uniform,
     pub(crate) threads: Uniform,
     pub(crate) births: Uniform,
+    /// 1 for those of domain 0 that were not left to chance, else 0; in a sampled snapshot.
+    pub(crate) certain: Uniform,
+    /// Bytes between samples; `None` if all traces were recorded.
+    pub(crate) period: Option<NonZeroU64>,
     /// Bytes and blocks by stack.
     sums: OnceLock<Vec<Sum>>,
+    /// What these stand for, by stack, if the snapshot is sampled.
+    estimates: OnceLock<Vec<Estimate>>,
 }
 
 impl Default for TraceColumns {
@@ -154,7 +166,10 @@ impl Default for TraceColumns {
             domains: Uniform::One(0),
             threads: Uniform::One(NO_THREAD),
             births: Uniform::One(NO_BIRTH),
+            certain: Uniform::One(0),
+            period: None,
             sums: OnceLock::new(),
+            estimates: OnceLock::new(),
         }
     }
 }
@@ -167,8 +182,28 @@ impl TraceColumns {
         domains: Uniform,
         threads: Uniform,
         births: Uniform,
+        certain: Uniform,
     ) -> Self {
-        Self { sizes, stacks, domains, threads, births, sums: OnceLock::new() }
+        Self { sizes, stacks, domains, threads, births, certain, ..Self::default() }
+    }
+
+    /// Sets the period of samples; without one, all traces are certain.
+    pub(crate) fn set_period(&mut self, period: Option<NonZeroU64>) {
+        self.estimates.take();
+        self.period = period;
+        if period.is_none() {
+            self.certain = Uniform::One(0);
+        }
+    }
+
+    /// Whether a trace was recorded whatever its size. Only the program's own heap, domain 0, is sampled.
+    pub(crate) fn is_certain(&self, index: usize) -> bool {
+        self.domains.get(index) != 0 || self.certain.get(index) != 0
+    }
+
+    fn forget_sums(&mut self) {
+        self.sums.take();
+        self.estimates.take();
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -181,18 +216,19 @@ impl TraceColumns {
     }
 
     pub(crate) fn push(&mut self, row: Row) {
-        self.sums.take();
+        self.forget_sums();
         let len = self.len();
         self.domains.push(row.domain, 1, len);
         self.threads.push(row.thread, 1, len);
         self.births.push(row.birth, 1, len);
+        self.certain.push(row.is_certain.into(), 1, len);
         self.sizes.push(row.size);
         self.stacks.push(StackId(row.stack));
     }
 
     /// Appends traces of one domain of which nothing but size and stack is known.
     pub(crate) fn extend(&mut self, domain: u32, traces: impl Iterator<Item = (u64, StackId)>) {
-        self.sums.take();
+        self.forget_sums();
         let len = self.len();
         self.reserve(traces.size_hint().0);
         for (size, stack) in traces {
@@ -204,6 +240,7 @@ impl TraceColumns {
             self.domains.push(domain, n_more, len);
             self.threads.push(NO_THREAD, n_more, len);
             self.births.push(NO_BIRTH, n_more, len);
+            self.certain.push(0, n_more, len);
         }
     }
 
@@ -214,12 +251,13 @@ impl TraceColumns {
             stack: self.stacks[index].0,
             thread: self.threads.get(index),
             birth: self.births.get(index),
+            is_certain: self.certain.get(index) != 0,
         }
     }
 
     /// The rows that `keep` wants, in the same order.
     pub(crate) fn filtered(&self, keep: impl Fn(Row) -> bool) -> Self {
-        let mut kept = Self::default();
+        let mut kept = Self { period: self.period, ..Self::default() };
         for row in (0..self.len()).map(|index| self.row(index)).filter(|&row| keep(row)) {
             kept.push(row);
         }
@@ -229,7 +267,9 @@ impl TraceColumns {
     /// The same traces, of stacks with other ids.
     pub(crate) fn with_stacks(&self, stack: impl Fn(u32) -> StackId) -> Self {
         let stacks = self.stacks.iter().map(|old| stack(old.0)).collect();
-        Self { stacks, sums: OnceLock::new(), ..self.clone() }
+        let mut same = Self { stacks, ..self.clone() };
+        same.forget_sums();
+        same
     }
 
     /// Bytes and blocks of each of `n_stacks` stacks.
@@ -257,37 +297,24 @@ impl TraceColumns {
         })
     }
 
-    /// Bytes and blocks of each value of a column, in no particular order.
-    pub(crate) fn sums_by(&self, column: &Uniform, n_stacks: usize) -> Vec<(u32, Sum)> {
-        match column {
-            Uniform::One(_) if self.len() == 0 => Vec::new(),
-            Uniform::One(value) => {
-                let mut total = Sum::default();
-                self.sums(n_stacks).iter().for_each(|&sum| total.add(sum));
-                vec![(*value, total)]
+    /// What the traces of each of `n_stacks` stacks stand for.
+    ///
+    /// **Cost.** A pass over the columns the first time.
+    pub(crate) fn estimates(&self, n_stacks: usize) -> &[Estimate] {
+        self.estimates.get_or_init(|| {
+            let mut estimates = vec![Estimate::ZERO; n_stacks];
+            for (index, stack) in self.stacks.iter().enumerate() {
+                estimates[stack.0 as usize].add(Estimate::of_trace(self, index));
             }
-            Uniform::Each(values) => {
-                let mut sums: HashMap<u32, Sum> = HashMap::new();
-                // Neighbours are often of one domain or thread: these are summed before they are
-                // looked up.
-                let mut index = 0;
-                for run in values.chunk_by(|a, b| a == b) {
-                    let mut sum = Sum::default();
-                    for at in index..index + run.len() {
-                        sum.add(Sum { size: self.sizes.get(at), count: 1 });
-                    }
-                    index += run.len();
-                    sums.entry(run[0]).or_default().add(sum);
-                }
-                sums.into_iter().collect()
-            }
-        }
+            estimates
+        })
     }
 
     pub(crate) fn n_bytes(&self) -> usize {
         let sums = self.sums.get().map_or(0, |sums| size_of_val(&sums[..]));
-        let optional = [&self.domains, &self.threads, &self.births];
+        let estimates = self.estimates.get().map_or(0, |estimates| size_of_val(&estimates[..]));
+        let optional = [&self.domains, &self.threads, &self.births, &self.certain];
         let optional: usize = optional.into_iter().map(Uniform::n_bytes).sum();
-        self.sizes.n_bytes() + size_of_val(&self.stacks[..]) + optional + sums
+        self.sizes.n_bytes() + size_of_val(&self.stacks[..]) + optional + sums + estimates
     }
 }

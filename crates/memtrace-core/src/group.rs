@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use crate::columns::{Sum, TraceColumns, Uniform};
+use crate::columns::{TraceColumns, Uniform};
+use crate::estimate::{Total, totals_by};
 use crate::joint::Spelling;
 use crate::stack_table::{FrameRecord, Place, StackTable};
 use crate::statistic::signed_diff;
@@ -39,9 +40,9 @@ impl Side<'_> {
     }
 
     /// Bytes and blocks of each stack that has any.
-    fn sums(&self) -> impl Iterator<Item = (u32, Sum)> {
-        let sums = self.traces.sums(self.table.n_stacks());
-        (0..).zip(sums.iter().copied()).filter(|(_, sum)| sum.count > 0)
+    fn sums<T: Total>(&self) -> impl Iterator<Item = (u32, T)> {
+        let sums = T::of_stacks(self.traces, self.table.n_stacks());
+        (0..).zip(sums.iter().copied()).filter(|(_, sum)| !sum.is_empty())
     }
 }
 
@@ -62,19 +63,24 @@ enum Sample {
 
 /// A group: its sums in the new snapshot and in the old one.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct Slot<T> {
     sample: Sample,
-    sums: [Sum; 2],
+    sums: [T; 2],
 }
 
-impl Slot {
-    const EMPTY: Self = Self { sample: Sample::None, sums: [Sum { size: 0, count: 0 }; 2] };
+impl<T: Total> Slot<T> {
+    const EMPTY: Self = Self { sample: Sample::None, sums: [T::ZERO; 2] };
 
-    fn add(&mut self, side: usize, sum: Sum, sample: impl FnOnce() -> Sample) {
+    fn add(&mut self, side: usize, sum: T, sample: impl FnOnce() -> Sample) {
+        self.add_again(side, sum, 0, sample);
+    }
+
+    /// Adds a sum that was added `n_before` times already.
+    fn add_again(&mut self, side: usize, sum: T, n_before: u32, sample: impl FnOnce() -> Sample) {
         if self.sample == Sample::None {
             self.sample = sample();
         }
-        self.sums[side].add(sum);
+        self.sums[side].add_again(sum, n_before);
     }
 }
 
@@ -82,10 +88,10 @@ const NEW: usize = 0;
 const OLD: usize = 1;
 
 /// The groups of one snapshot, or of two.
-pub(crate) struct Groups<'a> {
+pub(crate) struct Groups<'a, T> {
     sides: Vec<(Side<'a>, Spelling)>,
     key_type: KeyType,
-    slots: Vec<Slot>,
+    slots: Vec<Slot<T>>,
     labels: Vec<Frame>,
     /// For each string id that is a filename, its place among all filenames.
     filename_ranks: OnceCell<Vec<u32>>,
@@ -101,7 +107,7 @@ enum Frames {
     Distinct,
 }
 
-impl<'a> Groups<'a> {
+impl<'a, T: Total> Groups<'a, T> {
     pub(crate) fn of(new: Side<'a>, key_type: KeyType) -> Self {
         Self::of_sides(vec![(new, Spelling::Unchanged)], key_type)
     }
@@ -174,10 +180,12 @@ impl<'a> Groups<'a> {
         frames: Frames,
         mut slot_of: impl FnMut(usize, &Side, &Spelling, u32) -> u32,
     ) {
-        let mut slots: Vec<Slot> = Vec::new();
+        let mut slots: Vec<Slot<T>> = Vec::new();
         let mut frameless = Slot::EMPTY;
         // For each slot, one more than the stack that last counted for it.
         let mut last_stacks: Vec<u32> = Vec::new();
+        // For each slot, how often that stack has counted for it before, where that matters.
+        let mut n_times: Vec<u32> = Vec::new();
         for (s, (side, spelling)) in self.sides.iter().enumerate() {
             last_stacks.fill(0);
             for (stack, sum) in side.sums() {
@@ -192,11 +200,20 @@ impl<'a> Groups<'a> {
                     if slot >= slots.len() {
                         slots.resize(slot + 1 + slot / 2, Slot::EMPTY);
                         last_stacks.resize(slots.len(), 0);
+                        if T::IS_ESTIMATE {
+                            n_times.resize(slots.len(), 0);
+                        }
                     }
                     let is_counted = last_stacks[slot] == stack + 1;
                     last_stacks[slot] = stack + 1;
                     if frames != Frames::Distinct || !is_counted {
-                        slots[slot].add(s, sum, || Sample::Frame { side: s, at });
+                        let mut n_before = 0;
+                        if T::IS_ESTIMATE {
+                            n_before = if is_counted { n_times[slot] + 1 } else { 0 };
+                            n_times[slot] = n_before;
+                        }
+                        let sample = || Sample::Frame { side: s, at };
+                        slots[slot].add_again(s, sum, n_before, sample);
                     }
                 }
             }
@@ -218,7 +235,7 @@ impl<'a> Groups<'a> {
             places(s, run).for_each(|place| state.write_u32(place));
             state.finish()
         };
-        let mut slots: Vec<Slot> = Vec::new();
+        let mut slots: Vec<Slot<T>> = Vec::new();
         let mut index: HashTable<(u64, u32)> = HashTable::new();
         for (s, (side, _)) in self.sides.iter().enumerate() {
             for (stack, sum) in side.sums() {
@@ -272,7 +289,7 @@ impl<'a> Groups<'a> {
     ) {
         let mut labels = Labels::default();
         for (s, (side, _)) in self.sides.iter().enumerate() {
-            for (value, sum) in side.traces.sums_by(column(side.traces), side.table.n_stacks()) {
+            for (value, sum) in totals_by(side.traces, column(side.traces), side.table.n_stacks()) {
                 let number = labels.number(label(&self.sides, s, value)) as usize;
                 if number == self.slots.len() {
                     self.slots.push(Slot::EMPTY);
@@ -285,27 +302,32 @@ impl<'a> Groups<'a> {
 
     /// The groups of the new snapshot, largest first; the first `n_wanted` of them.
     pub(crate) fn statistics(&self, n_wanted: usize) -> Vec<Statistic> {
-        let rows = self.slots.iter().filter(|slot| slot.sums[NEW].count > 0);
-        let key = |slot: &Slot| (slot.sums[NEW].size, slot.sums[NEW].count, 0, 0);
-        let show = |slot: &Slot| {
-            let Sum { size, count } = slot.sums[NEW];
-            Statistic { traceback: self.traceback(slot), size, count }
+        let rows = self.slots.iter().filter(|slot| !slot.sums[NEW].is_empty());
+        let key = |slot: &Slot<T>| {
+            let (size, count) = slot.sums[NEW].figures();
+            (size, count, 0, 0)
+        };
+        let show = |slot: &Slot<T>| {
+            let (size, count) = slot.sums[NEW].figures();
+            let error = slot.sums[NEW].error();
+            Statistic { traceback: self.traceback(slot), size, count, error }
         };
         self.ranked(rows, key, n_wanted).into_iter().map(show).collect()
     }
 
     /// The groups of both snapshots, the largest difference first; the first `n_wanted` of them.
     pub(crate) fn diffs(&self, n_wanted: usize) -> Vec<StatisticDiff> {
-        let rows = self.slots.iter().filter(|slot| slot.sums.iter().any(|sum| sum.count > 0));
-        let key = |slot: &Slot| {
-            let size_diff = signed_diff(slot.sums[NEW].size, slot.sums[OLD].size);
-            let count_diff = signed_diff(slot.sums[NEW].count, slot.sums[OLD].count);
-            let Sum { size, count } = slot.sums[NEW];
+        let rows = self.slots.iter().filter(|slot| slot.sums.iter().any(|sum| !sum.is_empty()));
+        let key = |slot: &Slot<T>| {
+            let [(size, count), old] = slot.sums.map(|sum| sum.figures());
+            let size_diff = signed_diff(size, old.0);
+            let count_diff = signed_diff(count, old.1);
             (size_diff.unsigned_abs(), size, count_diff.unsigned_abs(), count)
         };
-        let show = |slot: &Slot| {
-            let [new, old] = slot.sums.map(|sum| (sum.size, sum.count));
-            StatisticDiff::new(self.traceback(slot), new, old)
+        let show = |slot: &Slot<T>| {
+            let [new, old] = slot.sums.map(|sum| sum.figures());
+            let errors = (slot.sums[NEW].error(), slot.sums[NEW].diff_error(slot.sums[OLD]));
+            StatisticDiff::new(self.traceback(slot), new, old).with_errors(errors)
         };
         self.ranked(rows, key, n_wanted).into_iter().map(show).collect()
     }
@@ -316,11 +338,11 @@ impl<'a> Groups<'a> {
     /// all figures to the last one.
     fn ranked<'s>(
         &self,
-        slots: impl Iterator<Item = &'s Slot>,
-        key: impl Fn(&Slot) -> Figures,
+        slots: impl Iterator<Item = &'s Slot<T>>,
+        key: impl Fn(&Slot<T>) -> Figures,
         n_wanted: usize,
-    ) -> Vec<&'s Slot> {
-        let mut rows: Vec<(Reverse<Figures>, &Slot)> =
+    ) -> Vec<&'s Slot<T>> {
+        let mut rows: Vec<(Reverse<Figures>, &Slot<T>)> =
             slots.map(|slot| (Reverse(key(slot)), slot)).collect();
         if n_wanted == 0 {
             return Vec::new();
@@ -339,14 +361,14 @@ impl<'a> Groups<'a> {
     }
 
     /// Sorts by traceback, descending.
-    fn sort_by_traceback(&self, rows: &mut [(Reverse<Figures>, &Slot)]) {
+    fn sort_by_traceback(&self, rows: &mut [(Reverse<Figures>, &Slot<T>)]) {
         if self.key_type != KeyType::Traceback {
             rows.sort_unstable_by(|a, b| self.traceback_order(b.1, a.1));
             return;
         }
         // Stacks have their oldest frames in common, so they are sorted by one frame after the other
         // (Bentley and Sedgewick's multikey sort), and not each time by all of them.
-        let mut keyed: Vec<(Reverse<u64>, &Slot)> = Vec::new();
+        let mut keyed: Vec<(Reverse<u64>, &Slot<T>)> = Vec::new();
         let mut to_do = vec![(0..rows.len(), 0)];
         while let Some((range, depth)) = to_do.pop() {
             if range.len() <= 8 {
@@ -371,7 +393,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Orders stacks by the frame that is `depth` frames above the oldest; 0 where there is none.
-    fn key_at(&self, slot: &Slot, depth: usize) -> u64 {
+    fn key_at(&self, slot: &Slot<T>, depth: usize) -> u64 {
         let (side, run) = self.run(slot.sample);
         match run.len().checked_sub(depth + 1) {
             Some(from_newest) => {
@@ -383,7 +405,7 @@ impl<'a> Groups<'a> {
     }
 
     /// The order of the groups' tracebacks.
-    fn traceback_order(&self, a: &Slot, b: &Slot) -> Ordering {
+    fn traceback_order(&self, a: &Slot<T>, b: &Slot<T>) -> Ordering {
         match (a.sample, b.sample) {
             (Sample::Label(a), Sample::Label(b)) => self.labels[a].cmp(&self.labels[b]),
             (Sample::Frame { side: a, at }, Sample::Frame { side: b, at: bt }) => {
@@ -438,7 +460,7 @@ impl<'a> Groups<'a> {
         }
     }
 
-    fn traceback(&self, slot: &Slot) -> Traceback {
+    fn traceback(&self, slot: &Slot<T>) -> Traceback {
         if let Sample::Label(label) = slot.sample {
             return Traceback::new([self.labels[label].clone()]);
         }

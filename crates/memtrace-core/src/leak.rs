@@ -84,7 +84,8 @@ impl LeakSearch {
 
     /// Judges every group of the snapshots, which are given oldest first.
     ///
-    /// The attribution of the newest snapshot is applied to all.
+    /// The attribution of the newest snapshot is applied to all. Sizes of sampled snapshots are estimates:
+    /// their noise hides slow growth, and does not pass for growth more often than chance does anyway.
     ///
     /// **Cost.** Like [`Snapshot::statistics`] for each snapshot; then, for n snapshots, time
     /// proportional to n² for each group, and to n³ once. Meant for up to some hundred snapshots:
@@ -120,7 +121,7 @@ impl LeakSearch {
                 }),
                 None => kept,
             };
-            for Statistic { traceback, size, count } in kept.statistics(self.key_type) {
+            for Statistic { traceback, size, count, .. } in kept.statistics(self.key_type) {
                 let new = || Series::new(snapshots.len());
                 let series = series.entry(traceback).or_insert_with(new);
                 series.sizes[i] = size;
@@ -131,7 +132,7 @@ impl LeakSearch {
                 let since = kept.since(snapshots[0].borrow());
                 let has_births = since.is_ok();
                 series.values_mut().for_each(|series| series.born = has_births.then_some((0, 0)));
-                for Statistic { traceback, size, count } in
+                for Statistic { traceback, size, count, .. } in
                     since.iter().flat_map(|since| since.statistics(self.key_type))
                 {
                     if let Some(series) = series.get_mut(&traceback) {
@@ -141,7 +142,12 @@ impl LeakSearch {
             }
         }
         let null = NullDistribution::new(snapshots.len());
-        let judge = |(traceback, series)| self.judge(traceback, series, &positions, &null);
+        let is_estimate = |snapshot: &S| snapshot.borrow().sample_period().is_some();
+        let is_estimate = snapshots.iter().any(is_estimate);
+        let judge = |(traceback, series)| LeakVerdict {
+            is_estimate,
+            ..self.judge(traceback, series, &positions, &null)
+        };
         let mut verdicts: Vec<LeakVerdict> = series.into_iter().map(judge).collect();
         verdicts.sort_unstable_by(LeakVerdict::result_order);
         Ok(LeakFindings { verdicts, suppressed })
@@ -195,6 +201,7 @@ impl LeakSearch {
             sizes,
             counts,
             born,
+            is_estimate: false,
             slope: trend.slope,
             slope_unit: self.seconds.as_ref().map_or(SlopeUnit::Snapshot, |_| SlopeUnit::Second),
             n_grown: trend.n_grown,

@@ -29,6 +29,8 @@ pub struct LeakVerdict {
     /// The bytes and traces of the newest snapshot that were allocated, or last resized, after the
     /// oldest one: what came and stayed. `None` if the snapshots have no births.
     pub born: Option<(u64, u64)>,
+    /// Whether sizes and counts are estimates, of sampled snapshots.
+    pub is_estimate: bool,
     /// How fast it grows, in bytes for each [unit](LeakVerdict::slope_unit): the median of the
     /// slopes between all pairs of snapshots. Up to 29 in 100 snapshots may be out of line without
     /// leading it astray.
@@ -81,9 +83,10 @@ impl fmt::Display for LeakVerdict {
             SlopeUnit::Snapshot => format!("{} a snapshot", format_size_rate(self.slope)),
             SlopeUnit::Second => format!("{} an hour", format_size_rate(self.slope * 3600.0)),
         };
+        let sign = if self.is_estimate { '≈' } else { '=' };
         write!(
             f,
-            ": {}, {slope}: size={} ({}), count={} ({:+}), grew in {} of {} steps, p={}",
+            ": {}, {slope}: size{sign}{} ({}), count{sign}{} ({:+}), grew in {} of {} steps, p={}",
             self.verdict,
             format_size(self.size()),
             format_size_diff(self.size_diff),

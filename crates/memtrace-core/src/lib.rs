@@ -39,6 +39,9 @@
 //! );
 //! ```
 //!
+//! Where the program was sampled, a snapshot knows its [period](Snapshot::sample_period); sums are estimates
+//! then, with a [`SamplingError`], and texts say so. Nothing else is different.
+//!
 //! Sums saturate at `u64::MAX`, differences at `±i64::MAX`. All sizes are bytes as requested from
 //! the allocator.
 
@@ -48,6 +51,7 @@ mod attribution;
 mod builder;
 mod columns;
 mod diff_sets;
+mod estimate;
 mod file;
 mod filter;
 mod filtering;
@@ -82,6 +86,7 @@ mod trend;
 pub use attribution::Attribution;
 pub use builder::{FrameId, SnapshotBuilder, StackId, ThreadId};
 pub use diff_sets::DiffSets;
+pub use estimate::SamplingError;
 pub use file::FileError;
 pub use filter::{AnyFilter, DomainFilter, Filter};
 pub use frame::Frame;

@@ -7,12 +7,14 @@
 //!
 //! ```
 //!
-//! Figures are KiB with two decimals, 1 KiB being 1024 bytes. A [`Report`] is the whole text for one
+//! Figures are KiB with two decimals, 1 KiB being 1024 bytes. Estimates, of sampled snapshots, read
+//! `≈0.00 ±12.50 new KiB`, the second number being their [error](crate::SamplingError). A [`Report`] is the whole text for one
 //! snapshot or two; [`write_top`] and [`write_top_statistics`] write rows that are at hand.
 
 use std::fmt::{self, Write};
+use std::num::NonZeroU64;
 
-use crate::{KeyType, Snapshot, SourceCache, Statistic, StatisticDiff, Traceback};
+use crate::{KeyType, Snapshot, SourceCache, Statistic, StatisticDiff, Traceback, format_size};
 
 /// What holds memory, or what has grown, as text: the largest groups and, if files and lines are
 /// missing in them, one line on how to get those.
@@ -36,6 +38,8 @@ use crate::{KeyType, Snapshot, SourceCache, Statistic, StatisticDiff, Traceback}
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     snapshot: &'a Snapshot,
+    /// Of the older snapshot, if there are two.
+    old_period: Option<NonZeroU64>,
     rows: Rows,
     top: usize,
 }
@@ -55,11 +59,12 @@ impl<'a> Report<'a> {
     /// Reports what has changed from the `old` snapshot to the `new` one, the largest difference
     /// first.
     pub fn growth(new: &'a Snapshot, old: &Snapshot, key_type: KeyType) -> Self {
-        Self::new(new, Rows::Grown(new.compare_to(old, key_type)))
+        let rows = Rows::Grown(new.compare_to(old, key_type));
+        Self { old_period: old.sample_period(), ..Self::new(new, rows) }
     }
 
     fn new(snapshot: &'a Snapshot, rows: Rows) -> Self {
-        Self { snapshot, rows, top: 10 }
+        Self { snapshot, old_period: None, rows, top: 10 }
     }
 
     /// Sets how many groups are written at most; 10 unless told.
@@ -78,7 +83,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Writes the rows, then `note: …` if the snapshot has a [`Snapshot::missing_source`].
+/// Writes the rows, then `note: …` if a snapshot is sampled, and if it has a
+/// [`Snapshot::missing_source`].
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A cache that lives no longer than the text: the sources may be edited meanwhile.
@@ -87,10 +93,37 @@ impl fmt::Display for Report<'_> {
             Rows::Held(statistics) => write_top_statistics(f, statistics, self.top, &sources)?,
             Rows::Grown(diffs) => write_top(f, diffs, self.top, &sources)?,
         }
+        if let Some(period) = self.snapshot.sample_period().or(self.old_period) {
+            writeln!(f, "note: {}", SamplingNote(period))?;
+        }
         match self.snapshot.missing_source() {
             Some(missing) => writeln!(f, "note: {missing}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What is to be said of figures that were sampled with this period, in one sentence.
+///
+/// ```
+/// let period = std::num::NonZeroU64::new(512 * 1024).unwrap();
+/// assert_eq!(
+///     memtrace_core::report::SamplingNote(period).to_string(),
+///     "sampled, one block in 512 KiB: figures are estimates, and ± is half the width of their 95 % \
+///      intervals"
+/// );
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct SamplingNote(pub NonZeroU64);
+
+impl fmt::Display for SamplingNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "sampled, one block in {}: figures are estimates, and ± is half the width of their 95 % \
+             intervals",
+            format_size(self.0.get())
+        )
     }
 }
 
@@ -104,14 +137,24 @@ pub fn write_top(
     sources: &SourceCache,
 ) -> fmt::Result {
     for diff in diffs.iter().take(top) {
-        writeln!(
-            w,
-            "{:.2} new KiB, {:.2} total KiB, {} new blocks, {} total blocks",
-            diff.size_diff as f64 / 1024.0,
-            diff.size as f64 / 1024.0,
-            diff.count_diff,
-            diff.count
-        )?;
+        let kib = |bytes: u64| bytes as f64 / 1024.0;
+        let (new, total) = (diff.size_diff as f64 / 1024.0, kib(diff.size));
+        let StatisticDiff { count_diff, count, .. } = diff;
+        match (diff.diff_error, diff.error) {
+            (Some(of_new), Some(of_total)) => writeln!(
+                w,
+                "≈{new:.2} ±{:.2} new KiB, ≈{total:.2} ±{:.2} total KiB, ≈{count_diff} ±{} new blocks, \
+                 ≈{count} ±{} total blocks",
+                kib(of_new.size),
+                kib(of_total.size),
+                of_new.count,
+                of_total.count
+            )?,
+            _ => writeln!(
+                w,
+                "{new:.2} new KiB, {total:.2} total KiB, {count_diff} new blocks, {count} total blocks"
+            )?,
+        }
         write_traceback(w, &diff.traceback, sources)?;
     }
     Ok(())
@@ -127,8 +170,17 @@ pub fn write_top_statistics(
     sources: &SourceCache,
 ) -> fmt::Result {
     for statistic in statistics.iter().take(top) {
-        let kib = statistic.size as f64 / 1024.0;
-        writeln!(w, "{kib:.2} total KiB, {} total blocks", statistic.count)?;
+        let kib = |bytes: u64| bytes as f64 / 1024.0;
+        let (total, count) = (kib(statistic.size), statistic.count);
+        match statistic.error {
+            None => writeln!(w, "{total:.2} total KiB, {count} total blocks")?,
+            Some(error) => writeln!(
+                w,
+                "≈{total:.2} ±{:.2} total KiB, ≈{count} ±{} total blocks",
+                kib(error.size),
+                error.count
+            )?,
+        }
         write_traceback(w, &statistic.traceback, sources)?;
     }
     Ok(())
@@ -154,8 +206,8 @@ mod tests {
     fn only_the_first_groups_are_written() {
         let at = |filename| Traceback::new([Frame::new(filename, 42)]);
         let statistics = [
-            Statistic { traceback: at("src/a.rs"), size: 270_367, count: 18 },
-            Statistic { traceback: at("src/b.rs"), size: 1, count: 1 },
+            Statistic { traceback: at("src/a.rs"), size: 270_367, count: 18, error: None },
+            Statistic { traceback: at("src/b.rs"), size: 1, count: 1, error: None },
         ];
         let mut sources = SourceCache::without_files();
         sources.insert("src/a.rs", format!("{}  push(x);\n", "\n".repeat(41)));
@@ -170,7 +222,8 @@ mod tests {
     #[test]
     fn a_loss_has_a_sign() {
         let traceback = Traceback::new([Frame::new("a", 1)]);
-        let diff = StatisticDiff { traceback, size: 512, size_diff: -1, count: 2, count_diff: -3 };
+        let diff =
+            StatisticDiff { size_diff: -1, ..StatisticDiff::new(traceback, (512, 2), (0, 5)) };
         let mut text = String::new();
         write_top(&mut text, &[diff], 9, &SourceCache::without_files()).unwrap();
         assert_eq!(

@@ -2,20 +2,22 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::builder::StackId;
 use crate::columns::{NO_BIRTH, Sum, TraceColumns};
+use crate::estimate::{Estimate, Total};
 use crate::filtering::filtered;
 use crate::group::{Groups, Side};
 use crate::hidden::HiddenFrames;
 use crate::section::analysis;
 use crate::stack_table::StackTable;
 use crate::{
-    AnyFilter, Attribution, DiffSets, Generation, KeyType, MissingSource, SnapshotBuilder,
-    Statistic, StatisticDiff, Thread, Trace,
+    AnyFilter, Attribution, DiffSets, Generation, KeyType, MissingSource, SamplingError,
+    SnapshotBuilder, Statistic, StatisticDiff, Thread, Trace,
 };
 
 /// All live blocks at one moment: a trace for each, with the stack that asked for it.
@@ -121,7 +123,13 @@ impl Snapshot {
     ///
     /// **Cost.** Like that, but sorts no more than what it returns.
     pub fn top(&self, key_type: KeyType, n_groups: usize) -> Vec<Statistic> {
-        analysis(|| Groups::of(self.side(&self.attribution), key_type).statistics(n_groups))
+        analysis(|| {
+            let side = self.side(&self.attribution);
+            match self.sample_period() {
+                None => Groups::<Sum>::of(side, key_type).statistics(n_groups),
+                Some(_) => Groups::<Estimate>::of(side, key_type).statistics(n_groups),
+            }
+        })
     }
 
     /// Groups both snapshots by key and returns how much this one has, and by how much that is
@@ -129,7 +137,8 @@ impl Snapshot {
     /// |`size_diff`|, size, |`count_diff`|, count, and traceback, each descending.
     ///
     /// Groups of either snapshot are listed, also unchanged ones. The attribution of *this*
-    /// snapshot is applied to both.
+    /// snapshot is applied to both. Of sampled ones each is weighed by its own
+    /// [period](Snapshot::sample_period).
     ///
     /// **Cost.** Like [`Snapshot::statistics`], for both. Unless one builder made both snapshots,
     /// the names of one are looked up among those of the other.
@@ -146,9 +155,14 @@ impl Snapshot {
         key_type: KeyType,
         n_groups: usize,
     ) -> Vec<StatisticDiff> {
+        let is_sampled = self.sample_period().or(old.sample_period()).is_some();
         analysis(|| {
             let (new, old) = (self.side(&self.attribution), old.side(&self.attribution));
-            Groups::of_both(new, old, key_type).diffs(n_groups)
+            if is_sampled {
+                Groups::<Estimate>::of_both(new, old, key_type).diffs(n_groups)
+            } else {
+                Groups::<Sum>::of_both(new, old, key_type).diffs(n_groups)
+            }
         })
     }
 
@@ -271,12 +285,68 @@ impl Snapshot {
         self.traces.len()
     }
 
-    /// The sum of all sizes in bytes.
+    /// The sum of all sizes in bytes; an estimate for all blocks if the snapshot is sampled.
     ///
     /// **Cost.** Time proportional to the traces, the first time.
     pub fn total_size(&self) -> u64 {
-        let sums = analysis(|| self.traces.sums(self.table.n_stacks()));
-        sums.iter().fold(0, |total, sum| total.saturating_add(sum.size))
+        self.total().0
+    }
+
+    /// The number of blocks: that of the traces, or what they stand for if the snapshot is sampled.
+    ///
+    /// **Cost.** Time proportional to the traces, the first time.
+    pub fn total_count(&self) -> u64 {
+        self.total().1
+    }
+
+    /// How far [`Snapshot::total_size`] and [`Snapshot::total_count`] may be off; `None` if they are
+    /// exact.
+    ///
+    /// **Cost.** Time proportional to the traces, the first time.
+    pub fn total_error(&self) -> Option<SamplingError> {
+        self.total().2
+    }
+
+    fn total(&self) -> (u64, u64, Option<SamplingError>) {
+        fn total<T: Total>(snapshot: &Snapshot) -> (u64, u64, Option<SamplingError>) {
+            let mut total = T::ZERO;
+            let sums = T::of_stacks(&snapshot.traces, snapshot.table.n_stacks());
+            sums.iter().for_each(|&sum| total.add(sum));
+            let (size, count) = total.figures();
+            (size, count, total.error())
+        }
+        analysis(|| match self.sample_period() {
+            None => total::<Sum>(self),
+            Some(_) => total::<Estimate>(self),
+        })
+    }
+
+    /// The mean number of bytes from one sample to the next; `None` if every block was recorded.
+    ///
+    /// A sampled snapshot has each block of `s` bytes with the chance `p = 1 - exp(-s / period)`, and each
+    /// of the period or more; memory of other domains than 0, or told of by the program, has all its
+    /// traces. Sums of sizes and counts are estimates then, a trace counting for `1 / p`, and
+    /// have a [`SamplingError`]. Its traces are those that were recorded.
+    ///
+    /// ```
+    /// use std::num::NonZeroU64;
+    ///
+    /// use memtrace_core::{Frame, KeyType, SnapshotBuilder};
+    ///
+    /// let mut builder = SnapshotBuilder::new(1);
+    /// builder.set_sample_period(NonZeroU64::new(64 * 1024));
+    /// let frame = builder.frame(Frame::new("src/cache.rs", 42));
+    /// let stack = builder.stack(&[frame], Some(1));
+    /// builder.trace_columns(0, vec![1000; 100], vec![stack; 100]);
+    /// let snapshot = builder.finish();
+    /// assert_eq!(snapshot.n_traces(), 100);
+    /// assert_eq!(
+    ///     snapshot.statistics(KeyType::Lineno)[0].to_string(),
+    ///     "src/cache.rs:42: size≈6450 KiB (±1255 KiB), count≈6604 (±1285), average≈1000 B"
+    /// );
+    /// ```
+    pub fn sample_period(&self) -> Option<NonZeroU64> {
+        self.traces.period
     }
 
     /// The bytes of memory that the snapshot takes up, with what it shares with others; without room
@@ -305,7 +375,7 @@ impl Snapshot {
     }
 
     /// Why files and lines are missing in statistics: the commonest reason among the frames that
-    /// are blamed, if at least one in ten traces has it.
+    /// are blamed, if at least one in ten traces, as they were recorded, has it.
     ///
     /// **Cost.** Like [`Snapshot::statistics`], without the sorting.
     pub fn missing_source(&self) -> Option<MissingSource> {
@@ -334,9 +404,16 @@ impl Snapshot {
         &self.table
     }
 
-    /// Bytes and blocks of each stack, by stack id.
-    pub(crate) fn sums_by_stack(&self) -> impl Iterator<Item = Sum> {
-        self.traces.sums(self.table.n_stacks()).iter().copied()
+    /// Bytes and blocks of each stack, by stack id; estimates if the snapshot is sampled.
+    pub(crate) fn sums_by_stack(&self) -> Box<dyn Iterator<Item = Sum> + '_> {
+        fn sums<T: Total>(snapshot: &Snapshot) -> impl Iterator<Item = Sum> {
+            let sums = T::of_stacks(&snapshot.traces, snapshot.table.n_stacks()).iter();
+            sums.map(Total::figures).map(|(size, count)| Sum { size, count })
+        }
+        match self.sample_period() {
+            None => Box::new(sums::<Sum>(self)),
+            Some(_) => Box::new(sums::<Estimate>(self)),
+        }
     }
 
     pub(crate) fn trace_columns(&self) -> &TraceColumns {

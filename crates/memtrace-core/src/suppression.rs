@@ -59,7 +59,7 @@ pub struct Suppressions {
     rules: Arc<[Rule]>,
 }
 
-/// How much one rule of [`Suppressions`] has suppressed.
+/// How much one rule of [`Suppressions`] has suppressed; estimates if the snapshot is sampled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuppressionUse {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use memtrace_core::{
@@ -166,8 +167,9 @@ fn everything(snapshot: &Snapshot) -> String {
         .map(|(i, trace)| (trace, snapshot.thread_of(i), snapshot.birth_of(i)))
         .collect();
     format!(
-        "{} {:?} {:?} {:?} {traces:#?}",
+        "{} {:?} {:?} {:?} {:?} {traces:#?}",
         snapshot.traceback_limit(),
+        snapshot.sample_period(),
         snapshot.generation(),
         snapshot.attribution(),
         snapshot.threads(),
@@ -244,14 +246,87 @@ fn a_round_trip_keeps_everything() {
         builder.finish()
     };
     let empty = SnapshotBuilder::new(u16::MAX).finish();
+    let sampled_and_empty = {
+        let mut builder = SnapshotBuilder::new(1);
+        builder.set_sample_period(NonZeroU64::new(u64::MAX));
+        builder.finish()
+    };
     let wide = Snapshot::from_traces(small().traces(), 1);
-    for snapshot in [small(), many_threads, empty, wide, large(5000, 300)] {
+    for snapshot in
+        [small(), many_threads, empty, wide, large(5000, 300), sampled(), sampled_and_empty]
+    {
         let bytes = bytes_of(&snapshot);
         let loaded = load(&bytes).unwrap();
         assert_eq!(everything(&loaded), everything(&snapshot));
         assert_eq!(bytes_of(&loaded), bytes);
         for key_type in KeyType::ALL {
             assert_eq!(loaded.statistics(key_type), snapshot.statistics(key_type), "{key_type}");
+        }
+    }
+}
+
+/// A snapshot with traces that are certain and others that are samples.
+fn sampled() -> Snapshot {
+    let mut builder = SnapshotBuilder::new(1);
+    builder.set_sample_period(NonZeroU64::new(4096));
+    let stack = builder.stack(&[], None);
+    builder.trace(0, 64, stack);
+    builder.certain_trace_of(0, 64, stack, None, None);
+    builder.trace(3, 64, stack);
+    builder.finish()
+}
+
+#[test]
+fn a_file_from_before_there_were_samples_is_what_is_written_of_every_block() {
+    let file = include_bytes!("data/every_block.snap");
+    assert_eq!(everything(&load(file).unwrap()), everything(&small()));
+    assert!(bytes_of(&small()) == file);
+}
+
+#[test]
+fn hostile_periods_and_certainties_are_refused() {
+    // Without patterns, for which the section would be filled up.
+    let snapshot = sampled().with_attribution(Attribution::newest_frame());
+    let whole = sections(&bytes_of(&snapshot));
+    let meta = whole[0].contents.clone();
+    // The period takes two bytes, then there is a 1: each trace has a certainty of its own.
+    let exact = meta.len() - 3;
+    assert_eq!(meta[exact..], [0x80, 0x20, 1]);
+    let with_meta = |end: &[u8]| {
+        let mut sections = whole.clone();
+        sections[0].contents.truncate(exact);
+        sections[0].contents.extend(end);
+        load(&file_of(&sections))
+    };
+    assert_eq!(with_meta(&[0x80, 0x20, 1]).unwrap().total_count(), 67);
+    // Longer, and with zeros after it.
+    assert_eq!(with_meta(&[0x80, 0xa0, 0, 1, 0, 0]).unwrap().total_count(), 67);
+    let refused: [(&[u8], &str); 7] = [
+        (&[1, 0, 0], "the sampling period is 1 byte, not 2 or more"),
+        (&[0x80], "sampling period"),
+        (&[0x80, 0x20], "certainty"),
+        (&[0x80, 0x20, 2], "certainty is 2, not 0 to 1"),
+        (&[0x80, 0x20, 0, 2], "certainty of all is 2, not 0 to 1"),
+        (&[0xff; 11], "sampling period is not a number below 2^64"),
+        (&[0x80, 0x20, 1, 5], "only zeros may follow"),
+    ];
+    for (end, expected) in refused {
+        let Err(FileError::Malformed { section: "meta", reason, .. }) = with_meta(end) else {
+            panic!("{end:?}")
+        };
+        assert!(reason.contains(expected), "{reason}");
+    }
+    // All certain, all not, or of every block: then the column of certainties is one too many.
+    for end in [&[0x80, 0x20, 0, 1][..], &[0x80, 0x20, 0, 0], &[], &[0, 0]] {
+        assert!(with_meta(end).is_err(), "{end:?}");
+    }
+    // A certainty that is neither: the last byte of the traces, or one that cannot be at all.
+    for value in 0..=u8::MAX {
+        let mut sections = whole.clone();
+        let traces = sections.iter_mut().find(|section| section.tag == *b"trac").unwrap();
+        *traces.contents.last_mut().unwrap() = value;
+        if let Ok(snapshot) = load(&file_of(&sections)) {
+            use_all(&snapshot);
         }
     }
 }
@@ -402,7 +477,13 @@ fn sections_that_are_missing_repeated_or_exchanged_are_errors() {
 /// With the checksums put right, damage may yield another snapshot, but never a panic.
 #[test]
 fn every_forged_byte_is_an_error_or_a_snapshot() {
-    let bytes = bytes_of(&small());
+    for snapshot in [small(), sampled()] {
+        forge_every_byte(&snapshot);
+    }
+}
+
+fn forge_every_byte(snapshot: &Snapshot) {
+    let bytes = bytes_of(snapshot);
     let whole = sections(&bytes);
     let mut n_errors = 0;
     for (i, section) in whole.iter().enumerate() {

@@ -201,7 +201,7 @@ fn check_stat_str(op: &Value, context: &str) {
     let texts = array(&op["values"]).iter().map(|value| {
         let traceback = Traceback::new([Frame::new("a.py", 1)]);
         let (size, count) = (u64_of(&value[0]), u64_of(&value[1]));
-        Statistic { traceback, size, count }.to_string()
+        Statistic { traceback, size, count, error: None }.to_string()
     });
     check_equal(&texts.collect(), &op["expect"], context);
 }

@@ -12,6 +12,9 @@
 //! The machinery that the snapshot's [`Attribution`](memtrace_core::Attribution) hides is left
 //! out at the newest end, or every flame would end in the same few functions of the allocator.
 //!
+//! Of a [sampled](memtrace_core::Snapshot::sample_period) snapshot the figures are estimates for all
+//! blocks; the form has no place for their errors.
+//!
 //! Lines are sorted by bytes. Stacks that read the same are one line; stacks that come to nothing
 //! are left out.
 

@@ -25,6 +25,11 @@
 //! and [`write_diffs`] the same with `"memtrace.diff/1"` and in each group also `size_diff` and
 //! `count_diff`.
 //!
+//! If the snapshot is [sampled](memtrace_core::Snapshot::sample_period), `sample_period` beside `schema`
+//! is its period in bytes; in a comparison `old_sample_period` is that of the older one. Figures are
+//! estimates then, and each group also has `size_error` and `count_error`, in a comparison
+//! `size_diff_error` and `count_diff_error` as well: halves of the widths of 95 % intervals.
+//!
 //! - `group_by` is the name of a key type, such as `filename` or `cumulative-lineno`.
 //! - `n_groups` counts all groups; `groups` holds the first of them, largest first.
 //! - `frames` stand oldest first. Grouped by `filename`, there is one with `lineno` 0; grouped by
@@ -33,6 +38,7 @@
 //!   `directory` and `missing` (why there is no source, as a sentence) are there if known, and `inlined` if true.
 
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 
 use memtrace_core::{Frame, KeyType, Statistic, StatisticDiff, Traceback};
 use serde::{Serialize, Serializer};
@@ -43,7 +49,8 @@ pub const STATISTICS_SCHEMA: &str = "memtrace.statistics/1";
 /// The `schema` of [`write_diffs`].
 pub const DIFF_SCHEMA: &str = "memtrace.diff/1";
 
-/// Writes the first `top` of the statistics that were grouped by `key_type`.
+/// Writes the first `top` of the statistics that were grouped by `key_type`, of a snapshot with this
+/// [period](memtrace_core::Snapshot::sample_period).
 ///
 /// **Errors.** If `w` fails.
 pub fn write_statistics(
@@ -51,19 +58,34 @@ pub fn write_statistics(
     statistics: &[Statistic],
     key_type: KeyType,
     top: usize,
+    sample_period: Option<NonZeroU64>,
 ) -> io::Result<()> {
     let groups = statistics.iter().take(top).map(|statistic| Group {
         size: statistic.size,
+        size_error: statistic.error.map(|error| error.size),
         size_diff: None,
+        size_diff_error: None,
         count: statistic.count,
+        count_error: statistic.error.map(|error| error.count),
         count_diff: None,
+        count_diff_error: None,
         frames: Frames(&statistic.traceback),
     });
-    let groups = groups.collect();
-    write_document(w, STATISTICS_SCHEMA, key_type, statistics.len(), groups)
+    write_document(
+        w,
+        Document {
+            schema: STATISTICS_SCHEMA,
+            sample_period,
+            old_sample_period: None,
+            group_by: key_type.name(),
+            n_groups: statistics.len(),
+            groups: groups.collect(),
+        },
+    )
 }
 
-/// Writes the first `top` of the differences that were grouped by `key_type`.
+/// Writes the first `top` of the differences that were grouped by `key_type`, of snapshots with these
+/// [periods](memtrace_core::Snapshot::sample_period), that of the newer one first.
 ///
 /// **Errors.** If `w` fails.
 pub fn write_diffs(
@@ -71,25 +93,33 @@ pub fn write_diffs(
     diffs: &[StatisticDiff],
     key_type: KeyType,
     top: usize,
+    [sample_period, old_sample_period]: [Option<NonZeroU64>; 2],
 ) -> io::Result<()> {
     let groups = diffs.iter().take(top).map(|diff| Group {
         size: diff.size,
+        size_error: diff.error.map(|error| error.size),
         size_diff: Some(diff.size_diff),
+        size_diff_error: diff.diff_error.map(|error| error.size),
         count: diff.count,
+        count_error: diff.error.map(|error| error.count),
         count_diff: Some(diff.count_diff),
+        count_diff_error: diff.diff_error.map(|error| error.count),
         frames: Frames(&diff.traceback),
     });
-    write_document(w, DIFF_SCHEMA, key_type, diffs.len(), groups.collect())
+    write_document(
+        w,
+        Document {
+            schema: DIFF_SCHEMA,
+            sample_period,
+            old_sample_period,
+            group_by: key_type.name(),
+            n_groups: diffs.len(),
+            groups: groups.collect(),
+        },
+    )
 }
 
-fn write_document(
-    w: &mut impl Write,
-    schema: &'static str,
-    key_type: KeyType,
-    n_groups: usize,
-    groups: Vec<Group<'_>>,
-) -> io::Result<()> {
-    let document = Document { schema, group_by: key_type.name(), n_groups, groups };
+fn write_document(w: &mut impl Write, document: Document<'_>) -> io::Result<()> {
     serde_json::to_writer(&mut *w, &document)?;
     writeln!(w)?;
     w.flush()
@@ -98,6 +128,10 @@ fn write_document(
 #[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_period: Option<NonZeroU64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_sample_period: Option<NonZeroU64>,
     group_by: &'static str,
     n_groups: usize,
     groups: Vec<Group<'a>>,
@@ -107,10 +141,18 @@ struct Document<'a> {
 struct Group<'a> {
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    size_error: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     size_diff: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_diff_error: Option<u64>,
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    count_error: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     count_diff: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_diff_error: Option<u64>,
     frames: Frames<'a>,
 }
 
@@ -154,7 +196,7 @@ impl<'a> FrameFields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use memtrace_core::{MissingSource, Module};
+    use memtrace_core::{MissingSource, Module, SamplingError};
     use serde_json::{Value, json};
 
     use super::*;
@@ -173,11 +215,11 @@ mod tests {
             .with_missing(MissingSource::NoDebugInfo);
         let traceback = Traceback::new([Frame::new("src/main.rs", 1), full]);
         let statistics = [
-            Statistic { traceback, size: u64::MAX, count: 3 },
-            Statistic { traceback: at("b"), size: 1, count: 1 },
+            Statistic { traceback, size: u64::MAX, count: 3, error: None },
+            Statistic { traceback: at("b"), size: 1, count: 1, error: None },
         ];
         let mut bytes = Vec::new();
-        write_statistics(&mut bytes, &statistics, KeyType::Traceback, 1).unwrap();
+        write_statistics(&mut bytes, &statistics, KeyType::Traceback, 1, None).unwrap();
         assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 1);
         assert_eq!(bytes.last(), Some(&b'\n'));
         let found: Value = serde_json::from_slice(&bytes).unwrap();
@@ -209,10 +251,17 @@ mod tests {
 
     #[test]
     fn differences_also_have_signed_figures() {
-        let diff =
-            StatisticDiff { traceback: at("a"), size: 1, size_diff: -7, count: 2, count_diff: 0 };
+        let diff = StatisticDiff {
+            traceback: at("a"),
+            size: 1,
+            size_diff: -7,
+            count: 2,
+            count_diff: 0,
+            error: None,
+            diff_error: None,
+        };
         let mut bytes = Vec::new();
-        write_diffs(&mut bytes, &[diff], KeyType::CumulativeLineno, 10).unwrap();
+        write_diffs(&mut bytes, &[diff], KeyType::CumulativeLineno, 10, [None; 2]).unwrap();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
             "{\"schema\":\"memtrace.diff/1\",\"group_by\":\"cumulative-lineno\",\
@@ -222,9 +271,42 @@ mod tests {
     }
 
     #[test]
+    fn estimates_have_their_errors_and_samples_their_period() {
+        let error = Some(SamplingError::new(50, 3));
+        let statistic = Statistic { traceback: at("a"), size: 100, count: 7, error };
+        let mut bytes = Vec::new();
+        let period = NonZeroU64::new(4096);
+        write_statistics(&mut bytes, &[statistic], KeyType::Lineno, 1, period).unwrap();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "{\"schema\":\"memtrace.statistics/1\",\"sample_period\":4096,\"group_by\":\"lineno\",\
+             \"n_groups\":1,\"groups\":[{\"size\":100,\"size_error\":50,\"count\":7,\"count_error\":3,\
+             \"frames\":[{\"filename\":\"a\",\"lineno\":1}]}]}\n"
+        );
+        let diff = StatisticDiff {
+            traceback: at("a"),
+            size: 100,
+            size_diff: 40,
+            count: 7,
+            count_diff: -2,
+            error,
+            diff_error: Some(SamplingError::new(60, 4)),
+        };
+        let mut bytes = Vec::new();
+        write_diffs(&mut bytes, &[diff], KeyType::Lineno, 1, [None, period]).unwrap();
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "{\"schema\":\"memtrace.diff/1\",\"old_sample_period\":4096,\"group_by\":\"lineno\",\
+             \"n_groups\":1,\"groups\":[{\"size\":100,\"size_error\":50,\"size_diff\":40,\
+             \"size_diff_error\":60,\"count\":7,\"count_error\":3,\"count_diff\":-2,\
+             \"count_diff_error\":4,\"frames\":[{\"filename\":\"a\",\"lineno\":1}]}]}\n"
+        );
+    }
+
+    #[test]
     fn a_failing_writer_is_reported_with_its_own_kind() {
         let mut full = io::Cursor::new([0_u8; 4]);
-        let error = write_diffs(&mut full, &[], KeyType::Lineno, 1).unwrap_err();
+        let error = write_diffs(&mut full, &[], KeyType::Lineno, 1, [None; 2]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 }

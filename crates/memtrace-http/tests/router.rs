@@ -1,5 +1,6 @@
 //! The router through its public API: exact texts, every error, and many requests at once.
 
+use std::num::NonZeroU64;
 use std::panic::panic_any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -109,6 +110,26 @@ async fn the_first_request_sets_the_baseline_and_says_so() {
 note: first snapshot, kept as the baseline: growth shows from the next request on
 ";
     assert_eq!(body_of(&busy_service(), "/snapshots").await, expected);
+}
+
+#[tokio::test]
+async fn what_a_sampled_service_holds_is_told_as_an_estimate() {
+    let router = memtrace_http::router(|| {
+        let mut builder = SnapshotBuilder::new(1);
+        builder.set_sample_period(NonZeroU64::new(4096));
+        let frame = builder.frame(Frame::new("src/cache.rs", 42));
+        let stack = builder.stack(&[frame], None);
+        builder.trace(0, 1024, stack);
+        Ok::<_, String>(builder.finish())
+    });
+    let expected = "\
+≈0.00 ±11.06 new KiB, ≈4.52 ±7.82 total KiB, ≈0 ±12 new blocks, ≈5 ±8 total blocks
+  File \"src/cache.rs\", line 42
+
+note: sampled, one block in 4096 B: figures are estimates, and ± is half the width of their 95 % intervals
+";
+    body_of(&router, "/snapshots").await;
+    assert_eq!(body_of(&router, "/snapshots").await, expected);
 }
 
 #[tokio::test]

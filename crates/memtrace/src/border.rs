@@ -7,7 +7,7 @@
 //! traces handed to the builder. All of it runs untraced: what is allocated here, and what is kept
 //! for the next snapshot, is in no snapshot.
 
-use crate::copied::{CopiedTraces, HEAP_DOMAIN, PeakTraces};
+use crate::copied::{CopiedTraces, HEAP_DOMAIN, PeakTraces, SingleTrace};
 use crate::lent::{Lent, Loan};
 use crate::names::{Names, unknown_frame};
 use crate::thread_names::ThreadNames;
@@ -226,6 +226,7 @@ impl Known {
         };
         stacks.add_traces(copied, &mut self.names, &mut self.thread_names);
         stacks.builder.set_traceback_limit(memtrace_alloc::traceback_limit());
+        stacks.builder.set_sample_period(memtrace_alloc::sample_period());
         stacks
     }
 }
@@ -319,7 +320,12 @@ impl Stacks {
             let stack = self.learn(trace.site, names);
             let thread = thread_id(&mut self.builder, &mut threads, thread_names, trace.thread);
             let birth = birth_of(trace.birth);
-            self.builder.trace_of(trace.domain, trace.size, stack, thread, birth);
+            let SingleTrace { domain, size, .. } = trace;
+            if trace.is_tracked {
+                self.builder.certain_trace_of(domain, size, stack, thread, birth);
+            } else {
+                self.builder.trace_of(domain, size, stack, thread, birth);
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct SingleTrace {
     pub(crate) site: SiteId,
     pub(crate) thread: u32,
     pub(crate) birth: u32,
+    /// Whether the program told of it, so that it was never left to chance.
+    pub(crate) is_tracked: bool,
 }
 
 /// What is known of the traces at the peak.
@@ -62,6 +64,7 @@ impl CopiedTraces {
             site: trace.site,
             thread: trace.thread,
             birth: trace.birth,
+            is_tracked: true,
         }));
         copied
     }
@@ -79,9 +82,10 @@ impl CopiedTraces {
                         memtrace_alloc::records_threads() || memtrace_alloc::records_generations();
                     let mut copied = Self::default();
                     for trace in copy.traces() {
-                        let PeakTrace { domain, size, site, thread, birth, .. } = trace;
-                        if domain != HEAP_DOMAIN {
-                            let trace = SingleTrace { domain, size, site, thread, birth };
+                        let PeakTrace { domain, size, site, thread, birth, is_tracked, .. } = trace;
+                        if is_tracked {
+                            let trace =
+                                SingleTrace { domain, size, site, thread, birth, is_tracked };
                             copied.others.push(trace);
                             continue;
                         }
@@ -133,7 +137,7 @@ impl CopiedTraces {
                 _ => u64::from(size),
             };
             let &(thread, birth) = details.next().unwrap_or(&(0, 0));
-            SingleTrace { domain: HEAP_DOMAIN, size, site, thread, birth }
+            SingleTrace { domain: HEAP_DOMAIN, size, site, thread, birth, is_tracked: false }
         })
     }
 }

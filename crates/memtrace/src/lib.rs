@@ -45,6 +45,30 @@
 //! for itself, [`traceback_of`] the stack that allocated one block. Memory that no allocator sees is
 //! told of with [`track`] and [`untrack`].
 //!
+//! Where every allocation is too many, [`Config::sample_every`] records one in so many bytes, and all
+//! blocks of that size or more. Sums are estimates then, and say how far they may be off
+//! ([`SamplingError`]):
+//!
+//! ```
+//! # #[global_allocator]
+//! # static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use memtrace::{Config, KeyType};
+//!
+//! memtrace::start_with(Config::new().frames(25).sample_every(16 * 1024))?;
+//! let kept: Vec<String> = (0..100_000).map(|i| format!("entry number {i}")).collect();
+//! let snapshot = memtrace::take_snapshot()?;
+//! for stat in snapshot.top(KeyType::Lineno, 3) {
+//!     // src/main.rs:5: size≈1690 KiB (±322 KiB), count≈99876 (±19044), average≈17 B
+//!     println!("{stat}");
+//! }
+//! # let lower = *snapshot.statistics(KeyType::Lineno)[0].size_interval().start();
+//! # assert!(lower > 0 && snapshot.sample_period().is_some());
+//! # drop(kept);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Snapshots
 //!
 //! [`take_snapshot`] copies all live traces, with names for their frames, into a [`Snapshot`]: plain
@@ -131,15 +155,15 @@ pub use pinned::{
 
 pub use memtrace_alloc::{
     Alloc, Losses, Options as Config, Pooled, StartError, Started, TracedMemory, TracerMemory,
-    TrackError, clear_traces, is_tracing, reset_peak, start, start_with, stop, traceback_limit,
-    traced_memory, tracer_memory, track, untraced, untrack,
+    TrackError, clear_traces, is_tracing, reset_peak, sample_period, start, start_with, stop,
+    traceback_limit, traced_memory, tracer_memory, track, untraced, untrack,
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,
     KeyTypeError, LeakFindings, LeakSearch, LeakSearchError, LeakVerdict, Ledger, LedgerDiff,
-    LedgerKind, LedgerLine, LedgerLineDiff, MissingSource, Module, SinceError, SlopeUnit, Snapshot,
-    SourceCache, Statistic, StatisticDiff, SuppressionError, SuppressionUse, Suppressions, Thread,
-    Trace, Traceback, UnknownKeyType, Verdict, report,
+    LedgerKind, LedgerLine, LedgerLineDiff, MissingSource, Module, SamplingError, SinceError,
+    SlopeUnit, Snapshot, SourceCache, Statistic, StatisticDiff, SuppressionError, SuppressionUse,
+    Suppressions, Thread, Trace, Traceback, UnknownKeyType, Verdict, report,
 };
 /// The pooled heap: blocks in pools in arenas, usable as the wrapped allocator or alone.
 pub use memtrace_heap as heap;

@@ -108,6 +108,8 @@ pub struct PinnedMemory {
 /// # }
 /// ```
 ///
+/// While tracing is sampled, blocks that were not recorded have no trace, and count as untraced ones.
+///
 /// **Cost**: reads the words of all pools, some milliseconds for a million blocks; naming as for
 /// [`take_snapshot`](crate::take_snapshot). Other threads run on meanwhile, and what they do is seen or not.
 ///

@@ -41,6 +41,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    /// Whether all contents were read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Ends the section. What is left must be zeros, which fill it up.
     pub(super) fn finish(self) -> Result<(), FileError> {
         match self.rest.iter().position(|&byte| byte != 0) {

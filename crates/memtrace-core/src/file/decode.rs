@@ -43,6 +43,7 @@ fn read_sections(mut sections: Sections<'_>) -> Result<Snapshot, FileError> {
     let mut builder = SnapshotBuilder::new(meta.traceback_limit);
     builder.set_attribution(meta.attribution);
     builder.set_generation(meta.generation);
+    builder.set_sample_period(meta.sample_period);
 
     let mut cursor = sections.next(Section::Texts)?;
     let n_texts = read_texts(&mut cursor, column, &mut builder)?;
@@ -62,7 +63,7 @@ fn read_sections(mut sections: Sections<'_>) -> Result<Snapshot, FileError> {
 
     let mut cursor = sections.next(Section::Threads)?;
     let n_threads = threads::read(&mut cursor, column, &mut builder)?;
-    if let [_, Some(thread), _] = meta.shape.uniform
+    if let [_, Some(thread), ..] = meta.shape.uniform
         && thread as usize >= n_threads
         && thread != NO_THREAD
     {
@@ -109,6 +110,8 @@ fn read_stacks(
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -153,14 +156,17 @@ mod tests {
             )
     }
 
-    type Row = (u32, u64, prop::sample::Index, Option<prop::sample::Index>, Option<u32>);
+    type Index = prop::sample::Index;
+    type Row = ((u32, bool), u64, Index, Option<Index>, Option<u32>);
 
     /// Few or many values, as columns like it; some like no columns at all.
     fn row() -> impl Strategy<Value = Row> {
         let domain = prop_oneof![8 => Just(0), 1 => any::<u32>()];
         let size = prop_oneof![0..9_u64, 0..4096_u64, any::<u32>().prop_map(u64::from)];
         let birth = prop_oneof![Just(None), (1..9_u32).prop_map(Some)];
-        (domain, size, any::<prop::sample::Index>(), any::<Option<prop::sample::Index>>(), birth)
+        // Some snapshots have nothing that is certain, or nothing else.
+        let domain = (domain, any::<bool>());
+        (domain, size, any::<Index>(), any::<Option<Index>>(), birth)
     }
 
     fn snapshot() -> impl Strategy<Value = Snapshot> {
@@ -172,35 +178,48 @@ mod tests {
         let large = prop::option::of(any::<u64>());
         let generation = prop::option::of((any::<u64>(), any::<u32>()));
         let rows = prop::collection::vec(row(), 0..40);
-        (frames, stacks, threads, rows, 1..200_usize, large, generation, any::<u16>()).prop_map(
-            |(frames, stacks, threads, rows, n_times, large, generation, limit)| {
-                let mut builder = SnapshotBuilder::new(limit);
-                let frames: Vec<_> = frames.into_iter().map(|f| builder.frame(f)).collect();
-                let stacks: Vec<_> = stacks
-                    .iter()
-                    .map(|(stack, depth)| {
-                        let stack: Vec<_> = stack.iter().map(|i| *i.get(&frames)).collect();
-                        builder.stack(&stack, *depth)
-                    })
-                    .collect();
-                let threads: Vec<_> = threads
-                    .into_iter()
-                    .map(|(number, os_id, name)| builder.thread(Thread::new(number, os_id, name)))
-                    .collect();
-                for _ in 0..n_times {
-                    for (domain, size, stack, thread, birth) in &rows {
-                        let thread = thread.filter(|_| !threads.is_empty());
-                        let thread = thread.map(|thread| *thread.get(&threads));
-                        builder.trace_of(*domain, *size, *stack.get(&stacks), thread, *birth);
+        let period = prop_oneof![Just(None), (0..u64::MAX).prop_map(NonZeroU64::new)];
+        let sampling = (period, 0..3_u8);
+        (frames, stacks, threads, rows, 1..200_usize, large, generation, any::<u16>(), sampling)
+            .prop_map(
+                |(frames, stacks, threads, rows, n_times, large, generation, limit, sampling)| {
+                    let mut builder = SnapshotBuilder::new(limit);
+                    let (period, n_certain) = sampling;
+                    builder.set_sample_period(period);
+                    let frames: Vec<_> = frames.into_iter().map(|f| builder.frame(f)).collect();
+                    let stacks: Vec<_> = stacks
+                        .iter()
+                        .map(|(stack, depth)| {
+                            let stack: Vec<_> = stack.iter().map(|i| *i.get(&frames)).collect();
+                            builder.stack(&stack, *depth)
+                        })
+                        .collect();
+                    let threads: Vec<_> = threads
+                        .into_iter()
+                        .map(|(number, os_id, name)| {
+                            builder.thread(Thread::new(number, os_id, name))
+                        })
+                        .collect();
+                    for _ in 0..n_times {
+                        for ((domain, is_certain), size, stack, thread, birth) in &rows {
+                            let thread = thread.filter(|_| !threads.is_empty());
+                            let thread = thread.map(|thread| *thread.get(&threads));
+                            let stack = *stack.get(&stacks);
+                            if n_certain == 2 || n_certain == 1 && *is_certain {
+                                builder.certain_trace_of(*domain, *size, stack, thread, *birth);
+                            } else {
+                                builder.trace_of(*domain, *size, stack, thread, *birth);
+                            }
+                        }
                     }
-                }
-                if let Some(size) = large {
-                    builder.trace(0, size, stacks[0]);
-                }
-                builder.set_generation(generation.map(|(run, number)| Generation { run, number }));
-                builder.finish()
-            },
-        )
+                    if let Some(size) = large {
+                        builder.trace(0, size, stacks[0]);
+                    }
+                    builder
+                        .set_generation(generation.map(|(run, number)| Generation { run, number }));
+                    builder.finish()
+                },
+            )
     }
 
     /// Beside what users can see: every id and the form of every column.
@@ -217,6 +236,7 @@ mod tests {
         }
         assert_eq!(found.threads(), expected.threads());
         assert_eq!(found.generation(), expected.generation());
+        assert_eq!(found.sample_period(), expected.sample_period());
         assert_eq!(found.traceback_limit(), expected.traceback_limit());
         assert_eq!(found.attribution(), expected.attribution());
         let (traces, expected_traces) = (found.trace_columns(), expected.trace_columns());

@@ -1,8 +1,8 @@
 //! Live blocks, in columns.
 //!
 //! A section holds up to [`CHUNK`] traces, all but the last one exactly so many; for up to
-//! [`BLOCK`] of them each it has a block of every column: stack ids; sizes; and domains, threads
-//! and births where each trace has its own. All but the stacks are
+//! [`BLOCK`] of them each it has a block of every column: stack ids; sizes; and domains, threads,
+//! births, and 1 for what is certain, where each trace has its own. All but the stacks are
 //! [predicted](super::prediction) by the stack, with what earlier sections taught.
 //!
 //! **Cost.** With stacks in no order the bits of a stack id, and one bit more where the stack's
@@ -31,10 +31,11 @@ struct Optional {
     shift: u32,
 }
 
-const OPTIONAL: [Optional; 3] = [
+const OPTIONAL: [Optional; 4] = [
     Optional { what: "domains", shift: 0 },
     Optional { what: "threads", shift: NO_THREAD.wrapping_neg() },
     Optional { what: "births", shift: 0 },
+    Optional { what: "certainties", shift: 0 },
 ];
 
 /// Writes all sections.
@@ -46,7 +47,7 @@ pub(super) fn write(
     sections: &mut SectionWriter<impl Write>,
 ) -> io::Result<()> {
     let mut sizes_by_stack = PredictionWriter::new(n_stacks);
-    let optional = [&traces.domains, &traces.threads, &traces.births];
+    let optional = [&traces.domains, &traces.threads, &traces.births, &traces.certain];
     let mut optional: Vec<(&[u32], u32, PredictionWriter)> = optional
         .into_iter()
         .zip(&OPTIONAL)
@@ -115,7 +116,7 @@ pub(super) fn read(
             (Uniform::Each(Vec::with_capacity(n_likely)), Some(PredictionReader::new(n_stacks)))
         }
     });
-    let max_codes = [u32::MAX.into(), n_threads as u64, u32::MAX.into()];
+    let max_codes = [u32::MAX.into(), n_threads as u64, u32::MAX.into(), 1];
     let max_size = if shape.has_wide_sizes { u64::MAX } else { u32::MAX.into() };
     let mut sizes_by_stack = PredictionReader::new(n_stacks);
     let (mut stack_block, mut value_block) = ([0; BLOCK], [0; BLOCK]);
@@ -152,6 +153,6 @@ pub(super) fn read(
         }
         cursor.finish()?;
     }
-    let [domains, threads, births] = optional.map(|(values, _)| values);
-    Ok(TraceColumns::new(sizes, stacks, domains, threads, births))
+    let [domains, threads, births, certain] = optional.map(|(values, _)| values);
+    Ok(TraceColumns::new(sizes, stacks, domains, threads, births, certain))
 }
