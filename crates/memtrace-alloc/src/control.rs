@@ -171,6 +171,15 @@ pub(crate) trait Recording: Copy {
     /// Returns what a block of this size, recorded in this state, adds to the totals.
     fn counted(self, size: u64) -> u64;
 
+    /// Returns for how many blocks one of this size stands, recorded in this state, and for how many bytes.
+    #[inline]
+    fn stands_for(self, size: u64) -> (u64, u64) {
+        let bytes = self.counted(size);
+        // To the nearest; of a size of 0 nothing is known but that it was.
+        let n_blocks = bytes.saturating_add(size / 2).checked_div(size).unwrap_or(1);
+        (n_blocks, bytes)
+    }
+
     /// Whether the state is still this one, and tracing on; after a word was stored in the table.
     fn is_still(self) -> bool;
 }
@@ -350,12 +359,13 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();
         RECORDER.begin_peak(options.peak_percent);
+        RECORDER.by_site.set_on(options.site_totals);
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();
                 period.marked()
             }
-            None if records.any() => ON_AT_LENGTH,
+            None if records.any() || options.site_totals => ON_AT_LENGTH,
             None => ON,
         };
         STATE.store(state, SeqCst);
@@ -373,6 +383,7 @@ pub fn stop() {
         if is_on() {
             let state = State(STATE.swap(OFF, SeqCst));
             RECORDER.end_peak();
+            RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);
         }
     });
@@ -388,6 +399,7 @@ pub fn clear_traces() {
         if is_on() {
             RECORDER.suspend_peak();
             RECORDER.forget_all(State::now());
+            RECORDER.by_site.reset();
             RECORDER.reset_peak();
         }
     });

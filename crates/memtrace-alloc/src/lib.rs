@@ -78,6 +78,7 @@ mod sampler;
 mod scratch;
 mod segments;
 mod site;
+mod site_totals;
 mod thread;
 mod thread_slot;
 mod thread_table;
@@ -97,12 +98,13 @@ pub use options::Options;
 pub use peak::{Peak, PeakCopy, PeakTrace};
 pub use pooled::Pooled;
 pub use recorder::{
-    Losses, TracerMemory, advance_generation, copy_peak, for_each_block, generation, is_tracing,
-    losses, n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
-    traced_memory, tracer_memory,
+    Losses, TracerMemory, advance_generation, copy_peak, for_each_block, for_each_site_totals,
+    generation, is_tracing, losses, n_threads, n_traces, run_id, site_frames, thread_info,
+    trace_at, traceback_limit, traced_memory, tracer_memory,
 };
 pub use sampler::Sampler;
 pub use site::{Site, SiteId};
+pub use site_totals::SiteTotals;
 pub use thread::untraced;
 pub use thread_table::ThreadInfo;
 pub use totals::TracedMemory;

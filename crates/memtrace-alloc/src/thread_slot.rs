@@ -95,6 +95,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    #[inline(always)]
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Relaxed)
+    }
+
     /// Runs an operation on tables from which memory may be given back.
     #[inline(always)]
     pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {

@@ -139,6 +139,7 @@
 #![forbid(unsafe_code)]
 
 mod border;
+mod churn;
 mod copied;
 mod ledger;
 mod lent;
@@ -148,6 +149,7 @@ mod resident;
 mod thread_names;
 
 pub use border::{SnapshotError, peak_snapshot, take_raw_snapshot, take_snapshot, traceback_of};
+pub use churn::{ChurnError, ChurnStatistic, churn, churn_by};
 pub use ledger::{LedgerError, ledger, ledger_of, ledger_with};
 pub use pinned::{
     PinnedMemory, PinnedMemoryError, PinningSite, Pins, pinned_memory, pinned_memory_by,
