@@ -65,9 +65,9 @@ impl Arrays {
         }))
     }
 
-    /// Returns an array of zeros; `None` if there is no memory.
-    pub(crate) fn take(&self, level: u32) -> Option<Shape> {
-        let array = self.0.lock().take(level)?;
+    /// Returns an array of zeros; `None` if none is free, and `may_map` is not set or there is no memory.
+    pub(crate) fn take(&self, level: u32, may_map: bool) -> Option<Shape> {
+        let array = self.0.lock().take(level, may_map)?;
         Some(Shape::new(array.expose_provenance() as u64, level))
     }
 
@@ -76,8 +76,13 @@ impl Arrays {
         self.0.lock().free(shape);
     }
 
-    /// Takes back an array that other threads may still be looking at, all of whose traces are gone. To be
-    /// called in an operation of the thread's own.
+    /// Whether there is room for one more to wait.
+    pub(crate) fn can_retire(&self) -> bool {
+        self.0.lock().n_waiting < MAX_WAITING
+    }
+
+    /// Takes back an array that other threads may still be looking at, all of whose traces are gone; it is
+    /// lost if there is no room for one more to wait. To be called in an operation of the thread's own.
     pub(crate) fn retire(&self, shape: Shape) {
         let mut memory = self.0.lock();
         let place = memory.n_waiting;
@@ -100,18 +105,22 @@ impl Arrays {
 }
 
 impl Memory {
-    fn take(&mut self, level: u32) -> Option<*mut u64> {
-        let first = self.free.get_mut(level as usize)?;
-        if let Some(array) = ptr::NonNull::new(*first) {
-            // SAFETY: a free array's first word is the address of the next, or zero.
-            let next = unsafe { array.read() };
-            *first = ptr::with_exposed_provenance_mut(next as usize);
-            // SAFETY: the array is nobody's; the rest of it is zero.
-            unsafe { array.write(0) };
-            return Some(array.as_ptr());
+    fn take(&mut self, level: u32, may_map: bool) -> Option<*mut u64> {
+        // The shortest that is long enough; what is left of it becomes free.
+        for longer in level..=MAX_LEVEL {
+            if let Some(array) = self.unlink(longer) {
+                for half in (level..longer).rev() {
+                    let rest = array.wrapping_add(LINE_WORDS << half);
+                    self.link(Shape::new(rest.expose_provenance() as u64, half));
+                }
+                return Some(array);
+            }
         }
         let n_words = LINE_WORDS << level;
         if self.n_rest < n_words {
+            if !may_map {
+                return None;
+            }
             self.free_rest();
             self.rest = mapped::map::<u64>(REGION_WORDS, Part::LiveTable);
             self.n_rest = if self.rest.is_null() { 0 } else { REGION_WORDS };
@@ -121,6 +130,18 @@ impl Memory {
         self.rest = array.wrapping_add(n_words);
         self.n_rest = n_rest;
         Some(array)
+    }
+
+    /// Takes the first free array of a level.
+    fn unlink(&mut self, level: u32) -> Option<*mut u64> {
+        let first = self.free.get_mut(level as usize)?;
+        let array = ptr::NonNull::new(*first)?;
+        // SAFETY: a free array's first word is the address of the next, or zero.
+        let next = unsafe { array.read() };
+        *first = ptr::with_exposed_provenance_mut(next as usize);
+        // SAFETY: the array is nobody's; the rest of it is zero.
+        unsafe { array.write(0) };
+        Some(array.as_ptr())
     }
 
     /// Makes arrays of what is left of a region.
@@ -190,4 +211,46 @@ pub(crate) unsafe fn home<'a>(shape: Shape, tag: Tag) -> &'a AtomicU64 {
     let array = ptr::with_exposed_provenance::<AtomicU64>(shape.addr() as usize);
     // SAFETY: as above; the index is below the number of words.
     unsafe { &*array.wrapping_add(shape.home_index(tag)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+    use std::boxed::Box;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+        #[test]
+        fn arrays_in_use_are_zero_when_taken_and_do_not_overlap(
+            steps in prop::collection::vec((0..=MAX_LEVEL, 0..100usize, any::<bool>()), 1..400),
+        ) {
+            let arrays: &Arrays = Box::leak(Box::new(Arrays::new()));
+            let mut in_use = BTreeMap::new();
+            for (level, which, gives_back) in steps {
+                if gives_back && !in_use.is_empty() {
+                    let addr = *in_use.keys().nth(which % in_use.len()).unwrap();
+                    arrays.give_back(in_use.remove(&addr).unwrap());
+                    continue;
+                }
+                let Some(shape) = arrays.take(level, which % 4 != 0) else { continue };
+                prop_assert_eq!((shape.level(), shape.addr() % 64), (level, 0));
+                for index in 0..1 << level {
+                    // SAFETY: in use from now on.
+                    for word in unsafe { line(shape, index) } {
+                        prop_assert_eq!(word.load(core::sync::atomic::Ordering::Relaxed), 0);
+                        word.store(1, core::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+                let end = |shape: Shape| shape.addr() + 8 * shape.n_words() as u64;
+                let below = in_use.range(..shape.addr()).next_back();
+                prop_assert!(below.is_none_or(|(_, below)| end(*below) <= shape.addr()));
+                let above = in_use.range(shape.addr()..).next();
+                prop_assert!(above.is_none_or(|(addr, _)| end(shape) <= *addr));
+                in_use.insert(shape.addr(), shape);
+            }
+        }
+    }
 }

@@ -70,8 +70,8 @@ use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-    Ordering::SeqCst,
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release, Ordering::SeqCst,
 };
 
 /// Block addresses are multiples of this many bytes.
@@ -125,6 +125,9 @@ pub(crate) struct PageShadow {
     chunks: AtomicPtr<Chunk>,
     arrays: Arrays,
     growths: [Growth; N_LOCKS],
+    /// Where empty arrays will be looked for next.
+    scavenged_chunk: AtomicPtr<Chunk>,
+    scavenged_group: AtomicUsize,
     /// What has no place here.
     flat: FlatShadow,
 }
@@ -154,6 +157,8 @@ impl PageShadow {
             chunks: AtomicPtr::new(ptr::null_mut()),
             arrays: Arrays::new(),
             growths: [const { Growth::new() }; N_LOCKS],
+            scavenged_chunk: AtomicPtr::new(ptr::null_mut()),
+            scavenged_group: AtomicUsize::new(0),
             flat: FlatShadow::new(),
         }
     }
@@ -337,6 +342,63 @@ impl PageShadow {
         Ok(())
     }
 
+    /// Returns an array, if need be one that is empty by now.
+    fn take_array(&self, level: u32) -> Result<Shape, NoRoom> {
+        let free = self.arrays.take(level, false).or_else(|| {
+            self.scavenge();
+            self.arrays.take(level, true)
+        });
+        free.ok_or(NoRoom)
+    }
+
+    /// Gives back empty arrays of some pages, others each time: of some 8 MiB of heap.
+    fn scavenge(&self) {
+        const N_GROUPS: usize = 4;
+        const N_LOOKS: usize = 256;
+        let mut n_looked_at = 0usize;
+        // Relaxed: if several do it at once, they may look at the same pages. Chunks stay (I5).
+        let mut index = self.scavenged_group.load(Relaxed);
+        let mut at = self.scavenged_chunk.load(Acquire);
+        for _ in 0..N_LOOKS {
+            // SAFETY: null, or a chunk that stays mapped and linked.
+            let Some(chunk) = (unsafe { at.as_ref() }) else {
+                (at, index) = (self.chunks.load(SeqCst), 0);
+                continue;
+            };
+            let entries = chunk.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
+            let Some((mark, entries)) = chunk.header.is_used.get(index).zip(entries) else {
+                (at, index) = (chunk.header.next, 0);
+                continue;
+            };
+            if mark.load(Relaxed) != 0 {
+                let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
+                self.scavenge_group(chunk.header.base_addr.wrapping_add(first), entries);
+                n_looked_at = n_looked_at.wrapping_add(1);
+            }
+            index = index.wrapping_add(1);
+            if n_looked_at == N_GROUPS {
+                break;
+            }
+        }
+        self.scavenged_group.store(index, Relaxed);
+        self.scavenged_chunk.store(at, Release);
+    }
+
+    fn scavenge_group(&self, first_addr: u64, entries: &[AtomicU64; MARK_ENTRIES]) {
+        for (page, entry) in (first_addr >> PAGE_BITS..).zip(entries) {
+            let held = entry.load(Acquire);
+            if let Entry::Array(shape) = Entry::of(held)
+                && is_empty(shape)
+            {
+                // Whoever has the lock is at work on another page, or on this one, which is not empty then.
+                let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
+                if lock.is_some() && entry.load(SeqCst) == held {
+                    self.give_back_if_empty(entry, shape);
+                }
+            }
+        }
+    }
+
     /// Gives a page an array with the trace `word` in it, if its entry holds `held`; says whether it did.
     fn begin_array(&self, page: Page<'_>, held: u64, word: u64) -> Result<bool, NoRoom> {
         // A signal handler may have interrupted who has the lock of the arrays.
@@ -349,7 +411,7 @@ impl PageShadow {
             Entry::Array(shape) | Entry::Growing(shape) => shape.level().saturating_sub(1),
             _ => 0,
         };
-        let shape = self.arrays.take(level).ok_or(NoRoom)?;
+        let shape = self.take_array(level)?;
         place(shape, tag_of(word), word);
         let begun = page.entry.compare_exchange(held, shape.to_entry(), SeqCst, Relaxed);
         if begun.is_err() {
@@ -364,17 +426,18 @@ impl PageShadow {
         if thread::holds_lock() {
             return Err(NoRoom);
         }
-        let growth = self.growth(page.number).ok_or(NoRoom)?;
-        let _held = growth.lock.lock();
-        if page.entry.load(SeqCst) != held {
-            return Ok(());
-        }
         let level = from.level().wrapping_add(1);
         if level > MAX_LEVEL {
             // A word for each place: full only of traces that are there twice.
             return Err(NoRoom);
         }
-        let to = self.arrays.take(level).ok_or(NoRoom)?;
+        let to = self.take_array(level)?;
+        let growth = self.growth(page.number).ok_or(NoRoom)?;
+        let _held = growth.lock.lock();
+        if page.entry.load(SeqCst) != held {
+            self.arrays.give_back(to);
+            return Ok(());
+        }
         growth.page.store(page.number, Release);
         growth.from.store(held, Release);
         page.entry.store(to.to_growing_entry(), SeqCst);
@@ -519,11 +582,10 @@ impl PageShadow {
 
     /// Gives back the array of a page, whose lock is held, if there is no trace in it.
     fn give_back_if_empty(&self, entry: &AtomicU64, shape: Shape) {
-        let mut is_empty = true;
-        for_each_slot(shape, |slot| is_empty &= slot.load(Relaxed) == 0);
-        if !is_empty {
+        if !is_empty(shape) || !self.arrays.can_retire() {
             return;
         }
+        let mut is_empty = true;
         for_each_slot(shape, |slot| {
             is_empty = is_empty && slot.compare_exchange(0, SEALED, SeqCst, Relaxed).is_ok();
         });
@@ -708,6 +770,13 @@ fn for_each_slot(shape: Shape, mut visit: impl FnMut(&AtomicU64)) {
             visit(slot);
         }
     }
+}
+
+/// Whether there was nothing in any word when it was looked at.
+fn is_empty(shape: Shape) -> bool {
+    let mut words = 0;
+    for_each_slot(shape, |slot| words |= slot.load(Relaxed));
+    words == 0
 }
 
 fn for_each_word(shape: Shape, mut visit: impl FnMut(u64)) {
