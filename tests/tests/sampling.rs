@@ -200,13 +200,13 @@ fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
     memtrace::stop();
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..3)
+        let threads: Vec<_> = (0..16)
             .map(|seed| {
                 let is_done = &is_done;
                 scope.spawn(move || {
                     let mut rng = Rng::new(seed);
                     let mut kept: Vec<Block> =
-                        (0..500).map(|_| Block::new(1 + rng.below(500))).collect();
+                        (0..50).map(|_| Block::new(1 + rng.below(500))).collect();
                     while !is_done.load(Relaxed) {
                         let at = rng.below(kept.len());
                         match rng.below(3) {
@@ -219,7 +219,7 @@ fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
                 })
             })
             .collect();
-        for n in 0..100 {
+        for n in 0..60 {
             let every = PERIODS[n % PERIODS.len()];
             let config = Config::new().frames(5).sample_every(every).generations(n % 5 == 0);
             assert_eq!(memtrace::start_with(config), Ok(Started::Now));
@@ -227,7 +227,7 @@ fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
                 memtrace::clear_traces();
             }
             thread::yield_now();
-            if n < 99 {
+            if n < 59 {
                 memtrace::stop();
             }
         }

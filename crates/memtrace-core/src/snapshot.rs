@@ -342,7 +342,7 @@ impl Snapshot {
     /// assert_eq!(snapshot.n_traces(), 100);
     /// assert_eq!(
     ///     snapshot.statistics(KeyType::Lineno)[0].to_string(),
-    ///     "src/cache.rs:42: size≈6450 KiB (±1255 KiB), count≈6604 (±1285), average≈1000 B"
+    ///     "src/cache.rs:42: size≈6449 KiB (±1254 KiB), count≈6604 (±1285), average≈1000 B"
     /// );
     /// ```
     pub fn sample_period(&self) -> Option<NonZeroU64> {
