@@ -52,6 +52,7 @@
     )
 )]
 
+mod array_memory;
 mod c_library;
 mod c_symbols;
 mod control;
@@ -66,7 +67,8 @@ mod live_blocks;
 mod lock;
 mod mapped;
 mod options;
-mod page_arrays;
+mod page_array;
+mod page_directory;
 mod page_line;
 mod page_shadow;
 mod page_word;

@@ -33,16 +33,11 @@
 //!   to; or, while the page grows, in the old array's. At no time is a live trace found in neither, or twice.
 //! - **I3** Only who holds the lock of a page changes an entry that leads to an array, or makes a word gone,
 //!   a copy, or sealed.
-//! - **I4** Every entry that is not zero lies on a page of entries that is marked as used.
-//! - **I5** Chunks are linked into a list and never removed.
 //!
 //! # Orderings
 //!
 //! | variable | writer | reader | publishes |
 //! | --- | --- | --- | --- |
-//! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
-//! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
-//! | mark | `insert` (SeqCst, before the entry) | `insert` (Acquire), scans (SeqCst) | itself |
 //! | entry | all (SeqCst) | all (Acquire), `clear` (SeqCst) | its array, zeroed or filled; where from |
 //! | word | all (SeqCst) | all (Acquire), `clear` (SeqCst) | for [`FlatShadow`]'s details: see there |
 //! | `Growth` | `grow` (Release, before the entry) | `old_array` (Acquire, then the entry again) | the old array |
@@ -56,53 +51,33 @@
 //! bytes a block, and 8 for each page that lies in 2 MiB of address space where any block does.
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
+mod scavenging;
+
+use crate::array_memory::ArrayMemory;
 use crate::flat_shadow::FlatShadow;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::lock::LeafLock;
-use crate::mapped::{self, Part};
-use crate::page_arrays::{Arrays, home, line};
-use crate::page_line::{first, look};
+use crate::page_array::{
+    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, is_empty, move_word,
+    place, take_from, word_of,
+};
+use crate::page_directory::{Directory, PAGE_BITS, Page};
 use crate::page_word::{
-    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, copy, gone, has_tag, is_live_of, kind,
-    live, tag_of, trace_of,
+    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live, tag_of,
+    trace_of,
 };
 use crate::thread;
 use crate::thread_slot::SLOTS;
-use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
-    Ordering::Release, Ordering::SeqCst,
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
+use scavenging::Cursor;
 
 /// Block addresses are multiples of this many bytes.
 const GRANULE: u64 = 16;
-const PAGE_BITS: u32 = 12;
-/// A chunk covers 64 MiB of addresses with 128 KiB of entries.
-const CHUNK_BITS: u32 = 26;
-const CHUNK_ENTRIES: usize = 1 << (CHUNK_BITS - PAGE_BITS);
-/// User space ends here; 57-bit addresses are given out by the kernel on request only.
-const ADDRESS_BITS: u32 = 47;
-const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
-/// Entries for which there is one mark: those of 4 KiB.
-const MARK_ENTRIES: usize = 512;
-const N_MARKS: usize = CHUNK_ENTRIES / MARK_ENTRIES;
 const N_LOCKS: usize = 16;
 /// Blocks of this size and more are likely to be alone in their page.
 const ALONE_SIZE: u64 = 512;
-
-#[repr(C, align(64))]
-struct Header {
-    next: *mut Chunk,
-    /// The address that the first entry stands for.
-    base_addr: u64,
-    is_used: [AtomicU8; N_MARKS],
-}
-
-#[repr(C)]
-struct Chunk {
-    header: Header,
-    entries: [AtomicU64; CHUNK_ENTRIES],
-}
 
 /// The lock of some pages, and the array that the one which is growing grows from.
 #[repr(align(64))]
@@ -120,57 +95,29 @@ impl Growth {
 
 /// Traces by page.
 pub(crate) struct PageShadow {
-    /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
-    directory: AtomicPtr<AtomicPtr<Chunk>>,
-    chunks: AtomicPtr<Chunk>,
-    arrays: Arrays,
+    directory: Directory,
+    arrays: ArrayMemory,
     growths: [Growth; N_LOCKS],
     /// Where empty arrays will be looked for next.
-    scavenged_chunk: AtomicPtr<Chunk>,
-    scavenged_group: AtomicUsize,
+    cursor: Cursor,
     /// What has no place here.
     flat: FlatShadow,
-}
-
-/// A page with its entry.
-#[derive(Clone, Copy)]
-struct Page<'a> {
-    number: u64,
-    entry: &'a AtomicU64,
-    /// The entry of the page before, if that is of the same chunk.
-    neighbour: Option<&'a AtomicU64>,
-}
-
-/// What came of looking for a trace in one line.
-enum Found {
-    Taken(LiveTrace),
-    /// It is not there; whether it has gone to the array that traces are moved to.
-    Not {
-        is_gone: bool,
-    },
 }
 
 impl PageShadow {
     pub(crate) const fn new() -> Self {
         Self {
-            directory: AtomicPtr::new(ptr::null_mut()),
-            chunks: AtomicPtr::new(ptr::null_mut()),
-            arrays: Arrays::new(),
+            directory: Directory::new(),
+            arrays: ArrayMemory::new(),
             growths: [const { Growth::new() }; N_LOCKS],
-            scavenged_chunk: AtomicPtr::new(ptr::null_mut()),
-            scavenged_group: AtomicUsize::new(0),
+            cursor: Cursor::new(),
             flat: FlatShadow::new(),
         }
     }
 
-    /// Maps the directory; `false` if that fails. Not to be called by two threads at once.
+    /// Maps the directories; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
-        if self.directory.load(Relaxed).is_null() {
-            let directory = mapped::map_sparse::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
-            self.directory.store(directory, Release);
-            return !directory.is_null() && self.flat.prepare();
-        }
-        true
+        self.directory.prepare() && self.flat.prepare()
     }
 
     /// Takes all locks for the time of a fork.
@@ -182,88 +129,6 @@ impl PageShadow {
     pub(crate) fn after_fork(&self) {
         self.arrays.after_fork();
         self.growths.iter().for_each(|growth| growth.lock.release());
-    }
-
-    fn directory_entry(&self, addr: u64) -> Option<&AtomicPtr<Chunk>> {
-        let directory = self.directory.load(Acquire);
-        if directory.is_null() {
-            return None;
-        }
-        // SAFETY: mapped with this length, zeroed: null pointers.
-        let directory = unsafe { core::slice::from_raw_parts(directory, DIRECTORY_LEN) };
-        directory.get((addr >> CHUNK_BITS) as usize)
-    }
-
-    /// Returns the chunk of an address, if it is mapped.
-    #[inline(always)]
-    fn chunk(&self, addr: u64) -> Option<&Chunk> {
-        // SAFETY: null, or a chunk that stays mapped (I5).
-        unsafe { self.directory_entry(addr)?.load(Acquire).as_ref() }
-    }
-
-    #[inline(always)]
-    fn entry(&self, addr: u64) -> Option<&AtomicU64> {
-        self.chunk(addr)?.entries.get(entry_index(addr))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn map_chunk(&self, addr: u64) -> Option<&Chunk> {
-        let entry = self.directory_entry(addr)?;
-        let chunk = mapped::map_sparse::<Chunk>(1, Part::LiveTable);
-        if chunk.is_null() {
-            return None;
-        }
-        // SAFETY: fresh zeroed memory of this size, which is a valid chunk.
-        unsafe { (*chunk).header.base_addr = addr >> CHUNK_BITS << CHUNK_BITS };
-        // Linked before it can be used: a sweep finds every chunk that a word may be in.
-        let mut head = self.chunks.load(Relaxed);
-        loop {
-            // SAFETY: no other thread knows this chunk before it is in the list.
-            unsafe { (*chunk).header.next = head };
-            match self.chunks.compare_exchange_weak(head, chunk, SeqCst, Relaxed) {
-                Ok(_) => break,
-                Err(now) => head = now,
-            }
-        }
-        let chunk = match entry.compare_exchange(ptr::null_mut(), chunk, Release, Acquire) {
-            Ok(_) => chunk,
-            // Another thread was first. Ours stays linked, untouched: address space, not memory.
-            Err(first) => first,
-        };
-        // SAFETY: a chunk that was published stays mapped (I5).
-        unsafe { chunk.as_ref() }
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        let mut next = self.chunks.load(SeqCst);
-        core::iter::from_fn(move || {
-            // SAFETY: null, or a chunk that stays mapped and linked (I5).
-            let chunk = unsafe { next.as_ref() }?;
-            next = chunk.header.next;
-            Some(chunk)
-        })
-    }
-
-    /// Visits each page with an entry that is not zero, and its address.
-    #[inline(always)]
-    fn for_each_page(&self, mut visit: impl FnMut(u64, &AtomicU64)) {
-        for chunk in self.chunks() {
-            let marked = chunk.entries.as_chunks::<MARK_ENTRIES>().0.iter();
-            for (n, (entries, mark)) in marked.zip(&chunk.header.is_used).enumerate() {
-                if mark.load(SeqCst) == 0 {
-                    continue;
-                }
-                let first = (n.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
-                let mut addr = chunk.header.base_addr.wrapping_add(first);
-                for entry in entries {
-                    if entry.load(Relaxed) != 0 {
-                        visit(addr, entry);
-                    }
-                    addr = addr.wrapping_add(1 << PAGE_BITS);
-                }
-            }
-        }
     }
 
     fn growth(&self, page: u64) -> Option<&Growth> {
@@ -283,26 +148,16 @@ impl PageShadow {
     #[inline(never)]
     fn insert_slowly(
         &self,
-        chunk: &Chunk,
-        block_addr: u64,
+        page: Page<'_>,
+        tag: Tag,
         word: u64,
     ) -> Result<Option<LiveTrace>, NoRoom> {
-        let index = entry_index(block_addr);
-        let entry = chunk.entries.get(index).ok_or(NoRoom)?;
-        let neighbour = index.checked_sub(1).and_then(|index| chunk.entries.get(index));
-        let page = Page { number: block_addr >> PAGE_BITS, entry, neighbour };
-        let tag = Tag::of(block_addr);
+        let entry = page.entry;
         loop {
             let held = entry.load(SeqCst);
             match Entry::of(held) {
                 Entry::None => {
-                    let mark = chunk.header.is_used.get(index / MARK_ENTRIES).ok_or(NoRoom)?;
-                    if mark.load(Acquire) == 0 {
-                        if !mapped::charge(MARK_ENTRIES.wrapping_mul(size_of::<AtomicU64>())) {
-                            return Err(NoRoom);
-                        }
-                        mark.store(1, SeqCst);
-                    }
+                    page.mark_used()?;
                     if trace_of(word).size < ALONE_SIZE {
                         if self.begin_array(page, 0, word)? {
                             return Ok(None);
@@ -351,54 +206,6 @@ impl PageShadow {
         free.ok_or(NoRoom)
     }
 
-    /// Gives back empty arrays of some pages, others each time: of some 8 MiB of heap.
-    fn scavenge(&self) {
-        const N_GROUPS: usize = 4;
-        const N_LOOKS: usize = 256;
-        let mut n_looked_at = 0usize;
-        // Relaxed: if several do it at once, they may look at the same pages. Chunks stay (I5).
-        let mut index = self.scavenged_group.load(Relaxed);
-        let mut at = self.scavenged_chunk.load(Acquire);
-        for _ in 0..N_LOOKS {
-            // SAFETY: null, or a chunk that stays mapped and linked.
-            let Some(chunk) = (unsafe { at.as_ref() }) else {
-                (at, index) = (self.chunks.load(SeqCst), 0);
-                continue;
-            };
-            let entries = chunk.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
-            let Some((mark, entries)) = chunk.header.is_used.get(index).zip(entries) else {
-                (at, index) = (chunk.header.next, 0);
-                continue;
-            };
-            if mark.load(Relaxed) != 0 {
-                let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
-                self.scavenge_group(chunk.header.base_addr.wrapping_add(first), entries);
-                n_looked_at = n_looked_at.wrapping_add(1);
-            }
-            index = index.wrapping_add(1);
-            if n_looked_at == N_GROUPS {
-                break;
-            }
-        }
-        self.scavenged_group.store(index, Relaxed);
-        self.scavenged_chunk.store(at, Release);
-    }
-
-    fn scavenge_group(&self, first_addr: u64, entries: &[AtomicU64; MARK_ENTRIES]) {
-        for (page, entry) in (first_addr >> PAGE_BITS..).zip(entries) {
-            let held = entry.load(Acquire);
-            if let Entry::Array(shape) = Entry::of(held)
-                && is_empty(shape)
-            {
-                // Whoever has the lock is at work on another page, or on this one, which is not empty then.
-                let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
-                if lock.is_some() && entry.load(SeqCst) == held {
-                    self.give_back_if_empty(entry, shape);
-                }
-            }
-        }
-    }
-
     /// Gives a page an array with the trace `word` in it, if its entry holds `held`; says whether it did.
     fn begin_array(&self, page: Page<'_>, held: u64, word: u64) -> Result<bool, NoRoom> {
         // A signal handler may have interrupted who has the lock of the arrays.
@@ -441,12 +248,7 @@ impl PageShadow {
         growth.page.store(page.number, Release);
         growth.from.store(held, Release);
         page.entry.store(to.to_growing_entry(), SeqCst);
-        for index in 0..1usize << from.level() {
-            // SAFETY: only this thread retires the array, below.
-            for slot in unsafe { line(from, index) } {
-                move_word(slot, to);
-            }
-        }
+        for_each_slot(from, |slot| move_word(slot, to));
         page.entry.store(to.to_entry(), SeqCst);
         self.arrays.retire(from);
         Ok(())
@@ -491,7 +293,7 @@ impl PageShadow {
     /// Returns the word of a live trace.
     fn find(&self, block_addr: u64) -> Option<u64> {
         let (page, tag) = (block_addr >> PAGE_BITS, Tag::of(block_addr));
-        let entry = self.entry(block_addr)?;
+        let entry = self.directory.entry(block_addr)?;
         loop {
             let held = entry.load(SeqCst);
             let found = match Entry::of(held) {
@@ -599,208 +401,6 @@ impl PageShadow {
             let _ = slot.compare_exchange(SEALED, 0, SeqCst, Relaxed);
         });
     }
-
-    /// Checks the invariants by number, and returns one that does not hold. For quiet tables.
-    #[cfg(test)]
-    fn violated_invariant(&self) -> Option<&'static str> {
-        let n_marked = || {
-            let mut n_marked = 0;
-            self.for_each_page(|_, _| n_marked += 1);
-            n_marked
-        };
-        let entries = || self.chunks().flat_map(|chunk| &chunk.entries);
-        if entries().filter(|entry| entry.load(SeqCst) != 0).count() != n_marked() {
-            return Some("I4");
-        }
-        let mut violated = None;
-        self.for_each_page(|_, entry| {
-            let mut tags = Tags::default();
-            match Entry::of(entry.load(SeqCst)) {
-                Entry::Growing(_) => violated = Some("I3"),
-                Entry::Array(shape) => {
-                    let mut index = 0;
-                    for_each_word(shape, |word| {
-                        let is_at_home = || shape.line_index(tag_of(word)) == index / LINE_WORDS;
-                        if word != 0
-                            && !(kind(word) == Kind::Live && is_at_home() && tags.add(tag_of(word)))
-                        {
-                            violated = Some("I2");
-                        }
-                        index += 1;
-                    });
-                }
-                Entry::None | Entry::One(_) => {}
-            }
-        });
-        violated
-    }
-}
-
-/// What came of an insertion.
-enum Inserted {
-    /// What was recorded of a block at this address before.
-    Yes(Option<LiveTrace>),
-    /// There is no room in the line.
-    IsFull,
-    /// The array is not the page's any more.
-    HasMoved,
-}
-
-fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
-    // SAFETY: the caller is in an operation, in which the page led to this array.
-    let line = unsafe { line(shape, shape.line_index(tag)) };
-    let look = look(line, tag);
-    if look.live | look.moving == 0
-        && let Some(slot) = first(line, look.vacant)
-        && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-    {
-        return Inserted::Yes(None);
-    }
-    loop {
-        let mut vacant = None;
-        let mut stale = None;
-        for slot in line {
-            let held = slot.load(Acquire);
-            match kind(held) {
-                Kind::Vacant => vacant = Some((slot, held)),
-                Kind::Live if !has_tag(held, tag) => {}
-                Kind::Live => stale = Some((slot, held)),
-                Kind::Gone | Kind::Sealed | Kind::Copy => return Inserted::HasMoved,
-            }
-        }
-        let Some((slot, held)) = stale.or(vacant) else { return Inserted::IsFull };
-        if slot.compare_exchange(held, word, SeqCst, Relaxed).is_ok() {
-            return Inserted::Yes((held != 0).then(|| trace_of(held)));
-        }
-    }
-}
-
-/// Takes the live trace of a tag out of an array, or the copy if `counts_copy`.
-fn take_from(shape: Shape, tag: Tag, counts_copy: bool) -> Found {
-    // SAFETY: as above.
-    let line = unsafe { line(shape, shape.line_index(tag)) };
-    let look = look(line, tag);
-    if let Some(slot) = first(line, look.live) {
-        let held = slot.load(Relaxed);
-        if is_live_of(held, tag) && slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
-            return Found::Taken(trace_of(held));
-        }
-    }
-    let mut is_gone = false;
-    for slot in line {
-        loop {
-            let held = slot.load(Acquire);
-            let is_it = match kind(held) {
-                _ if !has_tag(held, tag) => false,
-                Kind::Live => true,
-                Kind::Copy => counts_copy,
-                Kind::Gone => {
-                    is_gone = true;
-                    false
-                }
-                Kind::Vacant | Kind::Sealed => false,
-            };
-            if !is_it {
-                break;
-            }
-            if slot.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
-                return Found::Taken(trace_of(held));
-            }
-        }
-    }
-    Found::Not { is_gone }
-}
-
-/// Returns the word of the live trace of a tag, or of the copy if `counts_copy`; else whether it is gone.
-fn word_of(shape: Shape, tag: Tag, counts_copy: bool) -> Result<u64, bool> {
-    // SAFETY: as above.
-    let line = unsafe { line(shape, shape.line_index(tag)) };
-    let mut is_gone = false;
-    for slot in line {
-        let held = slot.load(Acquire);
-        if has_tag(held, tag) {
-            match kind(held) {
-                Kind::Live => return Ok(held),
-                Kind::Copy if counts_copy => return Ok(held),
-                Kind::Gone => is_gone = true,
-                _ => {}
-            }
-        }
-    }
-    Err(is_gone)
-}
-
-/// Stores a word in an array where nobody else inserts.
-fn place(shape: Shape, tag: Tag, word: u64) -> Option<&'static AtomicU64> {
-    // SAFETY: the caller has made the array, and will be the one to retire it.
-    let line = unsafe { line(shape, shape.line_index(tag)) };
-    let slot = line.iter().find(|slot| slot.load(Relaxed) == 0)?;
-    slot.store(word, SeqCst);
-    Some(slot)
-}
-
-/// Moves what stands in a place of an old array to a new one, in which nobody else inserts.
-fn move_word(slot: &AtomicU64, to: Shape) {
-    loop {
-        let held = slot.load(SeqCst);
-        if kind(held) != Kind::Live {
-            if slot.compare_exchange(0, SEALED, SeqCst, Relaxed).is_ok() {
-                return;
-            }
-            continue;
-        }
-        // There is room: a line of the old array has become two.
-        let placed = place(to, tag_of(held), copy(held));
-        let is_gone = slot.compare_exchange(held, gone(held), SeqCst, Relaxed).is_ok();
-        if let Some(placed) = placed {
-            // It fails if the block was released just now.
-            let now = if is_gone { held } else { 0 };
-            let _ = placed.compare_exchange(copy(held), now, SeqCst, Relaxed);
-        }
-        if is_gone {
-            return;
-        }
-    }
-}
-
-fn for_each_slot(shape: Shape, mut visit: impl FnMut(&AtomicU64)) {
-    for index in 0..1usize << shape.level() {
-        // SAFETY: as above; the index is below the number of lines.
-        for slot in unsafe { line(shape, index) } {
-            visit(slot);
-        }
-    }
-}
-
-/// Whether there was nothing in any word when it was looked at.
-fn is_empty(shape: Shape) -> bool {
-    let mut words = 0;
-    for_each_slot(shape, |slot| words |= slot.load(Relaxed));
-    words == 0
-}
-
-fn for_each_word(shape: Shape, mut visit: impl FnMut(u64)) {
-    for_each_slot(shape, |slot| visit(slot.load(Acquire)));
-}
-
-/// A set of tags.
-#[derive(Default)]
-struct Tags([u64; 4]);
-
-impl Tags {
-    /// Adds one; whether it was not in the set.
-    fn add(&mut self, tag: Tag) -> bool {
-        let bit = 1u64.wrapping_shl(tag.index() as u32);
-        let Some(word) = self.0.get_mut(tag.index() / 64) else { return false };
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
-    }
-
-    fn has(&self, tag: Tag) -> bool {
-        let word = self.0.get(tag.index() / 64).copied().unwrap_or(0);
-        word & 1u64.wrapping_shl(tag.index() as u32) != 0
-    }
 }
 
 /// Runs an operation in which arrays are looked at.
@@ -812,16 +412,11 @@ fn during<R>(operation: impl FnOnce() -> R) -> R {
     }
 }
 
-#[inline(always)]
-fn entry_index(addr: u64) -> usize {
-    (addr >> PAGE_BITS) as usize & (CHUNK_ENTRIES - 1)
-}
-
 impl LiveTable for PageShadow {
     #[inline(always)]
     fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
         let Some(slot) = thread::slot() else { return false };
-        let Some(entry) = self.entry(block_addr) else { return false };
+        let Some(entry) = self.directory.entry(block_addr) else { return false };
         if trace.size >= SIZE_LIMIT || !block_addr.is_multiple_of(GRANULE) {
             return false;
         }
@@ -844,12 +439,9 @@ impl LiveTable for PageShadow {
         if trace.size >= SIZE_LIMIT {
             return self.insert_large(block_addr, trace);
         }
-        let chunk = match self.chunk(block_addr) {
-            Some(chunk) => chunk,
-            None => self.map_chunk(block_addr).ok_or(NoRoom)?,
-        };
-        let word = live(Tag::of(block_addr), trace);
-        during(|| self.insert_slowly(chunk, block_addr, word))
+        let page = self.directory.page_or_map(block_addr)?;
+        let tag = Tag::of(block_addr);
+        during(|| self.insert_slowly(page, tag, live(tag, trace)))
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
@@ -862,7 +454,7 @@ impl LiveTable for PageShadow {
 
     #[inline(always)]
     fn take_quickly(&self, block_addr: u64) -> Option<LiveTrace> {
-        let (slot, entry) = (thread::slot()?, self.entry(block_addr)?);
+        let (slot, entry) = (thread::slot()?, self.directory.entry(block_addr)?);
         let tag = Tag::of(block_addr);
         slot.during(|| {
             let shape = Shape::of_entry(entry.load(Acquire))?;
@@ -881,7 +473,7 @@ impl LiveTable for PageShadow {
             return None;
         }
         // Blocks without a trace are common: from before the start, or a tool's own.
-        let entry = self.entry(block_addr).filter(|entry| entry.load(Acquire) != 0);
+        let entry = self.directory.entry(block_addr).filter(|entry| entry.load(Acquire) != 0);
         let taken = entry.and_then(|entry| during(|| self.take_slowly(entry, block_addr)));
         taken.or_else(|| self.flat.take(block_addr))
     }
@@ -900,7 +492,7 @@ impl LiveTable for PageShadow {
     }
 
     fn for_each<const HAS_DETAILS: bool>(&self, mut visit: impl FnMut(u64, LiveTrace, Detail)) {
-        self.for_each_page(|page_addr, entry| {
+        self.directory.for_each_page(|page_addr, entry| {
             during(|| {
                 self.for_each_of_page(page_addr >> PAGE_BITS, entry, |word| {
                     let addr = page_addr.wrapping_add(tag_of(word).offset());
@@ -923,7 +515,7 @@ impl LiveTable for PageShadow {
     }
 
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
-        self.for_each_page(|page_addr, entry| {
+        self.directory.for_each_page(|page_addr, entry| {
             during(|| self.clear_page(page_addr >> PAGE_BITS, entry, forgotten));
         });
         self.flat.clear(forgotten);
@@ -940,9 +532,6 @@ impl PageShadow {
         Ok(self.flat.insert(block_addr, trace)?.or(stale))
     }
 }
-
-#[cfg(test)]
-use crate::page_word::LINE_WORDS;
 
 #[cfg(test)]
 mod tests;

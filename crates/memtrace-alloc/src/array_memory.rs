@@ -21,12 +21,10 @@
 
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
-use crate::page_line::Line;
-use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape, Tag};
+use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::ptr;
-use core::sync::atomic::AtomicU64;
 
 /// Words of a region: 256 KiB.
 const REGION_WORDS: usize = 1 << 15;
@@ -36,7 +34,7 @@ const N_AT_ONCE: usize = 64;
 const MAX_WAITING: usize = 1024;
 
 /// Arrays that are not in use.
-pub(crate) struct Arrays(LeafLock<Memory>);
+pub(crate) struct ArrayMemory(LeafLock<Memory>);
 
 struct Memory {
     /// By level, the first free array; its first word is the address of the next.
@@ -53,7 +51,7 @@ struct Memory {
 // SAFETY: the memory belongs to whoever holds the lock.
 unsafe impl Send for Memory {}
 
-impl Arrays {
+impl ArrayMemory {
     pub(crate) const fn new() -> Self {
         Self(LeafLock::new(Memory {
             free: [ptr::null_mut(); N_LEVELS],
@@ -191,31 +189,10 @@ impl Memory {
     }
 }
 
-/// The line of an array in which the traces of some tags stand.
-///
-/// # Safety
-/// The array is in use, or waits, as long as the result is used, and the index is below its number of lines.
-#[inline(always)]
-pub(crate) unsafe fn line<'a>(shape: Shape, index: usize) -> &'a Line {
-    let array = ptr::with_exposed_provenance::<Line>(shape.addr() as usize);
-    // SAFETY: the caller's promise; the memory is mapped for ever, aligned, and only accessed by atomics.
-    unsafe { &*array.wrapping_add(index) }
-}
-
-/// The word where a trace with a tag is most likely to be.
-///
-/// # Safety
-/// The array is in use, or waits, as long as the result is used.
-#[inline(always)]
-pub(crate) unsafe fn home<'a>(shape: Shape, tag: Tag) -> &'a AtomicU64 {
-    let array = ptr::with_exposed_provenance::<AtomicU64>(shape.addr() as usize);
-    // SAFETY: as above; the index is below the number of words.
-    unsafe { &*array.wrapping_add(shape.home_index(tag)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page_array::line;
     extern crate std;
     use proptest::prelude::*;
     use std::boxed::Box;
@@ -227,7 +204,7 @@ mod tests {
         fn arrays_in_use_are_zero_when_taken_and_do_not_overlap(
             steps in prop::collection::vec((0..=MAX_LEVEL, 0..100usize, any::<bool>()), 1..400),
         ) {
-            let arrays: &Arrays = Box::leak(Box::new(Arrays::new()));
+            let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
             let mut in_use = BTreeMap::new();
             for (level, which, gives_back) in steps {
                 if gives_back && !in_use.is_empty() {

@@ -1,0 +1,283 @@
+//! The entries of all pages of the address space, in chunks that are mapped on demand.
+//!
+//! # Invariants
+//!
+//! - **I1** Every entry that is not zero lies on a page of entries that is marked as used, and charged for.
+//! - **I2** Chunks are linked into a list and never removed.
+//!
+//! # Orderings
+//!
+//! | variable | writer | reader | publishes |
+//! | --- | --- | --- | --- |
+//! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
+//! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
+//! | mark | `mark_used` (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
+//!
+//! What leads a sweep to an entry is `SeqCst`: see [`page_shadow`](crate::page_shadow).
+//!
+//! # Cost
+//!
+//! Two loads to an entry. 8 bytes for each page of 4 KiB, in as many pages of entries as are in use: 4 KiB for
+//! 2 MiB of heap.
+#![expect(unsafe_code, reason = "chunks in mapped memory, found by address")]
+
+use crate::live::NoRoom;
+use crate::mapped::{self, Part};
+use core::ptr;
+use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
+};
+
+pub(crate) const PAGE_BITS: u32 = 12;
+/// A chunk covers 64 MiB of addresses with 128 KiB of entries.
+pub(crate) const CHUNK_BITS: u32 = 26;
+const CHUNK_ENTRIES: usize = 1 << (CHUNK_BITS - PAGE_BITS);
+/// User space ends here; 57-bit addresses are given out by the kernel on request only.
+pub(crate) const ADDRESS_BITS: u32 = 47;
+const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
+/// Entries for which there is one mark: those of 4 KiB.
+const MARK_ENTRIES: usize = 512;
+const N_MARKS: usize = CHUNK_ENTRIES / MARK_ENTRIES;
+#[repr(C, align(64))]
+struct Header {
+    next: *mut Chunk,
+    /// The address that the first entry stands for.
+    base_addr: u64,
+    is_used: [AtomicU8; N_MARKS],
+}
+
+#[repr(C)]
+pub(crate) struct Chunk {
+    header: Header,
+    entries: [AtomicU64; CHUNK_ENTRIES],
+}
+
+/// All entries.
+pub(crate) struct Directory {
+    /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
+    chunks_by_addr: AtomicPtr<AtomicPtr<Chunk>>,
+    chunks: AtomicPtr<Chunk>,
+}
+
+/// A page with its entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Page<'a> {
+    /// Its address by the size of a page.
+    pub(crate) number: u64,
+    pub(crate) entry: &'a AtomicU64,
+    /// The entry of the page before, if that is of the same chunk.
+    pub(crate) neighbour: Option<&'a AtomicU64>,
+    mark: &'a AtomicU8,
+}
+
+impl Directory {
+    pub(crate) const fn new() -> Self {
+        Self {
+            chunks_by_addr: AtomicPtr::new(ptr::null_mut()),
+            chunks: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Maps it; `false` if that fails. Not to be called by two threads at once.
+    pub(crate) fn prepare(&self) -> bool {
+        if self.chunks_by_addr.load(Relaxed).is_null() {
+            let directory = mapped::map_sparse::<AtomicPtr<Chunk>>(DIRECTORY_LEN, Part::LiveTable);
+            self.chunks_by_addr.store(directory, Release);
+            return !directory.is_null();
+        }
+        true
+    }
+
+    fn directory_entry(&self, addr: u64) -> Option<&AtomicPtr<Chunk>> {
+        let directory = self.chunks_by_addr.load(Acquire);
+        if directory.is_null() {
+            return None;
+        }
+        // SAFETY: mapped with this length, zeroed: null pointers.
+        let directory = unsafe { core::slice::from_raw_parts(directory, DIRECTORY_LEN) };
+        directory.get((addr >> CHUNK_BITS) as usize)
+    }
+
+    /// Returns the chunk of an address, if it is mapped.
+    #[inline(always)]
+    fn chunk(&self, addr: u64) -> Option<&Chunk> {
+        // SAFETY: null, or a chunk that stays mapped (I2).
+        unsafe { self.directory_entry(addr)?.load(Acquire).as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn entry(&self, addr: u64) -> Option<&AtomicU64> {
+        self.chunk(addr)?.entries.get(entry_index(addr))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn map_chunk(&self, addr: u64) -> Option<&Chunk> {
+        let entry = self.directory_entry(addr)?;
+        let chunk = mapped::map_sparse::<Chunk>(1, Part::LiveTable);
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: fresh zeroed memory of this size, which is a valid chunk.
+        unsafe { (*chunk).header.base_addr = addr >> CHUNK_BITS << CHUNK_BITS };
+        // Linked before it can be used: a sweep finds every chunk that a word may be in.
+        let mut head = self.chunks.load(Relaxed);
+        loop {
+            // SAFETY: no other thread knows this chunk before it is in the list.
+            unsafe { (*chunk).header.next = head };
+            match self.chunks.compare_exchange_weak(head, chunk, SeqCst, Relaxed) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        let chunk = match entry.compare_exchange(ptr::null_mut(), chunk, Release, Acquire) {
+            Ok(_) => chunk,
+            // Another thread was first. Ours stays linked, untouched: address space, not memory.
+            Err(first) => first,
+        };
+        // SAFETY: a chunk that was published stays mapped (I2).
+        unsafe { chunk.as_ref() }
+    }
+
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        let mut next = self.first_chunk();
+        core::iter::from_fn(move || {
+            // SAFETY: null, or a chunk that stays mapped and linked (I2).
+            let chunk = unsafe { next.as_ref() }?;
+            next = chunk.header.next;
+            Some(chunk)
+        })
+    }
+
+    /// Visits each page with an entry that is not zero, and its address.
+    #[inline(always)]
+    pub(crate) fn for_each_page(&self, mut visit: impl FnMut(u64, &AtomicU64)) {
+        for chunk in self.chunks() {
+            let marked = chunk.entries.as_chunks::<MARK_ENTRIES>().0.iter();
+            for (n, (entries, mark)) in marked.zip(&chunk.header.is_used).enumerate() {
+                if mark.load(SeqCst) == 0 {
+                    continue;
+                }
+                let first = (n.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
+                let mut addr = chunk.header.base_addr.wrapping_add(first);
+                for entry in entries {
+                    if entry.load(Relaxed) != 0 {
+                        visit(addr, entry);
+                    }
+                    addr = addr.wrapping_add(1 << PAGE_BITS);
+                }
+            }
+        }
+    }
+
+    /// The chunk that was mapped last; null if none was.
+    pub(crate) fn first_chunk(&self) -> *mut Chunk {
+        self.chunks.load(SeqCst)
+    }
+
+    /// Returns the page of an address, mapping its chunk if need be.
+    pub(crate) fn page_or_map(&self, addr: u64) -> Result<Page<'_>, NoRoom> {
+        let chunk = match self.chunk(addr) {
+            Some(chunk) => chunk,
+            None => self.map_chunk(addr).ok_or(NoRoom)?,
+        };
+        let index = entry_index(addr);
+        Ok(Page {
+            number: addr >> PAGE_BITS,
+            entry: chunk.entries.get(index).ok_or(NoRoom)?,
+            neighbour: index.checked_sub(1).and_then(|index| chunk.entries.get(index)),
+            mark: chunk.header.is_used.get(index / MARK_ENTRIES).ok_or(NoRoom)?,
+        })
+    }
+}
+
+impl Page<'_> {
+    /// Marks the page of entries that this one is on as used, before the entry is stored into.
+    pub(crate) fn mark_used(&self) -> Result<(), NoRoom> {
+        if self.mark.load(Acquire) == 0 {
+            if !mapped::charge(MARK_ENTRIES.wrapping_mul(size_of::<AtomicU64>())) {
+                return Err(NoRoom);
+            }
+            self.mark.store(1, SeqCst);
+        }
+        Ok(())
+    }
+}
+
+impl Chunk {
+    /// Returns the entries that share mark `index`, if they are in use, and the address of the first one's
+    /// page; an error beyond the last mark.
+    pub(crate) fn group(&self, index: usize) -> Result<Option<(u64, &Group)>, BeyondLast> {
+        let entries = self.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
+        let (mark, entries) = self.header.is_used.get(index).zip(entries).ok_or(BeyondLast)?;
+        let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
+        let first_addr = self.header.base_addr.wrapping_add(first);
+        Ok((mark.load(SeqCst) != 0).then_some((first_addr, entries)))
+    }
+
+    pub(crate) fn next(&self) -> *mut Chunk {
+        self.header.next
+    }
+}
+
+/// Entries that share a mark.
+pub(crate) type Group = [AtomicU64; MARK_ENTRIES];
+
+/// There is no such mark.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BeyondLast;
+
+#[inline(always)]
+fn entry_index(addr: u64) -> usize {
+    (addr >> PAGE_BITS) as usize & (CHUNK_ENTRIES - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use proptest::prelude::*;
+    use std::boxed::Box;
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(50))]
+        #[test]
+        fn pages_in_use_are_visited_and_no_others(
+            addrs in prop::collection::vec((0..3u64, 0..1u64 << 27), 0..50),
+        ) {
+            let directory: &Directory = Box::leak(Box::new(Directory::new()));
+            prop_assert!(directory.entry(0).is_none() && directory.prepare());
+            let mut pages = BTreeSet::new();
+            for addr in addrs.into_iter().map(|(high, low)| high << 40 | low) {
+                let page = directory.page_or_map(addr).unwrap();
+                page.mark_used().unwrap();
+                page.entry.store(1, SeqCst);
+                prop_assert_eq!(page.number, addr >> PAGE_BITS);
+                prop_assert!(ptr::eq(page.entry, directory.entry(addr).unwrap()));
+                let below = directory.page_or_map(addr.saturating_sub(1 << PAGE_BITS)).unwrap();
+                let is_first = addr >> PAGE_BITS << PAGE_BITS == addr >> CHUNK_BITS << CHUNK_BITS;
+                prop_assert_eq!(page.neighbour.is_some(), !is_first);
+                let is_below = page.neighbour.is_none_or(|entry| ptr::eq(entry, below.entry));
+                prop_assert!(is_below);
+                pages.insert(addr >> PAGE_BITS);
+            }
+            let mut visited = Vec::new();
+            directory.for_each_page(|addr, _| visited.push(addr >> PAGE_BITS));
+            visited.sort_unstable();
+            prop_assert!(visited.into_iter().eq(pages));
+        }
+    }
+
+    #[test]
+    fn an_address_beyond_those_of_programs_has_no_page() {
+        let directory: &Directory = Box::leak(Box::new(Directory::new()));
+        assert!(directory.prepare());
+        for addr in [1 << ADDRESS_BITS, u64::MAX] {
+            assert!(directory.entry(addr).is_none() && directory.page_or_map(addr).is_err());
+        }
+        assert!(directory.page_or_map((1 << ADDRESS_BITS) - 1).is_ok());
+    }
+}

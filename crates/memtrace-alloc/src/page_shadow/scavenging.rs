@@ -1,0 +1,79 @@
+//! Giving back arrays of pages in which no block starts any more.
+//!
+//! Whoever needs memory for an array, where none is free, first looks at some pages for empty ones: no thread
+//! looks at more pages than it needs arrays for.
+
+use super::PageShadow;
+use crate::page_array::is_empty;
+use crate::page_directory::{Chunk, Group, PAGE_BITS};
+use crate::page_word::Entry;
+use core::ptr;
+use core::sync::atomic::{
+    AtomicPtr, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
+};
+
+/// Groups of entries that are looked at each time, each for 2 MiB of heap.
+const N_GROUPS: usize = 4;
+/// Groups that are met each time, most of them not in use.
+const N_LOOKS: usize = 256;
+
+/// Where the search goes on.
+pub(super) struct Cursor {
+    chunk: AtomicPtr<Chunk>,
+    group: AtomicUsize,
+}
+
+impl Cursor {
+    pub(super) const fn new() -> Self {
+        Self { chunk: AtomicPtr::new(ptr::null_mut()), group: AtomicUsize::new(0) }
+    }
+}
+
+impl PageShadow {
+    /// Gives back empty arrays of some pages, others each time: of some 8 MiB of heap.
+    pub(super) fn scavenge(&self) {
+        let mut n_looked_at = 0usize;
+        // Relaxed: if several do it at once, they may look at the same pages.
+        let mut index = self.cursor.group.load(Relaxed);
+        let mut at = self.cursor.chunk.load(Acquire);
+        for _ in 0..N_LOOKS {
+            #[expect(unsafe_code, reason = "chunks in mapped memory")]
+            // SAFETY: null, or a chunk that stays mapped and linked (I2 of the directory).
+            let Some(chunk) = (unsafe { at.as_ref() }) else {
+                (at, index) = (self.directory.first_chunk(), 0);
+                continue;
+            };
+            match chunk.group(index) {
+                Ok(group) => {
+                    index = index.wrapping_add(1);
+                    if let Some((first_addr, entries)) = group {
+                        self.scavenge_group(first_addr, entries);
+                        n_looked_at = n_looked_at.wrapping_add(1);
+                        if n_looked_at == N_GROUPS {
+                            break;
+                        }
+                    }
+                }
+                Err(_) => (at, index) = (chunk.next(), 0),
+            }
+        }
+        self.cursor.group.store(index, Relaxed);
+        self.cursor.chunk.store(at, Release);
+    }
+
+    fn scavenge_group(&self, first_addr: u64, entries: &Group) {
+        for (page, entry) in (first_addr >> PAGE_BITS..).zip(entries) {
+            let held = entry.load(Acquire);
+            if let Entry::Array(shape) = Entry::of(held)
+                && is_empty(shape)
+            {
+                // Whoever has the lock is at work on another page, or on this one, which is not empty then.
+                let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
+                if lock.is_some() && entry.load(SeqCst) == held {
+                    self.give_back_if_empty(entry, shape);
+                }
+            }
+        }
+    }
+}
