@@ -240,8 +240,9 @@ impl PageShadow {
         }
         let to = self.take_array(level)?;
         let growth = self.growth(page.number).ok_or(NoRoom)?;
-        let _held = growth.lock.lock();
+        let lock = growth.lock.lock();
         if page.entry.load(SeqCst) != held {
+            drop(lock);
             self.arrays.give_back(to);
             return Ok(());
         }
@@ -250,6 +251,7 @@ impl PageShadow {
         page.entry.store(to.to_growing_entry(), SeqCst);
         for_each_slot(from, |slot| move_word(slot, to));
         page.entry.store(to.to_entry(), SeqCst);
+        drop(lock);
         self.arrays.retire(from);
         Ok(())
     }
@@ -359,7 +361,7 @@ impl PageShadow {
     /// Forgets the traces of a page, and gives back its array.
     fn clear_page(&self, page: u64, entry: &AtomicU64, forgotten: &mut dyn FnMut(LiveTrace)) {
         let Some(growth) = self.growth(page) else { return };
-        let _held = growth.lock.lock();
+        let lock = growth.lock.lock();
         match Entry::of(entry.load(SeqCst)) {
             Entry::One(one) => {
                 if entry.compare_exchange(one, 0, SeqCst, Relaxed).is_ok() {
@@ -375,32 +377,37 @@ impl PageShadow {
                         forgotten(trace_of(word));
                     }
                 });
-                self.give_back_if_empty(entry, shape);
+                let is_vacant = self.arrays.can_retire() && vacate(entry, shape);
+                drop(lock);
+                if is_vacant {
+                    self.arrays.retire(shape);
+                }
             }
             // Not while the lock is held.
             Entry::None | Entry::Growing(_) => {}
         }
     }
+}
 
-    /// Gives back the array of a page, whose lock is held, if there is no trace in it.
-    fn give_back_if_empty(&self, entry: &AtomicU64, shape: Shape) {
-        if !is_empty(shape) || !self.arrays.can_retire() {
-            return;
-        }
-        let mut is_empty = true;
-        for_each_slot(shape, |slot| {
-            is_empty = is_empty && slot.compare_exchange(0, SEALED, SeqCst, Relaxed).is_ok();
-        });
-        if is_empty {
-            entry.store(0, SeqCst);
-            self.arrays.retire(shape);
-            return;
-        }
-        // A trace has been inserted meanwhile.
-        for_each_slot(shape, |slot| {
-            let _ = slot.compare_exchange(SEALED, 0, SeqCst, Relaxed);
-        });
+/// Makes the page of an entry, whose lock is held, one without an array if there is no trace in it, and says
+/// whether it did.
+fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
+    if !is_empty(shape) {
+        return false;
     }
+    let mut is_sealed = true;
+    for_each_slot(shape, |slot| {
+        is_sealed = is_sealed && slot.compare_exchange(0, SEALED, SeqCst, Relaxed).is_ok();
+    });
+    if is_sealed {
+        entry.store(0, SeqCst);
+        return true;
+    }
+    // A trace has been inserted meanwhile.
+    for_each_slot(shape, |slot| {
+        let _ = slot.compare_exchange(SEALED, 0, SeqCst, Relaxed);
+    });
+    false
 }
 
 /// Runs an operation in which arrays are looked at.

@@ -3,7 +3,7 @@
 //! Whoever needs memory for an array, where none is free, first looks at some pages for empty ones: no thread
 //! looks at more pages than it needs arrays for.
 
-use super::PageShadow;
+use super::{PageShadow, vacate};
 use crate::page_array::is_empty;
 use crate::page_directory::{Chunk, Group, PAGE_BITS};
 use crate::page_word::Entry;
@@ -67,11 +67,15 @@ impl PageShadow {
             let held = entry.load(Acquire);
             if let Entry::Array(shape) = Entry::of(held)
                 && is_empty(shape)
+                && self.arrays.can_retire()
             {
                 // Whoever has the lock is at work on another page, or on this one, which is not empty then.
                 let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
-                if lock.is_some() && entry.load(SeqCst) == held {
-                    self.give_back_if_empty(entry, shape);
+                let is_vacant =
+                    lock.is_some() && entry.load(SeqCst) == held && vacate(entry, shape);
+                drop(lock);
+                if is_vacant {
+                    self.arrays.retire(shape);
                 }
             }
         }

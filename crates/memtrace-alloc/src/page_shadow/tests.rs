@@ -222,9 +222,12 @@ fn nothing_is_lost_or_found_twice_while_pages_grow_under_releases_and_scans() {
             shadow.directory.for_each_page(|addr, entry| {
                 during(|| {
                     let growth = shadow.growth(addr >> PAGE_BITS).unwrap();
-                    let _held = growth.lock.lock();
-                    if let Entry::Array(shape) = Entry::of(entry.load(SeqCst)) {
-                        shadow.give_back_if_empty(entry, shape);
+                    let lock = growth.lock.lock();
+                    if let Entry::Array(shape) = Entry::of(entry.load(SeqCst))
+                        && vacate(entry, shape)
+                    {
+                        drop(lock);
+                        shadow.arrays.retire(shape);
                     }
                 });
             });
