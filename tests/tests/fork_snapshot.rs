@@ -10,7 +10,7 @@ static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
 #[test]
 fn a_child_takes_snapshots_though_another_thread_was_taking_one() {
     memtrace::start(25).unwrap();
-    let kept: Vec<Box<usize>> = (0..50_000).map(Box::new).collect();
+    let kept: Vec<Box<usize>> = (0..200_000).map(Box::new).collect();
     let is_done = AtomicBool::new(false);
     let mut statuses = Vec::new();
     thread::scope(|scope| {

@@ -40,7 +40,7 @@
 //! [`start`], and blocks forgotten by [`clear_traces`], are not known, and their release is ignored.
 
 #![no_std]
-#![deny(unsafe_code)]
+
 #![cfg_attr(
     not(test),
     warn(
@@ -79,6 +79,7 @@ mod recorder;
 mod sampler;
 mod scratch;
 mod segments;
+mod sharded;
 mod site;
 mod site_totals;
 mod thread;
