@@ -23,7 +23,7 @@ pub struct Request {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// `time WORKLOAD BUDGET_MS`: time batches for about so long, but one at least.
+    /// `time WORKLOAD BUDGET_MS`: time batches for about so long, but a few at least.
     Time(Workload, u32),
     /// `repeat WORKLOAD N_BATCHES`: do so many batches and nothing else.
     Repeat(Workload, u32),

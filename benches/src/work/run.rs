@@ -12,6 +12,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Batches that are timed at least, so that slow tools are not judged by the first that they see.
+const MIN_BATCHES: usize = 3;
+
 /// Why a request could not be carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,8 +95,8 @@ fn keep(
 /// Warms the workload up with a tenth of the budget, then times batches until it is used up.
 ///
 /// The fastest batch counts. All do the same work, so what another took longer is the machine's
-/// doing: other processes, interrupts, the clock. Of a workload whose batches are long, the first one
-/// is timed and no other.
+/// doing: other processes, interrupts, the clock. At least [`MIN_BATCHES`] are timed. Of a workload
+/// whose batches are long, the first one is timed and no other.
 fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measurement, RunError> {
     let mut latencies = Vec::new();
     let mut time_batch = || {
@@ -122,7 +125,7 @@ fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measur
         }
         let measuring = Instant::now();
         fastest = time_again()?;
-        while measuring.elapsed() < budget {
+        while measuring.elapsed() < budget || n_batches < MIN_BATCHES {
             fastest = fastest.min(time_again()?);
             n_batches += 1;
         }
@@ -175,11 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_times_at_least_one_batch_and_returns_its_checksum() {
+    fn a_measurement_times_at_least_three_batches_and_returns_their_checksum() {
         let line = run(Task::Time(Workload::GrowingVectors, 0)).unwrap();
         let measurement = Measurement::from_output(&line).unwrap();
         assert_eq!(measurement.checksum, Workload::GrowingVectors.run_batch(&Input::default()));
-        assert!(measurement.n_batches == 1 && measurement.ns_per_batch > 0.0);
+        assert!(measurement.n_batches == 3 && measurement.ns_per_batch > 0.0);
         assert_eq!((measurement.tracer.unwrap().n_sites, measurement.latency), (2, None));
     }
 
