@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const N_CLIENTS: u32 = 2;
 /// Requests of each client in a batch.
-const N_REQUESTS: u32 = 2_000;
+const N_REQUESTS: u32 = 500;
 
 /// The service, which runs until it is dropped.
 #[derive(Debug)]

@@ -40,6 +40,8 @@ const MEMORY_ROUNDS: u16 = 3;
 
 /// What to measure, and where to write it.
 #[derive(Debug, clap::Args)]
+// The name of the type is that of the verb's arguments, too.
+#[group(id = "cost")]
 pub(super) struct Args {
     /// Fewer rounds and shorter runs, and no more than a million live blocks: for a first look.
     #[arg(long)]
@@ -119,7 +121,8 @@ fn time(
             }
             let (after, before) =
                 configurations.split_at(usize::from(round) % configurations.len());
-            for &configuration in before.iter().chain(after) {
+            let in_turn = before.iter().chain(after).filter(|c| c.can_run(workload));
+            for &configuration in in_turn {
                 let measurement = programs.time(configuration, Task::Time(workload, budget_ms))?;
                 results.add(workload, configuration, measurement)?;
             }

@@ -31,7 +31,7 @@ const CALLER: &str = "memtrace_benches::work::tight_pair::frame_01";
 /// Instructions that tracing may add to an allocation.
 const MAX_ALLOCATION: f64 = 480.0;
 /// Instructions that tracing may add to a release.
-const MAX_RELEASE: f64 = 120.0;
+const MAX_RELEASE: f64 = 70.0;
 
 /// What to do with the figures.
 #[derive(Debug, clap::Args)]

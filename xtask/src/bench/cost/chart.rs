@@ -93,15 +93,14 @@ impl Chart {
 
 /// From figures to places.
 struct Scale {
-    /// A power of ten.
     end: f64,
 }
 
 impl Scale {
-    /// From 1 to the power of ten that no value exceeds.
+    /// From 1 to the first round figure from ten on that no value exceeds.
     fn of<'a>(values: impl Iterator<Item = &'a Option<f64>>) -> Self {
-        let most = values.flatten().copied().fold(1.0, f64::max);
-        Self { end: 10f64.powf(most.log10().ceil().max(1.0)) }
+        let most = values.flatten().copied().fold(10.0, f64::max);
+        Self { end: round_figures().find(|figure| *figure >= most).unwrap_or(most) }
     }
 
     fn place(&self, value: f64) -> f64 {
@@ -109,18 +108,16 @@ impl Scale {
         LEFT + part * (WIDTH - RIGHT - LEFT)
     }
 
-    /// 1, 2, 5, 10, 20, …: places and labels.
+    /// Places and labels.
     fn ticks(&self) -> Vec<(f64, String)> {
-        let mut ticks = Vec::new();
-        let mut power = 1.0;
-        while power <= self.end {
-            let values = [1.0, 2.0, 5.0].map(|digit| digit * power);
-            let values = values.into_iter().filter(|value| *value <= self.end);
-            ticks.extend(values.map(|value| (self.place(value), format!("{value}×"))));
-            power *= 10.0;
-        }
-        ticks
+        let figures = round_figures().take_while(|figure| *figure <= self.end);
+        figures.map(|figure| (self.place(figure), format!("{figure}×"))).collect()
     }
+}
+
+/// 1, 2, 5, 10, 20 and so on.
+fn round_figures() -> impl Iterator<Item = f64> {
+    (0..300).flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)))
 }
 
 fn head(height: f64) -> String {
@@ -198,14 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_is_logarithmic_from_one_to_a_power_of_ten() {
-        let scale = Scale::of([Some(43.0), None, Some(0.9)].iter());
-        assert_eq!(scale.end, 100.0);
+    fn the_scale_is_logarithmic_from_one_to_a_round_figure() {
+        let scale = Scale::of([Some(83.0), None, Some(0.9)].iter());
         let middle = f64::midpoint(scale.place(1.0), scale.place(100.0));
         assert!((scale.place(10.0) - middle).abs() < 1e-9);
         assert_eq!(scale.place(0.9), scale.place(1.0));
         let labels: Vec<String> = scale.ticks().into_iter().map(|(_, label)| label).collect();
         assert_eq!(labels.join(" "), "1× 2× 5× 10× 20× 50× 100×");
+        assert_eq!(Scale::of([Some(101.0)].iter()).end, 200.0);
+        assert_eq!(Scale::of([].iter()).end, 10.0);
     }
 
     #[test]

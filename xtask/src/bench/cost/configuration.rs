@@ -1,6 +1,6 @@
 //! The configurations that are compared.
 
-use memtrace_benches::Tracing;
+use memtrace_benches::{Tracing, Workload};
 use std::fmt;
 
 /// Mean number of bytes between samples, where every tool samples.
@@ -111,6 +111,12 @@ impl Configuration {
 
     pub(super) fn is_baseline(self) -> bool {
         self.baseline() == self
+    }
+
+    /// Whether it is asked to run a workload: where every block is a sample, jemalloc's profiler
+    /// takes some 4 KiB for each, which is 40 GB for ten million.
+    pub(super) const fn can_run(self, workload: Workload) -> bool {
+        !(matches!(self, Self::JemallocEvery) && workload.is_long())
     }
 
     /// Whether memtrace's hook is in it.

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(found("stopped"), ("not measured", None));
         assert_eq!(found("dhat"), ("at least 100.0 tight-pair-5", Some(true)));
         assert_eq!(found("bytes of tracer"), ("at most 20.0 blocks-32", Some(true)));
-        assert_eq!(found("ten times as many"), ("10.00 times, for 20000000 blocks", Some(true)));
+        assert_eq!(found("ten times as many"), ("10.0 times, for 20000000 blocks", Some(true)));
     }
 
     #[test]

@@ -25,10 +25,10 @@ pub(super) fn of(results: &Results, n_rounds: u16) -> Chart {
     };
     let shown = results.workloads().filter(|workload| workload.kind() != Kind::Reference);
     Chart {
-        title: String::from("What tracing every allocation costs"),
+        title: String::from("What tracing costs"),
         subtitle: format!(
             "Time as a multiple of the untraced run, logarithmic; 25 frames of each stack; sampled: \
-             every 512 KiB; medians of {n_rounds} rounds"
+             every 512 KiB; median of {n_rounds} in turn"
         ),
         groups: shown.map(group).collect(),
         series: series.into_iter().map(|(_, name)| name.to_owned()).collect(),

@@ -61,12 +61,12 @@ pub(super) fn write(
             )
         ),
         format!(
-            "How many times less time `{}` adds than tools that record every allocation.\n\n{}",
+            "How many times less time `{}` adds than tools that record every allocation; ∞ where it adds none that could be measured.\n\n{}",
             Configuration::Full25,
             per_workload(
                 results,
                 |c| Configuration::EXACT_PEERS.contains(c),
-                |w, c| { results.times_less(w, Configuration::Full25, c).map_or_else(dash, ratio) }
+                |w, c| { results.times_less(w, Configuration::Full25, c).map_or_else(dash, times) }
             )
         ),
     ];
@@ -227,6 +227,10 @@ fn with_range(figure: Option<Figure>, format: impl Fn(f64) -> String) -> String 
     figure.map_or_else(dash, |figure| figure.with_range(format))
 }
 
+fn times(value: f64) -> String {
+    if value.is_finite() { ratio(value) } else { String::from("∞") }
+}
+
 fn dash() -> String {
     String::from("–")
 }
@@ -256,14 +260,14 @@ mod tests {
             "Load average 0.2 before, ? after. Rounds: 3; each process timed for 300 ms",
             "Heaptrack was not found on PATH.",
             "MISSED |\n",
-            "| json     |                    100 |  100 (100–300) |",
+            "| json     |                    100 | 100 (100–300) |",
             "| json      | 2.00 (2.00–2.50) |",
             "| mean of 2 |            2.000 |",
             "| json     |     150 | 15000 |",
             "| json     | 100.0 |",
-            "| full 25       |  0.0 (2.00) |  0.0 (2.00) |     400000 (0.50) |",
+            "| full 25       |  0.0 (2.00) |  0.1 (2.00) |     400000 (0.50) |",
             "| blocks-4096 |      500000 |         20.0 |              20.0 |                   – |",
-            "|    20000000 |               30.0 |",
+            "| 20000000    |               30.0 |",
         ] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");
         }
