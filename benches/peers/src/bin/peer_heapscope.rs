@@ -5,7 +5,7 @@ use heapscope::{Mode, Profiler};
 use memtrace_benches::Request;
 use std::error::Error;
 
-/// More blocks than any workload keeps: heapscope drops those beyond.
+/// More blocks than heapscope has memory for: there shall be no other limit.
 const MAX_LIVE_BLOCKS: usize = 1 << 24;
 
 #[global_allocator]

@@ -47,7 +47,7 @@ pub(super) fn write(
         ),
         format!(
             "Time as a multiple of the baseline. The mean is geometric, over the workloads that \
-             work as programs do.\n\n{}\n{}",
+             work as programs do; of a peer that cannot hold ten million blocks, without them.\n\n{}\n{}",
             slowdowns(results, ours),
             slowdowns(results, peers)
         ),

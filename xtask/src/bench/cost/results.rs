@@ -87,10 +87,10 @@ impl Results {
         self.figure(w, c, |run, baseline| Some(run.ns_per_batch / baseline.ns_per_batch))
     }
 
-    /// The geometric mean of the ratios of workloads that work as programs do; `None` if one of
-    /// them was not measured, or none was asked for.
+    /// The geometric mean of the ratios of workloads that work as programs do, but for those that the
+    /// configuration cannot run; `None` if one was not measured, or none was asked for.
     pub(super) fn mean_ratio(&self, c: Configuration) -> Option<f64> {
-        let programs = self.workloads().filter(|workload| workload.kind() == Kind::Program);
+        let programs = self.workloads().filter(|w| w.kind() == Kind::Program && c.can_run(*w));
         let logarithms: Option<Vec<f64>> =
             programs.map(|workload| Some(self.ratio(workload, c)?.median.ln())).collect();
         let logarithms = logarithms.filter(|all| !all.is_empty())?;
