@@ -28,7 +28,7 @@ pub(super) fn of(results: &Results, n_rounds: u16) -> Chart {
         title: String::from("What tracing costs"),
         subtitle: format!(
             "Time as a multiple of the untraced run, logarithmic; 25 frames of each stack; sampled: \
-             every 512 KiB; median of {n_rounds} in turn"
+             every 512 KiB; medians, rounds: {n_rounds}"
         ),
         groups: shown.map(group).collect(),
         series: series.into_iter().map(|(_, name)| name.to_owned()).collect(),
