@@ -8,19 +8,22 @@ static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
 
 fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::from_args()?;
-    if let Some(n_frames) = request.n_frames {
+    if let Some(n_frames) = request.tracing.n_frames {
         memtrace::start(n_frames)?;
     }
-    let mut measurement = request.measure()?;
-    if memtrace::is_tracing() {
-        let memory = memtrace::tracer_memory();
-        let losses = memory.losses;
-        measurement.tracer = Some(TracerFigures {
-            resident_bytes: memory.total(),
-            n_sites: memory.n_sites,
-            n_lost: losses.n_blocks_without_record + losses.n_blocks_without_site + losses.n_nested,
-        });
-    }
-    println!("{}", measurement.to_line());
+    println!("{}", request.run(tracer_figures)?);
     Ok(())
+}
+
+fn tracer_figures() -> Option<TracerFigures> {
+    if !memtrace::is_tracing() {
+        return None;
+    }
+    let memory = memtrace::tracer_memory();
+    let losses = memory.losses;
+    Some(TracerFigures {
+        resident_bytes: memory.total(),
+        n_sites: memory.n_sites,
+        n_lost: losses.n_blocks_without_record + losses.n_blocks_without_site + losses.n_nested,
+    })
 }

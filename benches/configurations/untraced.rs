@@ -10,6 +10,6 @@ use std::error::Error;
 static ALLOC: System = System;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("{}", Request::from_args()?.measure()?.to_line());
+    println!("{}", Request::from_args()?.run(|| None)?);
     Ok(())
 }

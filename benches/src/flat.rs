@@ -8,7 +8,7 @@
 //! Blocks are dropped in an order that differs each time, so that the allocator hands out addresses
 //! in ever new orders, as it does in a program that has run for long.
 
-use crate::workload::Sequence;
+use crate::sequence::Sequence;
 use std::collections::VecDeque;
 
 /// Blocks of the working set.

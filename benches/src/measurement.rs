@@ -14,8 +14,47 @@ pub struct Measurement {
     pub ns_per_batch: f64,
     /// The most bytes the process had resident.
     pub peak_resident_bytes: u64,
+    /// Whether the program was compiled with frame pointers, and told so.
+    pub has_frame_pointers: bool,
+    /// How long the requests of a service took; absent for other workloads.
+    pub latency: Option<Latency>,
     /// What the tracer tells of itself; absent if nothing was traced, or by a peer.
     pub tracer: Option<TracerFigures>,
+}
+
+/// How long the requests of a service took: medians over the batches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Requests of a batch.
+    pub n_requests: u64,
+    /// The time that half of the requests took at most, in nanoseconds.
+    pub p50_ns: f64,
+    /// The time that 99 of 100 requests took at most, in nanoseconds.
+    pub p99_ns: f64,
+}
+
+/// What one process found while blocks were live.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Checksum of what was kept.
+    pub checksum: u64,
+    /// Time to allocate and fill it, in nanoseconds.
+    pub build_ns: f64,
+    /// Time to drop it, in nanoseconds.
+    pub free_ns: f64,
+    /// Resident bytes of the process while it was live.
+    pub resident_bytes: u64,
+    /// Whether the program was compiled with frame pointers, and told so.
+    pub has_frame_pointers: bool,
+    /// What the tracer told of itself meanwhile; absent if nothing was traced, or by a peer.
+    pub tracer: Option<TracerFigures>,
+}
+
+/// What a program says that did batches and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// Checksums of all batches, added up.
+    pub checksum_of_all: u64,
 }
 
 /// What the tracer tells of itself at the end of a measurement.
@@ -29,12 +68,12 @@ pub struct TracerFigures {
     pub n_lost: u64,
 }
 
-/// How much one batch of a workload allocates.
+/// How much one batch of a workload allocates, or how much is live while a shape is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Checksum of one batch.
     pub checksum: u64,
-    /// Allocations and reallocations of one batch.
+    /// Allocations and reallocations of one batch; of a shape, blocks that it added to those live.
     pub n_allocations: u64,
 }
 
@@ -48,33 +87,26 @@ pub struct LineError {
     pub output: String,
 }
 
-impl Measurement {
-    /// Returns the line to print.
-    pub fn to_line(&self) -> String {
-        to_line(self)
-    }
+/// Gives a type its line.
+macro_rules! lines {
+    ($($figures:ident: $name:literal)*) => {$(
+        impl $figures {
+            /// Returns the line to print.
+            pub fn to_line(&self) -> String {
+                to_line(self)
+            }
 
-    /// Finds the line in a program's output, in which other tools may write, too.
-    ///
-    /// **Errors**: if there is none.
-    pub fn from_output(output: &str) -> Result<Self, LineError> {
-        from_output(output, "measurement")
-    }
+            /// Finds the line in a program's output, in which other tools may write, too.
+            ///
+            /// **Errors**: if there is none.
+            pub fn from_output(output: &str) -> Result<Self, LineError> {
+                from_output(output, $name)
+            }
+        }
+    )*};
 }
 
-impl Count {
-    /// Returns the line to print.
-    pub fn to_line(&self) -> String {
-        to_line(self)
-    }
-
-    /// Finds the line in a program's output.
-    ///
-    /// **Errors**: if there is none.
-    pub fn from_output(output: &str) -> Result<Self, LineError> {
-        from_output(output, "count")
-    }
-}
+lines! { Measurement: "measurement" Kept: "report on what was kept" Count: "count" Repeated: "sum" }
 
 pub(crate) fn to_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("numbers in fields can be written as JSON")
@@ -101,6 +133,8 @@ mod tests {
             n_batches: 3,
             ns_per_batch: 1234.5,
             peak_resident_bytes: 4096,
+            has_frame_pointers: false,
+            latency: Some(Latency { n_requests: 1, p50_ns: 2.0, p99_ns: 3.5 }),
             tracer: Some(TracerFigures { resident_bytes: 1, n_sites: 2, n_lost: 0 }),
         };
         let output = format!("recording\n{}\n{{}}\ndone\n", measurement.to_line());

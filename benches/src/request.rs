@@ -1,38 +1,60 @@
-//! What a configuration's program is asked to do, and doing it.
+//! What a configuration's program is asked to do.
 
-use crate::measurement::Measurement;
-use crate::resident::peak_resident_bytes;
-use crate::workload::{Input, UnknownWorkload, Workload};
+use crate::shape::{Shape, UnknownShape};
+use crate::workload::{UnknownWorkload, Workload};
 use std::env;
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::str::FromStr;
 
 /// One run of a configuration's program.
 ///
-/// On the command line: `WORKLOAD BUDGET_MS DOCUMENT [N_FRAMES]`.
-#[derive(Debug)]
+/// On the command line: `VERB WHAT NUMBER INPUTS [N_FRAMES [SAMPLE_BYTES]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What to time.
-    pub workload: Workload,
-    /// About how long to time it. At least one batch is timed, however long it takes.
-    pub budget: Duration,
-    /// The path of the JSON document.
-    pub document: PathBuf,
-    /// The number of frames to trace; `None` to leave the tracer off.
-    pub n_frames: Option<u16>,
+    /// What to do.
+    pub task: Task,
+    /// The folder in which the files are that workloads work on.
+    pub inputs: PathBuf,
+    /// How to trace.
+    pub tracing: Tracing,
 }
 
-/// Why a request was not understood, or could not be carried out.
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `time WORKLOAD BUDGET_MS`: time batches for about so long, but a few at least.
+    Time(Workload, u32),
+    /// `repeat WORKLOAD N_BATCHES`: do so many batches and nothing else.
+    Repeat(Workload, u32),
+    /// `keep SHAPE N_UNITS`: keep so many blocks, documents or maps, look at the memory, drop them.
+    Keep(Shape, u32),
+}
+
+/// How to trace, for tools that can be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tracing {
+    /// The number of frames of a stack; `None` to leave memtrace off, or a peer as it comes.
+    pub n_frames: Option<u16>,
+    /// The mean number of bytes from one sample to the next; `None` to trace every allocation.
+    pub sample_bytes: Option<u64>,
+}
+
+/// Why a request was not understood.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// There are too few or too many arguments.
-    #[error("{n_args} arguments, not 3 or 4: WORKLOAD BUDGET_MS DOCUMENT [N_FRAMES]")]
+    #[error("{n_args} arguments, not 4 to 6: VERB WHAT NUMBER INPUTS [N_FRAMES [SAMPLE_BYTES]]")]
     WrongNumberOfArguments {
         /// How many there are.
         n_args: usize,
+    },
+    /// The first argument is no verb.
+    #[error("no verb is {verb:?}; there are time, repeat, keep")]
+    UnknownVerb {
+        /// What was given.
+        verb: OsString,
     },
     /// An argument that should be a number in range is not.
     #[error("{name} must be {wanted}, not {given:?}")]
@@ -47,30 +69,9 @@ pub enum RequestError {
     /// There is no such workload.
     #[error(transparent)]
     UnknownWorkload(#[from] UnknownWorkload),
-    /// The document could not be read.
-    #[error("the document {} could not be read", path.display())]
-    DocumentNotRead {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel did not tell how much memory the process uses.
-    #[error("the peak of resident memory could not be read")]
-    PeakNotRead {
-        /// Why.
-        source: io::Error,
-    },
-    /// Two batches of the workload computed different things.
-    #[error("{workload} computed {second} and not {first} again: its result cannot be trusted")]
-    ChecksumChanged {
-        /// The workload.
-        workload: Workload,
-        /// The checksum of the first batch.
-        first: u64,
-        /// The other one.
-        second: u64,
-    },
+    /// There is no such shape.
+    #[error(transparent)]
+    UnknownShape(#[from] UnknownShape),
 }
 
 impl Request {
@@ -78,95 +79,63 @@ impl Request {
     ///
     /// **Errors**: if they are not as [`Request`] says.
     pub fn from_args() -> Result<Self, RequestError> {
-        Self::parse(env::args_os().skip(1).collect())
+        Self::parse(&env::args_os().skip(1).collect::<Vec<_>>())
     }
 
-    fn parse(args: Vec<OsString>) -> Result<Self, RequestError> {
-        let (workload, budget, document, n_frames) = match args.as_slice() {
-            [workload, budget, document] => (workload, budget, document, None),
-            [workload, budget, document, n_frames] => (workload, budget, document, Some(n_frames)),
-            _ => return Err(RequestError::WrongNumberOfArguments { n_args: args.len() }),
+    fn parse(args: &[OsString]) -> Result<Self, RequestError> {
+        let [verb, what, given, inputs, tracing @ ..] = args else {
+            return Err(RequestError::WrongNumberOfArguments { n_args: args.len() });
         };
-        let budget_ms: u32 = number(budget, "BUDGET_MS", "milliseconds, 0 to 4294967295")?;
-        Ok(Self {
-            workload: workload.to_string_lossy().parse()?,
-            budget: Duration::from_millis(budget_ms.into()),
-            document: document.into(),
-            n_frames: n_frames
-                .map(|n_frames| number(n_frames, "N_FRAMES", "frames, 0 to 65535"))
+        if tracing.len() > 2 {
+            return Err(RequestError::WrongNumberOfArguments { n_args: args.len() });
+        }
+        let what = what.to_string_lossy();
+        let task = match verb.to_str() {
+            Some("time") => {
+                let wanted = "milliseconds, 0 to 4294967295";
+                Task::Time(what.parse()?, number(given, "BUDGET_MS", wanted)?)
+            }
+            Some("repeat") => {
+                let wanted = "batches, 0 to 4294967295";
+                Task::Repeat(what.parse()?, number(given, "N_BATCHES", wanted)?)
+            }
+            Some("keep") => {
+                let wanted = "blocks, documents or maps, 0 to 4294967295";
+                Task::Keep(what.parse()?, number(given, "N_UNITS", wanted)?)
+            }
+            _ => return Err(RequestError::UnknownVerb { verb: verb.clone() }),
+        };
+        let n_frames = tracing.first();
+        let sample_bytes = tracing.get(1);
+        let tracing = Tracing {
+            n_frames: n_frames.map(|n| number(n, "N_FRAMES", "frames, 0 to 65535")).transpose()?,
+            sample_bytes: sample_bytes
+                .map(|n| number(n, "SAMPLE_BYTES", "a number of bytes"))
                 .transpose()?,
-        })
+        };
+        Ok(Self { task, inputs: inputs.into(), tracing })
     }
 
     /// Returns the arguments that [`Self::from_args`] reads this request from.
+    ///
+    /// A mean number of bytes without a number of frames cannot be written, and is left out.
     pub fn to_args(&self) -> Vec<OsString> {
-        let mut args = vec![
-            self.workload.name().into(),
-            self.budget.as_millis().to_string().into(),
-            self.document.clone().into_os_string(),
-        ];
-        args.extend(self.n_frames.map(|n_frames| n_frames.to_string().into()));
-        args
-    }
-
-    /// Reads what the workload works on.
-    ///
-    /// **Errors**: if the document cannot be read.
-    pub fn input(&self) -> Result<Input, RequestError> {
-        // Not read for the others: it would be in their resident memory.
-        if self.workload != Workload::Json {
-            return Ok(Input::default());
-        }
-        Input::read(&self.document)
-            .map_err(|source| RequestError::DocumentNotRead { path: self.document.clone(), source })
-    }
-
-    /// Warms the workload up with a tenth of the budget, then times batches until it is used up.
-    ///
-    /// The fastest batch counts. All do the same work, so what another took longer is the machine's
-    /// doing: other processes, interrupts, the clock.
-    ///
-    /// The allocator must be as it is to be measured: the tracer, if wanted, on.
-    ///
-    /// **Errors**: if the document or the peak of resident memory cannot be read, or if a batch does
-    /// not compute what the first one did.
-    pub fn measure(&self) -> Result<Measurement, RequestError> {
-        let input = self.input()?;
-        let checksum = self.workload.run_batch(&input);
-        let time_batch = || {
-            let began = Instant::now();
-            let second = self.workload.run_batch(&input);
-            let elapsed = began.elapsed();
-            if second == checksum {
-                Ok(elapsed)
-            } else {
-                let workload = self.workload;
-                Err(RequestError::ChecksumChanged { workload, first: checksum, second })
-            }
+        let (verb, what, number) = match self.task {
+            Task::Time(workload, budget_ms) => ("time", workload.name(), budget_ms),
+            Task::Repeat(workload, n_batches) => ("repeat", workload.name(), n_batches),
+            Task::Keep(shape, n_units) => ("keep", shape.name(), n_units),
         };
-        let warm_up = Instant::now();
-        while warm_up.elapsed() < self.budget / 10 {
-            time_batch()?;
+        let mut args = vec![verb.into(), what.into(), number.to_string().into()];
+        args.push(self.inputs.clone().into_os_string());
+        if let Some(n_frames) = self.tracing.n_frames {
+            args.push(n_frames.to_string().into());
+            args.extend(self.tracing.sample_bytes.map(|n_bytes| n_bytes.to_string().into()));
         }
-        let measuring = Instant::now();
-        let mut fastest = time_batch()?;
-        let mut n_batches = 1;
-        while measuring.elapsed() < self.budget {
-            fastest = fastest.min(time_batch()?);
-            n_batches += 1;
-        }
-        Ok(Measurement {
-            checksum,
-            n_batches,
-            ns_per_batch: fastest.as_secs_f64() * 1e9,
-            peak_resident_bytes: peak_resident_bytes()
-                .map_err(|source| RequestError::PeakNotRead { source })?,
-            tracer: None,
-        })
+        args
     }
 }
 
-fn number<T: std::str::FromStr>(
+fn number<T: FromStr>(
     given: &OsString,
     name: &'static str,
     wanted: &'static str,
@@ -179,38 +148,33 @@ fn number<T: std::str::FromStr>(
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Request, RequestError> {
-        Request::parse(args.iter().map(OsString::from).collect())
+    fn parse(args: &str) -> Result<Request, RequestError> {
+        Request::parse(&args.split(' ').map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_request_is_read_from_the_arguments_it_is_written_to() {
-        for args in [&["json", "300", "a document.json", "25"][..], &["kept-blocks", "0", "x"]] {
-            assert_eq!(parse(args).unwrap().to_args(), args);
+        for args in [
+            "time json 300 inputs 25",
+            "time kept-blocks 0 x",
+            "repeat tight-pair-25 3 x",
+            "keep blocks-64 1000 x 25 524288",
+        ] {
+            let written: Vec<_> = parse(args).unwrap().to_args();
+            assert_eq!(written.join(" ".as_ref()), args);
         }
     }
 
     #[test]
     fn wrong_arguments_are_answered_with_what_would_be_right() {
-        let message = |args: &[&str]| parse(args).unwrap_err().to_string();
-        assert!(message(&["json"]).starts_with("1 arguments, not 3 or 4: WORKLOAD"));
-        assert!(message(&["tightpair", "300", "x"]).contains("there are tight-pair, json"));
-        assert!(message(&["json", "soon", "x"]).contains("BUDGET_MS must be milliseconds"));
-        assert!(message(&["json", "1", "x", "70000"]).contains("not \"70000\""));
-    }
-
-    #[test]
-    fn a_measurement_times_at_least_one_batch_and_returns_its_checksum() {
-        let request = parse(&["growing-vectors", "0", "no such file"]).unwrap();
-        let measurement = request.measure().unwrap();
-        assert_eq!(measurement.checksum, request.workload.run_batch(&Input::default()));
-        assert!(measurement.n_batches == 1 && measurement.ns_per_batch > 0.0);
-    }
-
-    #[test]
-    fn a_document_that_is_not_there_is_named() {
-        let request = parse(&["json", "0", "/no/such/document.json"]).unwrap();
-        let error = request.measure().unwrap_err().to_string();
-        assert_eq!(error, "the document /no/such/document.json could not be read");
+        let message = |args: &str| parse(args).unwrap_err().to_string();
+        assert!(message("json").starts_with("1 arguments, not 4 to 6: VERB WHAT"));
+        assert!(message("time json 1 x 2 3 4").starts_with("7 arguments, not 4 to 6"));
+        assert!(message("tune json 1 x").contains("there are time, repeat, keep"));
+        assert!(message("time tightpair 300 x").contains("there are tight-pair-5, "));
+        assert!(message("keep tight-pair-5 300 x").contains("there are blocks-32, "));
+        assert!(message("time json soon x").contains("BUDGET_MS must be milliseconds"));
+        assert!(message("time json 1 x 70000").contains("not \"70000\""));
+        assert!(message("time json 1 x 25 -1").contains("SAMPLE_BYTES must be a number of bytes"));
     }
 }

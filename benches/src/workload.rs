@@ -2,73 +2,103 @@
 //!
 //! A workload runs in *batches*: every batch does the same work and so returns the same checksum,
 //! however many of them a configuration has time for. A batch takes some milliseconds untraced, but
-//! for [`Workload::KeptBlocks`].
-
-mod growing_vectors;
-mod json;
-mod kept_blocks;
-mod maps_of_strings;
-mod tight_pair;
-mod two_threads;
+//! for [`Workload::KeptBlocks`], [`Workload::ManyKeptBlocks`] and [`Workload::Service`].
 
 use std::fmt;
 use std::str::FromStr;
 
-pub use json::Input;
-
 /// A deterministic piece of work that allocates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Workload {
-    /// Blocks of 32 to 256 bytes, each given back at once, below 25 frames.
+    /// Blocks of 32 to 256 bytes, each given back at once, below 5 frames.
+    ShallowPair,
+    /// The same below 25 frames.
     TightPair,
+    /// The same below 50 frames.
+    DeepPair,
     /// A JSON document parsed into values, which are then dropped.
     Json,
     /// A map of strings to vectors of strings, built, updated and dropped.
     MapsOfStrings,
-    /// Two threads that allocate, give back half and hand the other half over to each other.
-    TwoThreads,
     /// Vectors that grow in turn by pushing: reallocations.
     GrowingVectors,
+    /// One thread that replaces blocks: what [`Self::TwoThreads`] is compared with.
+    OneThread,
+    /// Two threads that each do that work, and share nothing.
+    TwoThreads,
+    /// Two threads that allocate, give back half and hand the other half over to each other.
+    HandOver,
     /// A million small blocks, all live at once, then dropped.
     KeptBlocks,
+    /// Ten million of them.
+    ManyKeptBlocks,
+    /// An HTTP service, axum on tokio, asked by two clients over loopback.
+    Service,
+    /// A large Rust source parsed by `syn` into a syntax tree, which is cloned, visited and dropped.
+    Syn,
+}
+
+/// What a workload's figures are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing but allocations: the cost of one, bare.
+    Pair,
+    /// Work as programs do it: what a mean is taken over.
+    Program,
+    /// What another workload is compared with.
+    Reference,
 }
 
 impl Workload {
     /// All workloads, in the order of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 13] = [
+        Self::ShallowPair,
         Self::TightPair,
+        Self::DeepPair,
         Self::Json,
         Self::MapsOfStrings,
-        Self::TwoThreads,
         Self::GrowingVectors,
+        Self::OneThread,
+        Self::TwoThreads,
+        Self::HandOver,
         Self::KeptBlocks,
+        Self::ManyKeptBlocks,
+        Self::Service,
+        Self::Syn,
     ];
-
-    /// The blocks that [`Self::KeptBlocks`] holds at once.
-    pub const N_KEPT_BLOCKS: u64 = kept_blocks::N_BLOCKS as u64;
 
     /// Returns the name on the command line and in the table.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::TightPair => "tight-pair",
+            Self::ShallowPair => "tight-pair-5",
+            Self::TightPair => "tight-pair-25",
+            Self::DeepPair => "tight-pair-50",
             Self::Json => "json",
             Self::MapsOfStrings => "maps-of-strings",
-            Self::TwoThreads => "two-threads",
             Self::GrowingVectors => "growing-vectors",
+            Self::OneThread => "one-thread",
+            Self::TwoThreads => "two-threads",
+            Self::HandOver => "hand-over",
             Self::KeptBlocks => "kept-blocks",
+            Self::ManyKeptBlocks => "ten-million-kept",
+            Self::Service => "service",
+            Self::Syn => "syn",
         }
     }
 
-    /// Does one batch of the work and returns the checksum of its results.
-    pub fn run_batch(self, input: &Input) -> u64 {
+    /// Returns what its figures are good for.
+    pub const fn kind(self) -> Kind {
         match self {
-            Self::TightPair => tight_pair::run_batch(),
-            Self::Json => json::run_batch(input),
-            Self::MapsOfStrings => maps_of_strings::run_batch(),
-            Self::TwoThreads => two_threads::run_batch(),
-            Self::GrowingVectors => growing_vectors::run_batch(),
-            Self::KeptBlocks => kept_blocks::run_batch(),
+            Self::ShallowPair | Self::TightPair | Self::DeepPair => Kind::Pair,
+            Self::OneThread => Kind::Reference,
+            _ => Kind::Program,
         }
+    }
+
+    /// Tells whether a batch takes so long, minutes under some tools, that the first one of the
+    /// process is timed and no other.
+    pub const fn is_long(self) -> bool {
+        matches!(self, Self::ManyKeptBlocks)
     }
 }
 
@@ -96,39 +126,9 @@ impl FromStr for Workload {
     }
 }
 
-/// A fixed sequence of numbers that looks random (Marsaglia's xorshift of 64 bits).
-#[derive(Debug)]
-pub(crate) struct Sequence(u64);
-
-impl Sequence {
-    pub(crate) fn new() -> Self {
-        Self(0x9E37_79B9_7F4A_7C15)
-    }
-
-    /// Returns the next number in `0..end`; `end` is small beside 2^32.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (((self.0 >> 32) * end as u64) >> 32) as usize
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_batch_of_a_workload_computes_the_same_and_no_two_workloads_do() {
-        let input = Input::from_document(br#"{"a": [1, "two", null], "b": {"c": 3.5}}"#.to_vec());
-        let mut checksums = Workload::ALL.map(|workload| {
-            let checksum = workload.run_batch(&input);
-            assert_eq!(workload.run_batch(&input), checksum, "{workload}");
-            checksum
-        });
-        checksums.sort_unstable();
-        assert!(checksums.windows(2).all(|pair| pair[0] != pair[1]), "{checksums:?}");
-    }
 
     #[test]
     fn a_workload_is_found_by_its_name_and_an_unknown_name_is_answered_with_those_there_are() {
@@ -136,16 +136,6 @@ mod tests {
             assert_eq!(workload.name().parse(), Ok(workload));
         }
         let error = "jsno".parse::<Workload>().unwrap_err().to_string();
-        assert!(error.contains("\"jsno\"") && error.contains("tight-pair, json, "), "{error}");
-    }
-
-    #[test]
-    fn the_sequence_stays_below_its_end_and_reaches_every_number() {
-        let mut sequence = Sequence::new();
-        let mut n_seen = [0; 7];
-        for _ in 0..7000 {
-            n_seen[sequence.below(7)] += 1;
-        }
-        assert!(n_seen.iter().all(|n| (800..1200).contains(n)), "{n_seen:?}");
+        assert!(error.contains("\"jsno\"") && error.contains("tight-pair-50, json, "), "{error}");
     }
 }

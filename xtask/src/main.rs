@@ -74,12 +74,15 @@ mod tests {
         let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
         assert!(parse("xtask bench").is_ok());
         assert!(parse("xtask bench --quick --rounds 3 --filter json --markdown t.md").is_ok());
+        assert!(parse("xtask bench --check --svg chart.svg").is_ok());
+        assert!(parse("xtask bench instructions --check --markdown t.md").is_ok());
         assert!(parse("xtask bench memory --allocations 1000000").is_ok());
         assert!(parse("xtask bench core --quick --check --markdown t.md").is_ok());
         assert!(parse("xtask bench core --rounds 2 --without-cpython").is_ok());
         assert!(parse("xtask bench unwind --quick --check --filter 25/ --rounds 9").is_ok());
         assert!(parse("xtask bench --quick memory").is_err());
         assert!(parse("xtask bench --quick core").is_err());
+        assert!(parse("xtask bench --check instructions").is_err());
         assert!(parse("xtask bench --rounds 0").is_err());
     }
 

@@ -9,7 +9,7 @@
 //! 1 to 4 times 8 bytes more than that; and one block in a thousand takes 4096 bytes.
 
 use super::shape::{N_MODULES, N_SITES_PER_MODULE};
-use crate::workload::Sequence;
+use crate::sequence::Sequence;
 use std::io::{self, Write};
 
 /// Call sites in all modules.

@@ -10,14 +10,12 @@ mod programs;
 mod report;
 mod times;
 
-use super::goal::Missed;
-use super::load_average;
+use super::delivery::Delivery;
+use super::machine::load_average;
 use crate::cargo::Workspace;
 use memtrace_benches::analysis::{BesideFigures, Figures};
 use programs::Programs;
 use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
 
 /// The numbers of live blocks.
 const N_BLOCKS: usize = 1_000_000;
@@ -35,12 +33,8 @@ pub(super) struct Args {
     /// Leave out CPython, which takes most of the time.
     #[arg(long)]
     without_cpython: bool,
-    /// Fail if a goal is missed, or could not be judged.
-    #[arg(long)]
-    check: bool,
-    /// Write the tables to this file, too.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    delivery: Delivery,
 }
 
 /// All that was measured.
@@ -83,13 +77,5 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let goals = goals::judge(&measured);
     let text = report::write(&measured, &goals);
-    print!("{text}");
-    if let Some(path) = &args.markdown {
-        fs::write(path, &text)
-            .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
-    }
-    if args.check {
-        Missed::check(&goals)?;
-    }
-    Ok(())
+    args.delivery.deliver(&text, &goals)
 }

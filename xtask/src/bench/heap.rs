@@ -11,14 +11,13 @@ mod measured;
 mod programs;
 mod report;
 
-use super::goal::Missed;
-use super::load_average;
+use super::delivery::Delivery;
+use super::machine::load_average;
+use super::selection::pick;
 use crate::cargo::Workspace;
 use measured::Measured;
 use programs::{Allocator, Programs};
 use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
 
 /// Memory is measured in one of so many rounds: it takes longer than times, and varies less.
 const BURST_ROUNDS: u16 = 3;
@@ -35,20 +34,8 @@ pub(super) struct Args {
     /// Only the workloads whose name contains this.
     #[arg(long, value_name = "WORKLOAD")]
     filter: Option<String>,
-    /// Fail if a goal is missed, or could not be judged.
-    #[arg(long)]
-    check: bool,
-    /// Write the tables to this file, too.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-}
-
-/// No workload's name contains what was asked for.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no workload's name contains {filter:?}; there are {}", names.join(", "))]
-struct NoWorkload {
-    filter: String,
-    names: Vec<String>,
+    #[command(flatten)]
+    delivery: Delivery,
 }
 
 /// Measures, and prints the report.
@@ -56,7 +43,7 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let n_rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 });
     let workspace = Workspace::read()?;
     let programs = Programs::build(&workspace)?;
-    let workloads = workloads(programs.workloads()?, args.filter.as_deref())?;
+    let workloads = pick(programs.workloads()?, args.filter.as_deref())?;
     let load_before = load_average();
     let mut measured = Measured::default();
     for round in 0..n_rounds {
@@ -75,36 +62,5 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let goals = goals::judge(&measured);
     let text = report::write(&measured, n_rounds, &goals);
-    print!("{text}");
-    if let Some(path) = &args.markdown {
-        fs::write(path, &text)
-            .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
-    }
-    if args.check {
-        Missed::check(&goals)?;
-    }
-    Ok(())
-}
-
-fn workloads(names: Vec<String>, filter: Option<&str>) -> Result<Vec<String>, NoWorkload> {
-    let filter = filter.unwrap_or("");
-    let found: Vec<String> = names.iter().filter(|name| name.contains(filter)).cloned().collect();
-    if found.is_empty() {
-        return Err(NoWorkload { filter: filter.to_owned(), names });
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_that_picks_nothing_is_answered_with_the_names() {
-        let names = || vec![String::from("pair-16"), String::from("burst")];
-        assert_eq!(workloads(names(), None).unwrap(), names());
-        assert_eq!(workloads(names(), Some("pair")).unwrap(), ["pair-16"]);
-        let error = workloads(names(), Some("yaml")).unwrap_err().to_string();
-        assert!(error.contains("\"yaml\"; there are pair-16, burst"), "{error}");
-    }
+    args.delivery.deliver(&text, &goals)
 }

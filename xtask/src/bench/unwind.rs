@@ -11,14 +11,13 @@ mod measured;
 mod programs;
 mod report;
 
-use super::goal::Missed;
-use super::load_average;
+use super::delivery::Delivery;
+use super::machine::load_average;
+use super::selection::pick;
 use crate::cargo::Workspace;
 use measured::Measured;
 use programs::{Build, Program};
 use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
 
 /// What to measure, and where to write it.
 #[derive(Debug, clap::Args)]
@@ -32,20 +31,8 @@ pub(super) struct Args {
     /// Only the workloads whose name contains this.
     #[arg(long, value_name = "WORKLOAD")]
     filter: Option<String>,
-    /// Fail if a goal is missed, or could not be judged.
-    #[arg(long)]
-    check: bool,
-    /// Write the tables to this file, too.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-}
-
-/// No workload's name contains what was asked for.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no workload's name contains {filter:?}; there are {}", names.join(", "))]
-struct NoWorkload {
-    filter: String,
-    names: Vec<String>,
+    #[command(flatten)]
+    delivery: Delivery,
 }
 
 /// How much is measured.
@@ -68,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         for layout in 0..effort.n_layouts {
             eprintln!("{}, layout {} of {}", build.name(), layout + 1, effort.n_layouts);
             let program = Program::build(&workspace, build, layout)?;
-            for name in workloads(program.workloads()?, args.filter.as_deref())? {
+            for name in pick(program.workloads()?, args.filter.as_deref())? {
                 measured.add(build, program.run(&name, effort.n_rounds, effort.budget_ms)?);
             }
         }
@@ -77,15 +64,7 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let goals = goals::judge(&measured);
     let text = report::write(&measured, effort, &goals);
-    print!("{text}");
-    if let Some(path) = &args.markdown {
-        fs::write(path, &text)
-            .map_err(|error| format!("{} could not be written: {error}", path.display()))?;
-    }
-    if args.check {
-        Missed::check(&goals)?;
-    }
-    Ok(())
+    args.delivery.deliver(&text, &goals)
 }
 
 fn effort(args: &Args) -> Effort {
@@ -95,21 +74,12 @@ fn effort(args: &Args) -> Effort {
     Effort { n_layouts, n_rounds: n_rounds.div_ceil(n_layouts), budget_ms }
 }
 
-fn workloads(names: Vec<String>, filter: Option<&str>) -> Result<Vec<String>, NoWorkload> {
-    let filter = filter.unwrap_or("");
-    let found: Vec<String> = names.iter().filter(|name| name.contains(filter)).cloned().collect();
-    if found.is_empty() {
-        return Err(NoWorkload { filter: filter.to_owned(), names });
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn args(quick: bool, rounds: Option<u16>) -> Args {
-        Args { quick, rounds, filter: None, check: false, markdown: None }
+        Args { quick, rounds, filter: None, delivery: Delivery::default() }
     }
 
     #[test]
@@ -122,14 +92,5 @@ mod tests {
         assert_eq!(of(args(false, None)), (5, 4));
         assert_eq!(of(args(false, Some(2))), (2, 1));
         assert_eq!(of(args(true, Some(10))), (3, 4));
-    }
-
-    #[test]
-    fn a_filter_that_picks_nothing_is_answered_with_the_names() {
-        let names = || vec![String::from("same 25/25"), String::from("syn")];
-        assert_eq!(workloads(names(), None).unwrap(), names());
-        assert_eq!(workloads(names(), Some("25/")).unwrap(), ["same 25/25"]);
-        let error = workloads(names(), Some("yaml")).unwrap_err().to_string();
-        assert!(error.contains("\"yaml\"; there are same 25/25, syn"), "{error}");
     }
 }

@@ -8,11 +8,11 @@ static ALLOC: dhat::Alloc = dhat::Alloc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::from_args()?;
-    let profiler =
-        dhat::Profiler::builder().trim_backtraces(request.n_frames.map(usize::from)).build();
-    let measurement = request.measure()?;
+    let n_frames = request.tracing.n_frames.map(usize::from);
+    let profiler = dhat::Profiler::builder().trim_backtraces(n_frames).build();
+    let line = request.run(|| None)?;
     // Only the recording is measured: names are looked up, and the profile is written, by the drop.
     std::mem::forget(profiler);
-    println!("{}", measurement.to_line());
+    println!("{line}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::goals::per_trace;
 use super::times::{TAKE_SNAPSHOT, again, first, growth, speed_ratio};
 use crate::bench::figure::{Figure, amount, ratio};
 use crate::bench::goal::{self, Goal};
-use crate::bench::report::{cpu_model, rustc_version};
+use crate::bench::machine::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use memtrace_benches::analysis::{Beside, BesideFigures, Figures};
 use std::thread;

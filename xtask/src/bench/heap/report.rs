@@ -4,7 +4,7 @@ use super::measured::{Measured, Workload};
 use super::programs::Allocator;
 use crate::bench::figure::{Figure, amount, ratio};
 use crate::bench::goal::{self, Goal};
-use crate::bench::report::{cpu_model, rustc_version};
+use crate::bench::machine::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use memtrace_benches::heap::Memory;
 use std::fs;

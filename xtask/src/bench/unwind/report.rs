@@ -5,7 +5,7 @@ use super::measured::{FRAMEHOP, Measured, Verdict, Workload};
 use super::programs::Build;
 use crate::bench::figure::{Figure, amount, ratio};
 use crate::bench::goal::{self, Goal};
-use crate::bench::report::{cpu_model, rustc_version};
+use crate::bench::machine::{cpu_model, rustc_version};
 use crate::bench::table::Table;
 use std::thread;
 

@@ -1,17 +1,14 @@
-//! A million small blocks at once: the tracer's memory for each live block, and its cost with a heap
-//! that no cache holds.
+//! Small blocks that live at once: the tracer's cost with a heap that no cache holds.
 
 use super::Sequence;
-
-pub(super) const N_BLOCKS: usize = 1_000_000;
 
 /// Requested bytes, 52 on average.
 const SIZES: [usize; 8] = [16, 24, 32, 40, 56, 64, 80, 104];
 
-pub(super) fn run_batch() -> u64 {
+pub(super) fn run_batch(n_blocks: usize) -> u64 {
     let mut sizes = Sequence::new();
-    let mut blocks: Vec<Box<[u8]>> = Vec::with_capacity(N_BLOCKS);
-    for i in 0..N_BLOCKS {
+    let mut blocks: Vec<Box<[u8]>> = Vec::with_capacity(n_blocks);
+    for i in 0..n_blocks {
         let size = SIZES[sizes.below(SIZES.len())];
         blocks.push(vec![i as u8 | 1; size].into_boxed_slice());
     }

@@ -1,7 +1,7 @@
-//! Pairs of `malloc` and `free` below 25 frames: the allocator's and the tracer's cost, bare.
+//! Pairs of `malloc` and `free` below 5, 25 or 50 frames: the allocator's and the tracer's cost, bare.
 //!
-//! The frames are 25 functions and not one that calls itself, so that each has an address and an
-//! unwind rule of its own, as the stacks of programs do.
+//! The frames are functions and not one that calls itself, so that each has an address and an unwind
+//! rule of its own, as the stacks of programs do.
 
 use std::hint::black_box;
 
@@ -10,8 +10,16 @@ const N_PAIRS: usize = 20_000;
 /// 32 to 256 bytes; a power of two many, so that taking one costs next to nothing.
 const SIZES: [usize; 16] = [32, 48, 256, 64, 40, 128, 96, 200, 32, 80, 160, 56, 240, 112, 72, 176];
 
-pub(super) fn run_batch() -> u64 {
+pub(super) fn run_batch_below_5() -> u64 {
+    frame_05(N_PAIRS)
+}
+
+pub(super) fn run_batch_below_25() -> u64 {
     frame_25(N_PAIRS)
+}
+
+pub(super) fn run_batch_below_50() -> u64 {
+    frame_50(N_PAIRS)
 }
 
 /// Defines functions that each call the next. What is done with the result keeps the call from
@@ -28,8 +36,11 @@ macro_rules! frames {
 }
 
 frames! {
-    frame_25 frame_24 frame_23 frame_22 frame_21 frame_20 frame_19 frame_18 frame_17 frame_16
-    frame_15 frame_14 frame_13 frame_12 frame_11 frame_10 frame_09 frame_08 frame_07 frame_06
+    frame_50 frame_49 frame_48 frame_47 frame_46 frame_45 frame_44 frame_43 frame_42
+    frame_41 frame_40 frame_39 frame_38 frame_37 frame_36 frame_35 frame_34 frame_33
+    frame_32 frame_31 frame_30 frame_29 frame_28 frame_27 frame_26 frame_25 frame_24
+    frame_23 frame_22 frame_21 frame_20 frame_19 frame_18 frame_17 frame_16 frame_15
+    frame_14 frame_13 frame_12 frame_11 frame_10 frame_09 frame_08 frame_07 frame_06
     frame_05 frame_04 frame_03 frame_02 frame_01
 }
 

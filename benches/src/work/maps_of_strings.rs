@@ -8,9 +8,13 @@ const N_KEYS: usize = 4_000;
 const N_VALUES: usize = 4;
 
 /// Hashed alike in every run: std's own choice of keys is random.
-type Index = HashMap<String, Vec<String>, BuildHasherDefault<DefaultHasher>>;
+pub(super) type Index = HashMap<String, Vec<String>, BuildHasherDefault<DefaultHasher>>;
 
 pub(super) fn run_batch() -> u64 {
+    checksum(&build())
+}
+
+pub(super) fn build() -> Index {
     let mut index = Index::default();
     for i in 0..N_KEYS * N_VALUES {
         // Keys come back after all the others: their vectors grow apart from each other.
@@ -27,6 +31,10 @@ pub(super) fn run_batch() -> u64 {
             }
         }
     }
+    index
+}
+
+pub(super) fn checksum(index: &Index) -> u64 {
     index
         .iter()
         .map(|(key, orders)| key.len() + orders.iter().map(String::len).sum::<usize>())

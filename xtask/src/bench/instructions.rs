@@ -1,0 +1,198 @@
+//! `cargo xtask bench instructions`: the instructions that tracing adds to an allocation and to its
+//! release, by valgrind's callgrind.
+//!
+//! The workload is the tight pair below 25 frames. Each program runs twice, with few and with more
+//! batches: what differs are pairs in their steady state, without the start of the program, the first
+//! walk of the stack and the rules learned on the way. Instructions do not depend on what else the
+//! machine does, so one run is enough.
+
+mod callgrind;
+
+use super::delivery::Delivery;
+use super::goal::{self, Goal};
+use super::program;
+use super::table::Table;
+use crate::cargo::{Programs, Workspace};
+use callgrind::{Calls, Profile};
+use memtrace_benches::{Repeated, Request, Task, Tracing, Workload};
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const VALGRIND: &str = "valgrind";
+const N_FRAMES: u16 = 25;
+/// Batches of the two runs.
+const N_BATCHES: [u32; 2] = [2, 6];
+/// The function that allocates and frees, as callgrind names it.
+const CALLER: &str = "memtrace_benches::work::tight_pair::frame_01";
+
+/// Instructions that tracing may add to an allocation.
+const MAX_ALLOCATION: f64 = 480.0;
+/// Instructions that tracing may add to a release.
+const MAX_RELEASE: f64 = 70.0;
+
+/// What to do with the figures.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    delivery: Delivery,
+}
+
+/// Why instructions could not be counted.
+#[derive(Debug, thiserror::Error)]
+enum CountError {
+    #[error("{VALGRIND} was not found on PATH: without it instructions cannot be counted")]
+    NoValgrind { source: io::Error },
+    #[error(transparent)]
+    Run(#[from] program::RunError),
+    #[error("{} could not be read", path.display())]
+    NotRead { path: PathBuf, source: io::Error },
+    #[error("{} has no calls of {what} by {CALLER}: was it inlined?", path.display())]
+    NoCalls { path: PathBuf, what: &'static str },
+    #[error("{} batches made {n_calls} calls of {what}, not more than fewer did", N_BATCHES[1])]
+    NoMoreCalls { what: &'static str, n_calls: u64 },
+}
+
+/// Instructions of a pair, all that is called included.
+#[derive(Clone, Copy)]
+struct Pair {
+    allocation: f64,
+    release: f64,
+}
+
+/// Counts, and prints the report.
+pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    // Before anything is built.
+    check_valgrind()?;
+    let dir = Workspace::read()?.target_dir.join("bench").join("instructions");
+    fs::create_dir_all(&dir).map_err(|source| CountError::NotRead { path: dir.clone(), source })?;
+    let programs = Programs::build(&["--package=memtrace-benches".into(), "--examples".into()])?;
+    let untraced = count(programs.path("untraced")?, None, &dir)?;
+    let traced = count(programs.path("hooked")?, Some(N_FRAMES), &dir)?;
+    let goals = judge(untraced, traced);
+    args.delivery.deliver(&write(untraced, traced, &goals), &goals)
+}
+
+fn check_valgrind() -> Result<(), CountError> {
+    let status = Command::new(VALGRIND)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|source| CountError::NoValgrind { source })?;
+    let program = VALGRIND.to_owned();
+    if status.success() {
+        Ok(())
+    } else {
+        Err(program::RunError::Failed { program, status }.into())
+    }
+}
+
+/// Counts the instructions of a pair in its steady state.
+fn count(program: &Path, n_frames: Option<u16>, dir: &Path) -> Result<Pair, CountError> {
+    let [few, more] = N_BATCHES.map(|n_batches| profile(program, n_frames, n_batches, dir));
+    let (few, more) = (few?, more?);
+    let each = |what, of: fn(&Profile) -> Calls| {
+        let (few, more) = (of(&few), of(&more));
+        match more.n_calls.checked_sub(few.n_calls) {
+            Some(n_calls) if n_calls > 0 => {
+                Ok(more.n_instructions.saturating_sub(few.n_instructions) as f64 / n_calls as f64)
+            }
+            _ => Err(CountError::NoMoreCalls { what, n_calls: more.n_calls }),
+        }
+    };
+    Ok(Pair {
+        allocation: each("the allocator", |profile| profile.allocations)?,
+        release: each("the release", |profile| profile.releases)?,
+    })
+}
+
+/// Runs a program under callgrind.
+fn profile(
+    program: &Path,
+    n_frames: Option<u16>,
+    n_batches: u32,
+    dir: &Path,
+) -> Result<Profile, CountError> {
+    let path = dir.join("callgrind.out");
+    let request = Request {
+        task: Task::Repeat(Workload::TightPair, n_batches),
+        inputs: dir.to_owned(),
+        tracing: Tracing { n_frames, sample_bytes: None },
+    };
+    let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
+    out_file.push(&path);
+    let mut command = Command::new(VALGRIND);
+    command
+        .args(["--tool=callgrind", "--quiet", "--compress-strings=no", "--compress-pos=no"])
+        .arg(out_file)
+        .arg(program)
+        .args(request.to_args())
+        .env_remove("MEMTRACE");
+    program::measure(&mut command, Repeated::from_output)?;
+    let text = fs::read_to_string(&path)
+        .map_err(|source| CountError::NotRead { path: path.clone(), source })?;
+    let profile = Profile::read(&text, CALLER);
+    for (what, calls) in [("the allocator", profile.allocations), ("the release", profile.releases)]
+    {
+        if calls.n_calls == 0 {
+            return Err(CountError::NoCalls { path, what });
+        }
+    }
+    Ok(profile)
+}
+
+fn judge(untraced: Pair, traced: Pair) -> Vec<Goal> {
+    let goal = |name: &str, found: f64, max: f64| Goal {
+        name: format!("at most {max} instructions added to {name}"),
+        found: format!("{found:.1}"),
+        is_met: Some(found <= max),
+    };
+    vec![
+        goal("an allocation", traced.allocation - untraced.allocation, MAX_ALLOCATION),
+        goal("a release", traced.release - untraced.release, MAX_RELEASE),
+    ]
+}
+
+fn write(untraced: Pair, traced: Pair, goals: &[Goal]) -> String {
+    let mut table = Table::new(["instructions", "untraced", "traced", "added"]);
+    let mut row = |name: &str, of: fn(Pair) -> f64| {
+        let (untraced, traced) = (of(untraced), of(traced));
+        let cells = [untraced, traced, traced - untraced].map(|value| format!("{value:.1}"));
+        table.row([name.to_owned()].into_iter().chain(cells));
+    };
+    row("an allocation", |pair| pair.allocation);
+    row("a release", |pair| pair.release);
+    row("a pair", |pair| pair.allocation + pair.release);
+    format!(
+        "Instructions of a tight pair below 25 frames, {N_FRAMES} frames traced, in the steady \
+         state, by callgrind; the wrapped allocator is the C library's.\n\n{}\n{}",
+        table.to_markdown(),
+        goal::to_markdown(goals)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_tells_what_was_added_and_whether_that_is_too_much() {
+        let untraced = Pair { allocation: 60.0, release: 30.0 };
+        let traced = Pair { allocation: 160.0, release: 30.5 + MAX_RELEASE };
+        let goals = judge(untraced, traced);
+        assert_eq!([goals[0].is_met, goals[1].is_met], [Some(true), Some(false)]);
+        let text = write(untraced, traced, &goals);
+        for expected in ["| an allocation |     60.0 |  160.0 | 100.0 |", "MISSED |\n"] {
+            assert!(text.contains(expected), "no {expected:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_function_that_allocates_is_named_as_in_the_source() {
+        let path = Workspace::root().join("benches/src/work/tight_pair.rs");
+        let name = CALLER.rsplit("::").next().unwrap();
+        assert!(fs::read_to_string(path).unwrap().contains(&format!("fn {name}(n_pairs")));
+    }
+}
