@@ -1,4 +1,5 @@
-//! Configuration with the hook: traced if the request names a number of frames, else stopped.
+//! Configuration with the hook: traced if the request names a number of frames, a sample if it names a
+//! number of bytes, too; else stopped.
 
 use memtrace_benches::{Request, TracerFigures};
 use std::error::Error;
@@ -9,7 +10,11 @@ static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
 fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::from_args()?;
     if let Some(n_frames) = request.tracing.n_frames {
-        memtrace::start(n_frames)?;
+        let mut config = memtrace::Config::new().frames(n_frames);
+        if let Some(n_bytes) = request.tracing.sample_bytes {
+            config = config.sample_every(n_bytes);
+        }
+        memtrace::start_with(config)?;
     }
     println!("{}", request.run(tracer_figures)?);
     Ok(())

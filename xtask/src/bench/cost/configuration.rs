@@ -17,6 +17,8 @@ pub(super) enum Configuration {
     Jemalloc,
     /// memtrace's hook, not tracing.
     Stopped,
+    /// memtrace, a sample of allocations, 25 frames.
+    Sampled,
     /// memtrace, every allocation, one frame of each stack.
     Full1,
     /// 25 frames: the configuration that is judged.
@@ -56,11 +58,12 @@ impl Program {
 
 impl Configuration {
     /// All of them, in the order of the tables.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Untraced,
         Self::UntracedFramePointers,
         Self::Jemalloc,
         Self::Stopped,
+        Self::Sampled,
         Self::Full1,
         Self::Full25,
         Self::Full100,
@@ -83,6 +86,7 @@ impl Configuration {
             Self::UntracedFramePointers => "untraced, frame pointers",
             Self::Jemalloc => "jemalloc",
             Self::Stopped => "stopped",
+            Self::Sampled => "sampled",
             Self::Full1 => "full 1",
             Self::Full25 => "full 25",
             Self::Full100 => "full 100",
@@ -135,7 +139,9 @@ impl Configuration {
             Self::Untraced | Self::Heaptrack => Program::Untraced,
             Self::UntracedFramePointers => Program::UntracedFramePointers,
             Self::Jemalloc | Self::JemallocSampled | Self::JemallocEvery => Program::Jemalloc,
-            Self::Stopped | Self::Full1 | Self::Full25 | Self::Full100 => Program::Hooked,
+            Self::Stopped | Self::Sampled | Self::Full1 | Self::Full25 | Self::Full100 => {
+                Program::Hooked
+            }
             Self::Full25FramePointers => Program::HookedFramePointers,
             Self::Heapscope | Self::HeapscopeSampled => Program::Heapscope,
             Self::Dhat => Program::Dhat,
@@ -149,7 +155,9 @@ impl Configuration {
                 (Some(25), None)
             }
             Self::Full100 => (Some(100), None),
-            Self::HeapscopeSampled | Self::JemallocSampled => (Some(25), Some(SAMPLE_BYTES)),
+            Self::Sampled | Self::HeapscopeSampled | Self::JemallocSampled => {
+                (Some(25), Some(SAMPLE_BYTES))
+            }
             Self::JemallocEvery => (Some(25), Some(1)),
             _ => (None, None),
         };

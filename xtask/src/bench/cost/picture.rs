@@ -6,8 +6,9 @@ use super::results::Results;
 use memtrace_benches::{Kind, Workload};
 
 /// Who is in the chart, and under which name.
-const SERIES: [(Configuration, &str); 6] = [
+const SERIES: [(Configuration, &str); 7] = [
     (Configuration::Full25, "memtrace"),
+    (Configuration::Sampled, "memtrace, sampled"),
     (Configuration::Heapscope, "heapscope"),
     (Configuration::HeapscopeSampled, "heapscope, sampled"),
     (Configuration::Heaptrack, "heaptrack"),
