@@ -79,7 +79,6 @@ mod recorder;
 mod sampler;
 mod scratch;
 mod segments;
-mod sharded;
 mod site;
 mod site_totals;
 mod thread;

@@ -32,7 +32,7 @@
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
-use crate::sharded::Sharded as PageShadow;
+use crate::page_shadow::PageShadow;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use core::ptr;
