@@ -7,10 +7,9 @@
 //!
 //! The path of one allocation, in the order of the modules below: the **hook** calls the wrapped
 //! allocator and, if tracing is on, the **recorder**, unless the **sampler** leaves the block out; the
-//! **thread** guards against re-entry; the
-//! stack becomes a **site**, by what the thread remembers or by a walk; the block goes into the **live table** (memory that
-//! the hook cannot see, into the table of **tracked** memory) and its size into the **totals**. All
-//! tables lie in **mapped** memory of their own.
+//! **thread** guards against re-entry; the stack becomes a **site**, by what the thread remembers or by a
+//! walk; the block goes into the **live table** (memory that the hook cannot see, into the table of **tracked**
+//! memory) and its size into the **totals**. All tables lie in **mapped** memory of their own.
 //!
 //! # Laws of the hook
 //!
@@ -40,7 +39,7 @@
 //! [`start`], and blocks forgotten by [`clear_traces`], are not known, and their release is ignored.
 
 #![no_std]
-
+#![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
     warn(
