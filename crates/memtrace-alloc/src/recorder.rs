@@ -818,8 +818,8 @@ pub fn for_each_site_totals(mut visit: impl FnMut(SiteId, SiteTotals)) -> bool {
 /// meanwhile may or may not be. Memory that the program told of is copied by
 /// [`crate::copy_tracked`].
 ///
-/// **Cost**: reads 8 bytes for each 16 bytes of heap (with [`crate::Alloc::pooled`], for each block), and
-/// 8 more for each block if threads or generations are recorded: 4 ms for a million blocks of 64 bytes.
+/// **Cost**: reads 8 to 13 bytes for each block, and 8 more if threads or generations are recorded: 2 to 6 ms
+/// for a million blocks of 64 bytes.
 pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
     if control::records().any() {
         RECORDER.live.for_each::<true>(|addr, trace, detail| {
