@@ -185,6 +185,13 @@ impl FlatShadow {
         unsafe { chunk.as_ref() }
     }
 
+    /// Whether nothing was ever inserted.
+    #[inline(always)]
+    pub(crate) fn is_vacant(&self) -> bool {
+        // Relaxed: who looks for a block has synchronised with the thread that inserted it.
+        self.chunks.load(Relaxed).is_null()
+    }
+
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         let mut next = self.chunks.load(SeqCst);
         core::iter::from_fn(move || {

@@ -68,6 +68,17 @@ impl LiveBlock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
+/// What came of a few instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quick {
+    /// The block was recorded, and is not any more.
+    Taken(LiveTrace),
+    /// It was not recorded.
+    Nothing,
+    /// It takes more than that to know.
+    Unknown,
+}
+
 /// A map from block addresses to traces that any thread may use at any time, inside `malloc`.
 pub(crate) trait LiveTable {
     /// Records a block, of which nothing is recorded, if that takes a few instructions, and says whether it
@@ -79,8 +90,8 @@ pub(crate) trait LiveTable {
 
     /// Forgets a block if that takes a few instructions, and returns what was recorded.
     #[inline(always)]
-    fn take_quickly(&self, _block_addr: u64) -> Option<LiveTrace> {
-        None
+    fn take_quickly(&self, _block_addr: u64) -> Quick {
+        Quick::Unknown
     }
 
     /// Records a block and returns what was recorded at its address before, normally nothing.

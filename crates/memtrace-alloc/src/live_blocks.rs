@@ -31,7 +31,7 @@
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
-use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::page_shadow::PageShadow;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
@@ -220,7 +220,11 @@ impl LiveTable for LiveBlocks {
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        ask!(self, table => table.take_quickly(block_addr).or_else(|| table.take(block_addr)))
+        ask!(self, table => match table.take_quickly(block_addr) {
+            Quick::Taken(trace) => Some(trace),
+            Quick::Nothing => None,
+            Quick::Unknown => table.take(block_addr),
+        })
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {

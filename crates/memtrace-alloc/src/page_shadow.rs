@@ -55,13 +55,14 @@ mod scavenging;
 
 use crate::array_memory::ArrayMemory;
 use crate::flat_shadow::FlatShadow;
-use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::lock::LeafLock;
 use crate::page_array::{
-    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, is_empty, move_word,
-    place, take_from, word_of,
+    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, is_empty, line,
+    move_word, place, take_from, word_of,
 };
 use crate::page_directory::{Directory, PAGE_BITS, Page};
+use crate::page_line::{first, look};
 use crate::page_word::{
     Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live, tag_of,
     trace_of,
@@ -410,6 +411,26 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
     false
 }
 
+impl PageShadow {
+    /// Takes a trace that is not where it is likeliest to be. Called in an operation, in which its page led to
+    /// this array.
+    #[inline(never)]
+    fn take_from_line(&self, shape: Shape, tag: Tag) -> Quick {
+        // SAFETY: in an operation, in which the page led to this array.
+        let line = unsafe { line(shape, shape.line_index(tag)) };
+        let look = look(line, tag);
+        if look.live | look.moving == 0 && self.flat.is_vacant() {
+            return Quick::Nothing;
+        }
+        let Some(place) = first(line, look.live) else { return Quick::Unknown };
+        let held = place.load(Relaxed);
+        if is_live_of(held, tag) && place.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
+            return Quick::Taken(trace_of(held));
+        }
+        Quick::Unknown
+    }
+}
+
 /// Runs an operation in which arrays are looked at.
 #[inline(always)]
 fn during<R>(operation: impl FnOnce() -> R) -> R {
@@ -460,18 +481,25 @@ impl LiveTable for PageShadow {
     }
 
     #[inline(always)]
-    fn take_quickly(&self, block_addr: u64) -> Option<LiveTrace> {
-        let (slot, entry) = (thread::slot()?, self.directory.entry(block_addr)?);
+    fn take_quickly(&self, block_addr: u64) -> Quick {
+        let Some(entry) = self.directory.entry(block_addr) else { return Quick::Unknown };
+        // Most blocks while tracing is sampled.
+        if entry.load(Relaxed) == 0 && self.flat.is_vacant() {
+            return Quick::Nothing;
+        }
+        let Some(slot) = thread::slot() else { return Quick::Unknown };
+        if !block_addr.is_multiple_of(GRANULE) {
+            return Quick::Unknown;
+        }
         let tag = Tag::of(block_addr);
         slot.during(|| {
-            let shape = Shape::of_entry(entry.load(Acquire))?;
+            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return Quick::Unknown };
             // SAFETY: in an operation, in which the page led to this array.
             let home = unsafe { home(shape, tag) };
             let held = home.load(Relaxed);
-            let is_taken = is_live_of(held, tag)
-                && block_addr.is_multiple_of(GRANULE)
-                && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
-            is_taken.then(|| trace_of(held))
+            let is_taken =
+                is_live_of(held, tag) && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
+            if is_taken { Quick::Taken(trace_of(held)) } else { self.take_from_line(shape, tag) }
         })
     }
 

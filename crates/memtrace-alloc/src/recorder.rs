@@ -15,7 +15,7 @@ use crate::c_symbols;
 use crate::control::{self, Mode, On, Recording, State};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
-use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace};
+use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
 use crate::live_blocks::{Beside, LiveBlocks};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
@@ -260,8 +260,9 @@ impl Recorder {
     fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         match table.take_quickly(block_addr) {
-            Some(trace) => self.remove_taken(block_addr, trace, state),
-            None => self.release_at_length(table, block_addr, state),
+            Quick::Taken(trace) => self.remove_taken(block_addr, trace, state),
+            Quick::Nothing => {}
+            Quick::Unknown => self.release_at_length(table, block_addr, state),
         }
     }
 

@@ -25,7 +25,11 @@ fn insert(shadow: &PageShadow, addr: u64, trace: LiveTrace) -> Result<Option<Liv
 
 /// As the recorder takes.
 fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
-    shadow.take_quickly(addr).or_else(|| shadow.take(addr))
+    match shadow.take_quickly(addr) {
+        Quick::Taken(trace) => Some(trace),
+        Quick::Nothing => None,
+        Quick::Unknown => shadow.take(addr),
+    }
 }
 
 fn trace(size: u64) -> LiveTrace {
