@@ -31,6 +31,8 @@ const REGION_WORDS: usize = 1 << 15;
 const N_LEVELS: usize = MAX_LEVEL as usize + 1;
 /// So many are given back at once.
 const N_AT_ONCE: usize = 64;
+/// If they cannot be, it is tried again after so many more.
+const N_BETWEEN: usize = N_AT_ONCE / 4;
 const MAX_WAITING: usize = 1024;
 
 /// Arrays that are not in use.
@@ -46,6 +48,8 @@ struct Memory {
     n_waiting: usize,
     /// How many must wait before it is tried to give them back.
     n_wanted: usize,
+    /// How often there was no room for one more to wait.
+    n_refused: usize,
 }
 
 // SAFETY: the memory belongs to whoever holds the lock.
@@ -60,6 +64,7 @@ impl ArrayMemory {
             waiting: [0; MAX_WAITING],
             n_waiting: 0,
             n_wanted: N_AT_ONCE,
+            n_refused: 0,
         }))
     }
 
@@ -74,15 +79,18 @@ impl ArrayMemory {
         self.0.lock().free(shape);
     }
 
-    /// Whether there is room for one more to wait.
+    /// Whether there is room for one more to wait. To be called as [`Self::retire`].
     pub(crate) fn can_retire(&self) -> bool {
-        self.0.lock().n_waiting < MAX_WAITING
+        self.0.lock().has_room()
     }
 
     /// Takes back an array that other threads may still be looking at, all of whose traces are gone; it is
     /// lost if there is no room for one more to wait. To be called in an operation of the thread's own.
     pub(crate) fn retire(&self, shape: Shape) {
         let mut memory = self.0.lock();
+        if !memory.has_room() {
+            return;
+        }
         let place = memory.n_waiting;
         let Some(waiting) = memory.waiting.get_mut(place) else { return };
         *waiting = shape.to_entry();
@@ -172,11 +180,23 @@ impl Memory {
         }
     }
 
+    /// Whether there is room for one more to wait. Where there is none it is now and then tried to make some:
+    /// who was in the way for all earlier attempts is not in the way for ever.
+    fn has_room(&mut self) -> bool {
+        if self.n_waiting == MAX_WAITING {
+            self.n_refused = self.n_refused.wrapping_add(1);
+            if self.n_refused.is_multiple_of(N_BETWEEN) {
+                self.free_waiting();
+            }
+        }
+        self.n_waiting < MAX_WAITING
+    }
+
     /// Frees what waits, if no other thread can be looking at it.
     #[cold]
     fn free_waiting(&mut self) {
         if !SLOTS.are_others_idle(thread::slot()) {
-            self.n_wanted = self.n_waiting.saturating_add(N_AT_ONCE / 4);
+            self.n_wanted = self.n_waiting.saturating_add(N_BETWEEN);
             return;
         }
         while let Some(last) = self.n_waiting.checked_sub(1) {
@@ -197,6 +217,26 @@ mod tests {
     use proptest::prelude::*;
     use std::boxed::Box;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn arrays_serve_again_after_a_thread_was_in_the_way_for_as_long_as_there_was_room() {
+        let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
+        crate::thread_slot::prepare();
+        thread::claim_slot();
+        let take = || arrays.take(0, true).unwrap();
+        let other = SLOTS.claim().unwrap();
+        other.during(|| (0..MAX_WAITING + 100).for_each(|_| arrays.retire(take())));
+        assert!(arrays.0.lock().free[0].is_null());
+        // Other tests' threads may be in the way, too, for a moment.
+        let is_free = || {
+            std::thread::yield_now();
+            let shape = take();
+            let _ = arrays.can_retire().then(|| arrays.retire(shape));
+            !arrays.0.lock().free[0].is_null()
+        };
+        assert!((0..1_000_000).any(|_| is_free()));
+        SLOTS.release(other);
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(50))]

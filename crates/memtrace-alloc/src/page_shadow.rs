@@ -345,7 +345,9 @@ impl PageShadow {
                     });
                     for_each_word(to, |word| {
                         let is_here = match kind(word) {
-                            Kind::Live => true,
+                            // What is gone from here, too, has gone since this began: the page has grown, and
+                            // grows again.
+                            Kind::Live | Kind::Gone => true,
                             Kind::Copy => is_gone.has(tag_of(word)),
                             _ => false,
                         };

@@ -43,6 +43,17 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
         Some(unsafe { segment.add(offset) })
     }
 
+    /// Visits every place whose segment is mapped.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(NonNull<T>)) {
+        for (k, segment) in self.segments.iter().enumerate() {
+            let Some(segment) = NonNull::new(segment.load(Acquire)) else { continue };
+            for offset in 0..FIRST_LEN << k {
+                // SAFETY: within the segment, whose length this is (I1).
+                visit(unsafe { segment.add(offset) });
+            }
+        }
+    }
+
     /// Returns the place of a number, mapping its segment if need be; `None` if that fails.
     pub(crate) fn place_or_map(&self, number: u32) -> Option<NonNull<T>> {
         let (k, _) = Self::split(number)?;
@@ -80,6 +91,7 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    extern crate std;
 
     #[test]
     fn segments_hold_each_number_once() {
@@ -104,5 +116,17 @@ mod tests {
             assert_eq!(all.iter().filter(|other| **other == place).count(), 1);
         }
         assert_eq!((places.place_or_map(28), places.place(u32::MAX)), (None, None));
+        let mut visited = std::vec::Vec::new();
+        places.for_each(|place| visited.push(place));
+        assert_eq!(visited, all);
+    }
+
+    #[test]
+    fn places_beyond_a_gap_are_visited() {
+        let places = Segments::<u64, 4, 3>::new(Part::Scratch);
+        places.place_or_map(12).unwrap();
+        let mut n_visited = 0;
+        places.for_each(|_| n_visited += 1);
+        assert_eq!(n_visited, 16);
     }
 }

@@ -93,18 +93,18 @@ impl TotalsBySite {
     /// Makes all sums zero; what threads add meanwhile is in them or not.
     pub(crate) fn reset(&self) {
         let zero = |record: &Record| {
-            record.n_allocated.store(0, Relaxed);
-            record.allocated_bytes.store(0, Relaxed);
-            record.n_freed.store(0, Relaxed);
-            record.freed_bytes.store(0, Relaxed);
+            let Record { n_allocated, allocated_bytes, n_freed, freed_bytes } = record;
+            for sum in [n_allocated, allocated_bytes, n_freed, freed_bytes] {
+                // Memory that was never written to stays so.
+                if sum.load(Relaxed) != 0 {
+                    sum.store(0, Relaxed);
+                }
+            }
         };
         zero(&self.rest);
         for table in &self.tables {
-            let mut number = 1;
-            while let Some(record) = record(table, number) {
-                zero(record);
-                number = number.saturating_add(1);
-            }
+            // SAFETY: a record of mapped, zeroed memory, which stays mapped; all its fields are atomic.
+            table.for_each(|place| zero(unsafe { place.as_ref() }));
         }
     }
 
@@ -203,5 +203,14 @@ mod tests {
         assert_eq!(TOTALS.of_site(SiteId((1 << 30) - 1)), SiteTotals::default());
         TOTALS.reset();
         assert!((0..200).all(|i| TOTALS.of_site(SiteId(i)) == SiteTotals::default()));
+    }
+
+    #[test]
+    fn sums_of_sites_whose_predecessors_nobody_asked_for_are_made_zero_too() {
+        static TOTALS: TotalsBySite = TotalsBySite::new();
+        TOTALS.add_allocated(SiteId(5000), 1, 10);
+        assert_eq!(TOTALS.of_site(SiteId(5000)).n_allocated, 1);
+        TOTALS.reset();
+        assert_eq!(TOTALS.of_site(SiteId(5000)), SiteTotals::default());
     }
 }

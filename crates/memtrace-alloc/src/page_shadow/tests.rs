@@ -398,3 +398,50 @@ fn violated_invariant(shadow: &PageShadow) -> Option<&'static str> {
     });
     violated
 }
+
+#[test]
+fn a_scan_sees_what_stays_while_a_page_grows_twice() {
+    let shadow = shadow();
+    let page = 7;
+    let addr_of = |place: u64| page * 4096 + place * 16;
+    insert(shadow, addr_of(1), trace(1)).unwrap();
+    insert(shadow, addr_of(40), trace(2)).unwrap();
+    let entry = shadow.directory.entry(addr_of(1)).unwrap();
+    let held = entry.load(SeqCst);
+    let Entry::Array(from) = Entry::of(held) else { panic!("two blocks are in an array") };
+    during(|| {
+        // As `grow` does, up to the first trace.
+        let to = shadow.arrays.take(from.level() + 1, true).unwrap();
+        let growth = shadow.growth(page).unwrap();
+        growth.page.store(page, Release);
+        growth.from.store(held, Release);
+        entry.store(to.to_growing_entry(), SeqCst);
+        let is_first = |slot: &AtomicU64| tag_of(slot.load(SeqCst)) == Tag::of(addr_of(1));
+        for_each_slot(from, |slot| {
+            if is_first(slot) {
+                move_word(slot, to);
+            }
+        });
+        let mut seen = Vec::new();
+        shadow.for_each_of_page(page, entry, |word| {
+            if tag_of(word) == Tag::of(addr_of(40)) {
+                // The rest of it, and once more, while the scan is between the two arrays.
+                for_each_slot(from, |slot| {
+                    if !matches!(kind(slot.load(SeqCst)), Kind::Gone | Kind::Sealed) {
+                        move_word(slot, to);
+                    }
+                });
+                entry.store(to.to_entry(), SeqCst);
+                shadow.arrays.retire(from);
+                for place in 2..12 {
+                    insert(shadow, addr_of(place), trace(3)).unwrap();
+                }
+                assert_ne!(entry.load(SeqCst), to.to_entry(), "it has grown again");
+            }
+            seen.push(tag_of(word).index());
+        });
+        seen.sort_unstable();
+        seen.retain(|&tag| tag == 1 || tag == 40);
+        assert_eq!(seen, [1, 40]);
+    });
+}

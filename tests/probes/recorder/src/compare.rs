@@ -1,0 +1,204 @@
+//! The comparison of what is recorded with the truth, when all threads are quiet.
+
+use crate::ALLOC;
+use crate::report::{FIGURES, count, differs, ensure};
+use crate::rounds::Round;
+use crate::sites::N_SITES;
+use crate::truth::{self, Block, Expected, NO_TAG};
+use memtrace_alloc::{LiveBlock, Losses};
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Room for blocks that the counts do not know of.
+const N_SPARE: usize = 10_000;
+
+/// Compares everything with the truth, and returns how many bytes have a trace.
+pub(crate) fn compare(round: &Round, extents: &[Range<u64>; N_SITES], before: &Losses) -> u64 {
+    // A difference found here is told by `differs`, which does not return.
+    truth::untraced(|| {
+        let recorded = recorded();
+        let n_missing = compare_blocks(round, extents, &recorded);
+        let n_bytes = recorded.iter().map(|block| block.size).sum();
+        compare_sums(round, recorded.len() as u64, n_bytes);
+        compare_losses(round, before, n_missing);
+        FIGURES.n_compared.fetch_add(recorded.len() as u64, Relaxed);
+        n_bytes
+    })
+}
+
+/// Expects that nothing is recorded at all.
+pub(crate) fn expect_nothing(when: &str) {
+    truth::untraced(|| {
+        let recorded = recorded();
+        ensure!(
+            recorded.is_empty(),
+            "{when}, {} blocks are recorded, such as {:x?}",
+            recorded.len(),
+            recorded.first()
+        );
+        let (current, n_traces) =
+            (memtrace_alloc::traced_memory().current, memtrace_alloc::n_traces());
+        ensure!(
+            (current, n_traces) == (0, 0),
+            "{when}, the totals have drifted: {current} bytes, {n_traces} blocks"
+        );
+    });
+}
+
+/// Every block that is recorded, by address, none twice.
+fn recorded() -> Vec<LiveBlock> {
+    let mut recorded = Vec::with_capacity(memtrace_alloc::n_traces() as usize + N_SPARE);
+    let mut n_without_room = 0_u64;
+    memtrace_alloc::for_each_block(|block| {
+        if recorded.len() < recorded.capacity() {
+            recorded.push(block);
+        } else {
+            n_without_room += 1;
+        }
+    });
+    ensure!(n_without_room == 0, "{n_without_room} blocks more are recorded than are counted");
+    recorded.sort_unstable_by_key(|block| block.block_addr);
+    for pair in recorded.windows(2) {
+        let [one, other] = pair else { continue };
+        ensure!(one.block_addr != other.block_addr, "a block is recorded twice: {pair:x?}");
+    }
+    recorded
+}
+
+/// Every block that is live, by address.
+fn live() -> Vec<Block> {
+    let truth = ALLOC.inner();
+    let mut live = Vec::with_capacity(truth.n_blocks() + N_SPARE);
+    truth.for_each(|block| {
+        ensure!(live.len() < live.capacity(), "there are more live blocks than were counted");
+        live.push(block);
+    });
+    live.sort_unstable_by_key(|block| block.addr);
+    live
+}
+
+/// Returns how many blocks have no record that should have one; under a limit that may be so.
+fn compare_blocks(round: &Round, extents: &[Range<u64>; N_SITES], recorded: &[LiveBlock]) -> u64 {
+    let live = live();
+    let is_on = memtrace_alloc::is_tracing();
+    let mut n_missing = 0;
+    let (mut recorded, mut live) = (recorded.iter().peekable(), live.iter().peekable());
+    loop {
+        let (record, block) = (recorded.peek().copied(), live.peek().copied());
+        let order = match (record, block) {
+            (None, None) => return n_missing,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(record), Some(block)) => record.block_addr.cmp(&(block.addr as u64)),
+        };
+        if order != Ordering::Greater {
+            recorded.next();
+        }
+        if order != Ordering::Less {
+            live.next();
+        }
+        let expected = block.map(|block| block.expected(is_on, round.is_steady));
+        match (order, record, block, expected) {
+            (Ordering::Less, Some(record), ..) => {
+                differs(format_args!("a block is recorded and is not live: {record:x?}"))
+            }
+            (Ordering::Equal, Some(record), Some(block), Some(expected)) => {
+                ensure!(
+                    expected != Expected::None,
+                    "a block is recorded that should not be: {block:x?} as {record:x?}"
+                );
+                count_if_either(expected);
+                compare_block(round, extents, record, block);
+            }
+            (_, _, Some(block), Some(expected)) => {
+                count_if_either(expected);
+                if expected == Expected::Trace {
+                    n_missing += 1;
+                    ensure!(round.has_limit, "a live block is not recorded: {block:x?}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn count_if_either(expected: Expected) {
+    if expected == Expected::Either {
+        count(&FIGURES.n_either);
+    }
+}
+
+fn compare_block(round: &Round, extents: &[Range<u64>], record: &LiveBlock, block: &Block) {
+    ensure!(
+        record.size == block.size as u64,
+        "a block is recorded with another size: {block:x?} as {record:x?}"
+    );
+    compare_site(round, extents, record, block);
+    if round.threads && block.os_id != 0 && !round.has_limit {
+        let os_id = memtrace_alloc::thread_info(record.thread).map(|info| info.os_id);
+        ensure!(
+            os_id == Some(block.os_id),
+            "a block is recorded with another thread: {block:x?} as {record:x?}, which is {os_id:?}"
+        );
+    }
+    let births = match round.generations {
+        true if round.has_limit => 0..=memtrace_alloc::generation(),
+        true => 1..=memtrace_alloc::generation(),
+        false => 0..=0,
+    };
+    ensure!(
+        births.contains(&record.birth) && (round.threads || record.thread == 0),
+        "a block is recorded with details that cannot be: {record:x?}"
+    );
+}
+
+fn compare_site(round: &Round, extents: &[Range<u64>], record: &LiveBlock, block: &Block) {
+    let Some(site) = memtrace_alloc::site_frames(record.site) else {
+        return ensure!(round.has_limit, "a block is recorded without a stack: {record:x?}");
+    };
+    let call_addrs = site.call_addrs;
+    ensure!(
+        !call_addrs.is_empty() && call_addrs.len() <= usize::from(round.n_frames),
+        "a stack has {} frames of at most {}",
+        call_addrs.len(),
+        round.n_frames
+    );
+    // In a dev build the nearest frame is a function of the standard library's.
+    if block.tag == NO_TAG || cfg!(debug_assertions) && round.n_frames == 1 {
+        return;
+    }
+    let extent = &extents[block.tag as usize];
+    ensure!(
+        call_addrs.iter().any(|addr| extent.contains(addr)),
+        "a block is recorded with a stack that does not lead through {extent:x?}: {block:x?} as \
+         {record:x?}, {call_addrs:x?}"
+    );
+}
+
+fn compare_sums(round: &Round, n_blocks: u64, n_bytes: u64) {
+    let (memory, n_traces) = (memtrace_alloc::traced_memory(), memtrace_alloc::n_traces());
+    ensure!(
+        (memory.current, n_traces) == (n_bytes, n_blocks),
+        "the totals have drifted: {} bytes, {n_traces} blocks; recorded are {n_bytes} bytes, {n_blocks} \
+         blocks; steady: {}",
+        memory.current,
+        round.is_steady
+    );
+    ensure!(memory.peak >= memory.current, "the peak is lower than what there is: {memory:?}");
+}
+
+fn compare_losses(round: &Round, before: &Losses, n_missing: u64) {
+    let now = memtrace_alloc::losses();
+    let n_lost = now.n_blocks_without_record - before.n_blocks_without_record;
+    if round.has_limit {
+        FIGURES.n_lost.fetch_add(n_lost, Relaxed);
+        ensure!(
+            n_missing <= n_lost,
+            "{n_missing} live blocks are not recorded, and only {n_lost} losses are counted"
+        );
+        ensure!(now.n_nested == before.n_nested, "allocations were lost inside the recorder");
+    } else {
+        ensure!(now == *before, "there are losses: {before:?}, now {now:?}");
+    }
+}
