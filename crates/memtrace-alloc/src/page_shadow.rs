@@ -533,5 +533,5 @@ impl PageShadow {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
