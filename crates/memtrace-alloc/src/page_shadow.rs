@@ -342,7 +342,8 @@ impl PageShadow {
                     });
                     for_each_word(to, |word| {
                         let is_here = match kind(word) {
-                            Kind::Live => true,
+                            // Gone, if the page grows once more by now: it was live here before.
+                            Kind::Live | Kind::Gone => true,
                             Kind::Copy => is_gone.has(tag_of(word)),
                             _ => false,
                         };
