@@ -361,25 +361,30 @@ impl PageShadow {
     fn clear_page(&self, page: u64, entry: &AtomicU64, forgotten: &mut dyn FnMut(LiveTrace)) {
         let Some(growth) = self.growth(page) else { return };
         let _held = growth.lock.lock();
-        match Entry::of(entry.load(SeqCst)) {
-            Entry::One(one) => {
-                if entry.compare_exchange(one, 0, SeqCst, Relaxed).is_ok() {
+        loop {
+            match Entry::of(entry.load(SeqCst)) {
+                Entry::One(one) => {
+                    if entry.compare_exchange(one, 0, SeqCst, Relaxed).is_err() {
+                        // Taken; or, which needs no lock, another block has come, and both are in an array.
+                        continue;
+                    }
                     forgotten(trace_of(one));
                 }
+                Entry::Array(shape) => {
+                    for_each_slot(shape, |slot| {
+                        let word = slot.load(SeqCst);
+                        if kind(word) == Kind::Live
+                            && slot.compare_exchange(word, 0, SeqCst, Relaxed).is_ok()
+                        {
+                            forgotten(trace_of(word));
+                        }
+                    });
+                    self.give_back_if_empty(entry, shape);
+                }
+                // Not while the lock is held.
+                Entry::None | Entry::Growing(_) => {}
             }
-            Entry::Array(shape) => {
-                for_each_slot(shape, |slot| {
-                    let word = slot.load(SeqCst);
-                    if kind(word) == Kind::Live
-                        && slot.compare_exchange(word, 0, SeqCst, Relaxed).is_ok()
-                    {
-                        forgotten(trace_of(word));
-                    }
-                });
-                self.give_back_if_empty(entry, shape);
-            }
-            // Not while the lock is held.
-            Entry::None | Entry::Growing(_) => {}
+            return;
         }
     }
 
