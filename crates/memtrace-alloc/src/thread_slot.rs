@@ -16,7 +16,8 @@
 //! | --- | --- | --- | --- |
 //! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
-//! | `n_operations` | the holder (Relaxed, with compiler fences) | see [`Slots::are_others_idle`] | that it reads tables |
+//! | `n_operations`, one more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
+//! | `n_operations`, one less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
 //!
 //! # Cost
 //!
@@ -109,8 +110,9 @@ impl Slot {
         // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
         compiler_fence(SeqCst);
         let result = operation();
-        compiler_fence(SeqCst);
-        self.n_operations.store(before, Relaxed);
+        // Release pairs with the Acquire of `are_others_idle`: who sees that it is over may write to what it
+        // looked at.
+        self.n_operations.store(before, Release);
         result
     }
 }
