@@ -28,12 +28,12 @@ use crate::environment;
 use crate::fork;
 use crate::lock::LeafLock;
 use crate::mapped;
+use crate::membarrier;
 use crate::options::Options;
 use crate::platform;
 use crate::recorder::RECORDER;
 use crate::sampler::{self, Period};
 use crate::thread;
-use crate::thread_slot;
 use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -340,7 +340,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         // of ours may be held.
         memtrace_unwind::prepare();
         thread::prepare();
-        thread_slot::prepare();
+        membarrier::prepare();
         let _held = CONTROL.lock();
         if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });

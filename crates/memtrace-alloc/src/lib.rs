@@ -65,6 +65,7 @@ mod live;
 mod live_blocks;
 mod lock;
 mod mapped;
+mod membarrier;
 mod options;
 mod page_array;
 mod page_directory;

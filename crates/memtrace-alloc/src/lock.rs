@@ -112,7 +112,7 @@ impl<T> Drop for Held<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     extern crate std;

@@ -162,7 +162,8 @@ impl Directory {
                 let first = (n.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
                 let mut addr = chunk.header.base_addr.wrapping_add(first);
                 for entry in entries {
-                    if entry.load(Relaxed) != 0 {
+                    // SeqCst: a sweep passes by what it sees no trace of here.
+                    if entry.load(SeqCst) != 0 {
                         visit(addr, entry);
                     }
                     addr = addr.wrapping_add(1 << PAGE_BITS);

@@ -7,7 +7,7 @@
 //!
 //! One cache line; some 15 instructions where the processor compares four numbers at once.
 #![cfg_attr(
-    target_arch = "x86_64",
+    all(target_arch = "x86_64", not(loom)),
     expect(unsafe_code, reason = "loads words by vectors while others write to them")
 )]
 
@@ -34,7 +34,7 @@ pub(crate) fn first(line: &Line, bits: u32) -> Option<&AtomicU64> {
 }
 
 /// Looks at all words of a line.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 #[inline(always)]
 pub(crate) fn look(line: &Line, tag: Tag) -> Look {
     // SAFETY: every x86_64 processor has SSE2.
@@ -42,7 +42,7 @@ pub(crate) fn look(line: &Line, tag: Tag) -> Look {
 }
 
 /// The same by vectors of four lower halves of words, which tell all that is asked.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 #[target_feature(enable = "sse2")]
 #[inline]
 fn look_at_four(line: &Line, tag: Tag) -> Look {
@@ -84,14 +84,14 @@ fn look_at_four(line: &Line, tag: Tag) -> Look {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(loom, not(target_arch = "x86_64")))]
 #[inline(always)]
 pub(crate) fn look(line: &Line, tag: Tag) -> Look {
     look_at_each(line, tag)
 }
 
 /// The same, word by word.
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(any(test, loom, not(target_arch = "x86_64")))]
 fn look_at_each(line: &Line, tag: Tag) -> Look {
     use crate::page_word::{MOVING_BIT, is_live_of};
     use core::sync::atomic::Ordering::Relaxed;
@@ -106,7 +106,7 @@ fn look_at_each(line: &Line, tag: Tag) -> Look {
     look
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::page_word::{SEALED, copy, gone, live};

@@ -345,8 +345,7 @@ impl PageShadow {
                     });
                     for_each_word(to, |word| {
                         let is_here = match kind(word) {
-                            // What is gone from here, too, has gone since this began: the page has grown, and
-                            // grows again.
+                            // Gone, if the page grows once more by now: it was live here before.
                             Kind::Live | Kind::Gone => true,
                             Kind::Copy => is_gone.has(tag_of(word)),
                             _ => false,
@@ -365,29 +364,34 @@ impl PageShadow {
     fn clear_page(&self, page: u64, entry: &AtomicU64, forgotten: &mut dyn FnMut(LiveTrace)) {
         let Some(growth) = self.growth(page) else { return };
         let lock = growth.lock.lock();
-        match Entry::of(entry.load(SeqCst)) {
-            Entry::One(one) => {
-                if entry.compare_exchange(one, 0, SeqCst, Relaxed).is_ok() {
+        loop {
+            match Entry::of(entry.load(SeqCst)) {
+                Entry::One(one) => {
+                    if entry.compare_exchange(one, 0, SeqCst, Relaxed).is_err() {
+                        // Taken; or, which needs no lock, another block has come, and both are in an array.
+                        continue;
+                    }
                     forgotten(trace_of(one));
                 }
-            }
-            Entry::Array(shape) => {
-                for_each_slot(shape, |slot| {
-                    let word = slot.load(SeqCst);
-                    if kind(word) == Kind::Live
-                        && slot.compare_exchange(word, 0, SeqCst, Relaxed).is_ok()
-                    {
-                        forgotten(trace_of(word));
+                Entry::Array(shape) => {
+                    for_each_slot(shape, |slot| {
+                        let word = slot.load(SeqCst);
+                        if kind(word) == Kind::Live
+                            && slot.compare_exchange(word, 0, SeqCst, Relaxed).is_ok()
+                        {
+                            forgotten(trace_of(word));
+                        }
+                    });
+                    let is_vacant = self.arrays.can_retire() && vacate(entry, shape);
+                    drop(lock);
+                    if is_vacant {
+                        self.arrays.retire(shape);
                     }
-                });
-                let is_vacant = self.arrays.can_retire() && vacate(entry, shape);
-                drop(lock);
-                if is_vacant {
-                    self.arrays.retire(shape);
                 }
+                // Not while the lock is held.
+                Entry::None | Entry::Growing(_) => {}
             }
-            // Not while the lock is held.
-            Entry::None | Entry::Growing(_) => {}
+            return;
         }
     }
 }
@@ -570,5 +574,5 @@ impl PageShadow {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

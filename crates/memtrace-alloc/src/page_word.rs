@@ -159,10 +159,10 @@ pub(crate) enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape(u64);
 
-/// Words of the shortest array, and of a line.
-pub(crate) const LINE_WORDS: usize = 8;
-/// The longest array has a line for each 128 bytes of the page, and so a word for each place.
-pub(crate) const MAX_LEVEL: u32 = 5;
+/// Words of the shortest array, and of a line. Fewer in models, which fill a line in few steps.
+pub(crate) const LINE_WORDS: usize = if cfg!(loom) { 2 } else { 8 };
+/// The longest array has a word for each place of the page: 32 lines, each for 128 bytes.
+pub(crate) const MAX_LEVEL: u32 = (TAG_LIMIT + 1).ilog2() - LINE_WORDS.ilog2();
 /// What is stored is how far a tag is shifted to be an index: the level from above.
 const SHIFT_SHIFT: u32 = 2;
 const SHIFT_MASK: u64 = 7;
@@ -235,7 +235,7 @@ impl Entry {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     extern crate std;

@@ -16,7 +16,8 @@
 //! | --- | --- | --- | --- |
 //! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
-//! | `n_operations` | the holder (Relaxed, with compiler fences) | see [`Slots::is_quiet`] | that it reads tables |
+//! | `n_operations`, one more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
+//! | `n_operations`, one less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
 //!
 //! # Cost
 //!
@@ -28,6 +29,7 @@
 
 use crate::lock::LeafLock;
 use crate::mapped::Part;
+use crate::membarrier;
 use crate::segments::Segments;
 use core::sync::atomic::{
     AtomicI64, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -54,7 +56,7 @@ impl OwnSum {
 
     /// Adds for its thread, and returns the sum. A signal handler of the thread that adds, too, comes before
     /// it or after it.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
     #[inline(always)]
     pub(crate) fn add(&self, diff: i64) -> i64 {
         let mut before = diff;
@@ -70,7 +72,7 @@ impl OwnSum {
         before.wrapping_add(diff)
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(loom, not(target_arch = "x86_64")))]
     #[inline(always)]
     pub(crate) fn add(&self, diff: i64) -> i64 {
         self.0.fetch_add(diff, Relaxed).wrapping_add(diff)
@@ -105,11 +107,12 @@ impl Slot {
     pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
         let before = self.n_operations.load(Relaxed);
         self.n_operations.store(before.wrapping_add(1), Relaxed);
-        // The processor's own order is seen to by whoever gives memory back (`Slots::is_quiet`).
+        // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
         compiler_fence(SeqCst);
         let result = operation();
-        compiler_fence(SeqCst);
-        self.n_operations.store(before, Relaxed);
+        // Release pairs with the Acquire of `are_others_idle`: who sees that it is over may write to what it
+        // looked at.
+        self.n_operations.store(before, Release);
         result
     }
 }
@@ -198,7 +201,7 @@ impl Slots {
     #[cold]
     pub(crate) fn are_others_idle(&self, own: Option<&Slot>) -> bool {
         let Some(own) = own else { return false };
-        if !system::fence_all_threads() || self.n_others.load(SeqCst) != 0 {
+        if !membarrier::fence_all_threads() || self.n_others.load(SeqCst) != 0 {
             return false;
         }
         self.iter().all(|slot| {
@@ -227,39 +230,5 @@ impl Slots {
 
     pub(crate) fn after_fork(&self) {
         self.free.release();
-    }
-}
-
-/// Lets [`Slots::are_others_idle`] work, once.
-pub(crate) fn prepare() {
-    system::register();
-}
-
-#[cfg(target_os = "linux")]
-mod system {
-    const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-    const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-
-    fn membarrier(command: libc::c_int) -> bool {
-        // SAFETY: takes numbers and touches no memory.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-    }
-
-    pub(super) fn register() {
-        membarrier(REGISTER_PRIVATE_EXPEDITED);
-    }
-
-    /// Makes every running thread of the process pass a full fence; `false` if the kernel does not.
-    pub(super) fn fence_all_threads() -> bool {
-        membarrier(PRIVATE_EXPEDITED)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod system {
-    pub(super) fn register() {}
-
-    pub(super) fn fence_all_threads() -> bool {
-        false
     }
 }

@@ -14,7 +14,7 @@ fn shadow() -> &'static PageShadow {
     let shadow: &'static PageShadow = Box::leak(Box::new(PageShadow::new()));
     assert!(shadow.prepare());
     thread::claim_slot();
-    crate::thread_slot::prepare();
+    crate::membarrier::prepare();
     shadow
 }
 
