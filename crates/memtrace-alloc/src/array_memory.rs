@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn arrays_serve_again_after_a_thread_was_in_the_way_for_as_long_as_there_was_room() {
         let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
-        crate::thread_slot::prepare();
+        crate::membarrier::prepare();
         thread::claim_slot();
         let take = || arrays.take(0, true).unwrap();
         let other = SLOTS.claim().unwrap();
