@@ -5,7 +5,10 @@
 //!
 //! # Cost
 //! A walk over the lists of free chunks, under the lock of one arena after the other. Not for the hook.
-#![expect(unsafe_code, reason = "asks the C library about its allocator")]
+#![cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "asks the C library about its allocator")
+)]
 
 /// What the C library's allocator holds, in bytes of address space.
 ///

@@ -96,14 +96,27 @@ fn process_id() -> u64 {
     id.unsigned_abs().into()
 }
 
+/// Asks the system for random bits; `false` if it gives none.
+fn fill_with_random(bytes: &mut [u8; 8]) -> bool {
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "a system call")]
+    // SAFETY: the system writes at most this many bytes. Not by a function of the C library, which musl's
+    // bindings lack.
+    let n_bytes = unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) };
+    #[cfg(target_os = "linux")]
+    return usize::try_from(n_bytes) == Ok(bytes.len());
+
+    #[cfg(not(target_os = "linux"))]
+    #[expect(unsafe_code, reason = "a system call")]
+    // SAFETY: the system writes this many bytes.
+    return unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } == 0;
+}
+
 /// Returns random bits from the system; from a system that gives none, bits that differ between
 /// processes by where the loader put this crate.
 pub(crate) fn random() -> u64 {
     let mut bytes = [0u8; 8];
-    #[expect(unsafe_code, reason = "a system call")]
-    // SAFETY: the system writes this many bytes.
-    let result = unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) };
-    if result == 0 {
+    if fill_with_random(&mut bytes) {
         return u64::from_ne_bytes(bytes);
     }
     static N_CALLS: AtomicU32 = AtomicU32::new(0);

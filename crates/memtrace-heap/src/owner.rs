@@ -20,7 +20,9 @@
 //! # Cost
 //! 8 KiB for each owner, of which the slots of classes in use are touched. Taking: five loads and three stores in one cache line.
 
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+#[cfg(target_arch = "x86_64")]
+use core::sync::atomic::compiler_fence;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cells::{Cell8, Cell32, Cell64, CellPtr, Link};
 use crate::class::{N_CLASSES, SizeClass};

@@ -29,7 +29,7 @@ mod held {
     use core::cell::Cell;
     use core::ffi::c_void;
     use core::ptr;
-    use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+    use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
     use std::thread_local;
 
     use crate::config::Config;
@@ -206,9 +206,11 @@ mod held {
     /// The key whose destructor lets owners go; `None` if the system has no more keys.
     fn key() -> Option<libc::pthread_key_t> {
         /// The key plus 1, or 0.
-        static KEY: AtomicU32 = AtomicU32::new(0);
+        static KEY: AtomicUsize = AtomicUsize::new(0);
+        // Of 4 bytes on one system, of 8 on another.
+        let key_of = |number: usize| Some(number.checked_sub(1)? as libc::pthread_key_t);
         // Relaxed: the number is all there is.
-        if let Some(key) = KEY.load(Ordering::Relaxed).checked_sub(1) {
+        if let Some(key) = key_of(KEY.load(Ordering::Relaxed)) {
             return Some(key);
         }
         let mut key = 0;
@@ -216,13 +218,13 @@ mod held {
         if unsafe { libc::pthread_key_create(&mut key, Some(end)) } != 0 {
             return None;
         }
-        let number = key.checked_add(1)?;
+        let number = (key as usize).checked_add(1)?;
         match KEY.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Some(key),
             Err(faster) => {
                 // SAFETY: created above and known to nobody.
                 unsafe { libc::pthread_key_delete(key) };
-                faster.checked_sub(1)
+                key_of(faster)
             }
         }
     }
