@@ -2,6 +2,8 @@
 //! programs outside of this workspace, and those of these that development tasks run, too.
 
 pub mod nested_build;
+pub mod outcome;
+pub mod recorder;
 pub mod rng;
 pub mod signals;
 pub mod truth;

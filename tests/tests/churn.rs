@@ -55,6 +55,18 @@ fn allocations_and_releases_of_all_threads_are_counted_at_the_line_that_allocate
     let churn = memtrace::churn().unwrap();
     assert_eq!(of_line(&churn, kept_line).freed_bytes, 200_000);
 
+    // A block that a tool resizes for itself is born anew where it was.
+    let mut tools = vec![0_u8; 1000];
+    let tools_line = line!() - 1;
+    memtrace::untraced(|| tools.resize(3000, 1));
+    let churn = memtrace::churn().unwrap();
+    let resized = of_line(&churn, tools_line);
+    assert_eq!((resized.n_allocated, resized.n_freed), (2, 1));
+    assert_eq!((resized.allocated_bytes, resized.freed_bytes), (4000, 1000));
+    drop(tools);
+    let churn = memtrace::churn().unwrap();
+    assert_eq!(of_line(&churn, tools_line).freed_bytes, 4000);
+
     // A vector that grows gives back what it had.
     let mut grown = Vec::new();
     for i in 0..64u64 {

@@ -5,7 +5,8 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 
 use memtrace_tests::nested_build::Settings;
-use memtrace_tests::signals::{self, Outcome};
+use memtrace_tests::outcome::Outcome;
+use memtrace_tests::signals;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,7 +17,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn run(settings: &Settings, options: &[&str]) -> Outcome {
     let _turn = TURN.lock();
     let program = signals::build(Path::new(env!("CARGO_TARGET_TMPDIR")), settings);
-    signals::run(&program, Duration::from_secs(3), 1, options)
+    Outcome::run(&program, Duration::from_secs(3), 1, options)
 }
 
 fn check(settings: &Settings, options: &[&str]) {

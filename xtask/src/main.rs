@@ -93,9 +93,12 @@ mod tests {
         assert!(parse("xtask soak unwinding --captures 10000000 --seed 3").is_ok());
         assert!(parse("xtask soak signals").is_ok());
         assert!(parse("xtask soak signals --seconds 60 --seed 3").is_ok());
+        assert!(parse("xtask soak recorder").is_ok());
+        assert!(parse("xtask soak recorder --seconds 60 --threads 3 --seed 3").is_ok());
         assert!(parse("xtask soak").is_err());
         assert!(parse("xtask soak signals --seconds 0").is_err());
         assert!(parse("xtask soak signals --captures 5").is_err());
+        assert!(parse("xtask soak recorder --threads 0").is_err());
         assert!(parse("xtask soak unwinding --captures 0").is_err());
     }
 

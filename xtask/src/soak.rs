@@ -6,14 +6,19 @@
 //!
 //! `signals` lets signals interrupt a program whose handlers allocate, by the probe that
 //! `tests/tests/signals.rs` runs.
+//!
+//! `recorder` lets many threads allocate at random, and compares all that is recorded with the truth, by the
+//! probe that `tests/tests/recorder.rs` runs.
 
 use crate::cargo::Workspace;
 use memtrace_tests::nested_build::Settings;
-use memtrace_tests::signals;
+use memtrace_tests::outcome::Outcome as Figures;
 use memtrace_tests::unwinding::{self, Count, Outcome};
+use memtrace_tests::{recorder, signals};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Captures of a process, at most.
@@ -30,6 +35,7 @@ pub(crate) struct Args {
 enum Subject {
     Unwinding(Unwinding),
     Signals(Signals),
+    Recorder(Recorder),
 }
 
 /// Compares captured stacks with those of the system's unwinder, in all builds.
@@ -54,8 +60,22 @@ struct Signals {
     seed: u64,
 }
 
-/// Builds of the program that is interrupted.
-const INTERRUPTED: [Settings; 2] = [Settings::RELEASE, Settings::DEV];
+/// Lets many threads allocate at random, and compares all that is recorded with the truth.
+#[derive(Debug, clap::Args)]
+struct Recorder {
+    /// Seconds to run, in all builds together.
+    #[arg(long, value_name = "N", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Threads that allocate.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    threads: u64,
+    /// What the load depends on.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Builds of the programs that are run for some time.
+const BUILDS: [Settings; 2] = [Settings::RELEASE, Settings::DEV];
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,20 +91,37 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     match &args.subject {
         Subject::Unwinding(args) => unwinding(args),
         Subject::Signals(args) => signals(args),
+        Subject::Recorder(args) => recorder(args),
     }
 }
 
 fn signals(args: &Signals) -> Result<(), Box<dyn Error>> {
+    let time = Duration::from_secs(args.seconds);
+    run_in_builds(signals::build, time, args.seed, &[])
+}
+
+fn recorder(args: &Recorder) -> Result<(), Box<dyn Error>> {
+    let time = Duration::from_secs(args.seconds) / BUILDS.len() as u32;
+    run_in_builds(recorder::build, time, args.seed, &["--threads", &args.threads.to_string()])
+}
+
+/// Runs a probe for some time in each build, and prints its figures.
+fn run_in_builds(
+    build: fn(&Path, &Settings) -> PathBuf,
+    time: Duration,
+    seed: u64,
+    options: &[&str],
+) -> Result<(), Box<dyn Error>> {
     let dir = Workspace::read()?.target_dir.join("soak");
     let mut failed = None;
-    for settings in &INTERRUPTED {
+    for settings in &BUILDS {
         eprintln!("{}: building", settings.name);
-        let program = signals::build(&dir, settings);
-        eprintln!("{}: {} s", settings.name, args.seconds);
-        let outcome = signals::run(&program, Duration::from_secs(args.seconds), args.seed, &[]);
+        let program = build(&dir, settings);
+        eprintln!("{}: {} s", settings.name, time.as_secs_f64());
+        let outcome = Figures::run(&program, time, seed, options);
         println!("{}\n{outcome}", settings.name);
         if !outcome.is_success {
-            failed = Some(SoakError::Failed { build: settings.name, seed: args.seed });
+            failed = Some(SoakError::Failed { build: settings.name, seed });
         }
     }
     failed.map_or(Ok(()), |error| Err(error.into()))

@@ -385,6 +385,10 @@ impl Recorder {
             let number = || thread::with_state(ThreadState::number).unwrap_or(0);
             self.set_detail(block_addr, self.detail_now(number));
         }
+        if self.by_site.is_on() {
+            let (n_blocks, bytes) = state.stands_for(trace.size);
+            self.by_site.add_allocated(trace.site, n_blocks, bytes);
+        }
         self.record(block_addr, trace, old_bytes, state);
     }
 

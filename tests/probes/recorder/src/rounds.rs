@@ -41,6 +41,9 @@ pub(crate) struct Round {
     pub(crate) threads: bool,
     pub(crate) generations: bool,
     pub(crate) has_limit: bool,
+    /// All blocks of so many bytes are recorded, and some smaller ones; 0 if all are.
+    pub(crate) sample_every: u64,
+    pub(crate) site_totals: bool,
 }
 
 /// The rounds of a process.
@@ -69,7 +72,10 @@ impl Rounds {
         let canaries = canaries::allocate(&mut self.rng);
         let watched = if is_steady { canaries::recorded(&canaries) } else { Vec::new() };
         ensure!(
-            !is_steady || self.round.has_limit || watched.len() == canaries.len(),
+            !is_steady
+                || self.round.has_limit
+                || self.round.sample_every > 0
+                || watched.len() == canaries.len(),
             "of {} blocks {} are recorded",
             canaries.len(),
             watched.len()
@@ -110,7 +116,10 @@ impl Rounds {
 
     /// Forgets everything and starts anew, with other options or the same ones.
     fn begin(&mut self, is_steady: bool) {
-        if self.rng.below(3) != 0 || !memtrace_alloc::is_tracing() {
+        // Not every round can go on under a limit, or with samples.
+        let must_start =
+            !memtrace_alloc::is_tracing() || self.round.has_limit || self.round.sample_every > 0;
+        if must_start || self.rng.below(3) != 0 {
             memtrace_alloc::stop();
             expect_nothing("with tracing stopped");
             let (round, options) = random_options(&mut self.rng, is_steady);
@@ -191,6 +200,11 @@ impl Rounds {
             }
             if is_dropped && memtrace_alloc::untrack(0, canaries[7].addr()).is_ok() {
                 count(&FIGURES.n_spoilt);
+                // A scan that begins from here on tells.
+                let n_scans = FIGURES.n_scans.load(Relaxed) + 2;
+                while FIGURES.n_scans.load(Relaxed) < n_scans {
+                    thread::sleep(Duration::from_millis(1));
+                }
             }
         }
     }
@@ -208,20 +222,33 @@ fn start(options: Options) {
 }
 
 /// Options, and what they make of a round.
-fn random_options(rng: &mut Rng, may_have_limit: bool) -> (Round, Options) {
+fn random_options(rng: &mut Rng, is_steady: bool) -> (Round, Options) {
     let n_frames = [1, 25, 25, 100][rng.below(4)];
     let (threads, generations) = (rng.below(3) == 0, rng.below(3) == 0);
     let mut options = Options::new().frames(n_frames).threads(threads).generations(generations);
     if rng.below(4) == 0 {
         options = options.peak_percent([0, 1, 10][rng.below(3)]);
     }
-    let has_limit = may_have_limit && rng.below(8) == 0;
+    let has_limit = is_steady && rng.below(8) == 0;
     if has_limit {
         let charged = memtrace_alloc::tracer_memory().charged;
         let limit = charged / 2 + charged * rng.below(64) as u64 / 64;
         options = options.table_limit(limit.max(Options::LEAST_TABLE_LIMIT));
     }
-    let round = Round { is_steady: true, n_frames, threads, generations, has_limit };
+    // What a sample stands for may drift by the difference of two periods where toggles race with it.
+    let is_sampled = is_steady && rng.below(6) == 0;
+    let sample_every = if is_sampled { 2 << rng.below(16) } else { 0 };
+    let site_totals = rng.below(4) == 0;
+    let options = options.sample_every(sample_every).site_totals(site_totals);
+    let round = Round {
+        is_steady: true,
+        n_frames,
+        threads,
+        generations,
+        has_limit,
+        sample_every,
+        site_totals,
+    };
     (round, options)
 }
 
