@@ -3,8 +3,7 @@
 
 use std::cell::Cell;
 
-use crate::live::LiveTrace;
-use crate::page_word::{Kind, SEALED, Shape, Tag, copy, gone, kind, tag_of, trace_of};
+use crate::page_word::{Kind, SEALED, Shape, Tag, copy, gone, kind, live, tag_of, trace_of};
 use crate::real::page_array as real;
 use crate::sync::atomic::{self, AtomicU64, Ordering};
 
@@ -132,12 +131,8 @@ pub(crate) fn move_word(slot: &AtomicU64, to: Shape) {
 
 pub(crate) fn for_each_word(shape: Shape, mut visit: impl FnMut(u64)) {
     real::for_each_word(shape, |word| match (MADE.get(), kind(word)) {
-        (Mistake::CopiesAreVisited, Kind::Copy) | (Mistake::GoneIsNotVisited, Kind::Gone) => {
-            let trace: LiveTrace = trace_of(word);
-            if is_made(Mistake::CopiesAreVisited) {
-                visit(crate::page_word::live(tag_of(word), trace));
-            }
-        }
+        (Mistake::CopiesAreVisited, Kind::Copy) => visit(live(tag_of(word), trace_of(word))),
+        (Mistake::GoneIsNotVisited, Kind::Gone) => {}
         _ => visit(word),
     });
 }
