@@ -251,6 +251,17 @@ struct Shard {
     n_resizes: AtomicU64,
 }
 
+impl Shard {
+    const fn new() -> Self {
+        Self {
+            table: Mutex::new(Table::new()),
+            n_allocations: AtomicU64::new(0),
+            n_releases: AtomicU64::new(0),
+            n_resizes: AtomicU64::new(0),
+        }
+    }
+}
+
 /// Calls that reached the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -272,14 +283,8 @@ pub(crate) struct Truth {
 
 impl Truth {
     pub(crate) const fn new() -> Self {
-        const SHARD: Shard = Shard {
-            table: Mutex::new(Table::new()),
-            n_allocations: AtomicU64::new(0),
-            n_releases: AtomicU64::new(0),
-            n_resizes: AtomicU64::new(0),
-        };
         Self {
-            shards: [SHARD; N_SHARDS],
+            shards: [const { Shard::new() }; N_SHARDS],
             refuse_every: AtomicU64::new(0),
             n_large_resizes: AtomicU64::new(0),
             miss_every: AtomicU64::new(0),
