@@ -84,3 +84,5 @@ fails!(an_array_used_again_at_once_is_looked_at:
     used_again_while_released, 2, UseAgainAtOnce, "Causality", UsedAgain);
 fails!(operations_marked_without_a_fence_are_not_seen:
     used_again_while_released, 2, NoLightFence, "Causality", UsedAgain);
+fails!(relaxed_orders_use_an_array_again_too_early:
+    used_again_while_released, 2, AllRelaxed, "Causality", UsedAgain);

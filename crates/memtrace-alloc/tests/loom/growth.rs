@@ -156,7 +156,7 @@ holds!(a_block_released_while_two_pages_grow_is_taken_once: released_while_two_p
 holds!(a_block_recorded_while_its_page_grows_is_there: inserted_quickly, 3);
 holds!(a_block_recorded_elsewhere_while_its_page_grows_is_there: inserted_at_length, 3);
 holds!(a_place_given_up_while_its_page_grows_can_be_taken: released_and_another_recorded, 2);
-holds!(an_address_recorded_again_has_the_new_trace: recorded_again_quickly, 3);
+holds!(an_address_recorded_again_has_the_new_trace: recorded_again_quickly, 2);
 holds!(an_address_elsewhere_recorded_again_has_the_new_trace: recorded_again_at_length, 2);
 holds!(an_address_recorded_again_alike_has_one_trace: recorded_again_alike_quickly, 2);
 holds!(an_address_elsewhere_recorded_again_alike_has_one_trace: recorded_again_alike_at_length, 2);
