@@ -16,7 +16,9 @@ fn given_back(addr: u64) {
     // Scavenges the other page, for want of an array.
     insert_all(&[OTHER]);
     inserter.join().unwrap();
-    assert_holds_all(&[addr, OTHER]);
+    // No seal is left in an array that was not given back.
+    insert_all(&[B]);
+    assert_holds_all(&[addr, B, OTHER]);
 }
 
 fn given_back_while_recorded() {
