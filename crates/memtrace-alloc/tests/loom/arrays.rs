@@ -16,7 +16,9 @@ fn given_back(addr: u64) {
     // Scavenges the other page, for want of an array.
     insert_all(&[OTHER]);
     inserter.join().unwrap();
-    assert_holds_all(&[addr, OTHER]);
+    // No seal is left in an array that was not given back.
+    insert_all(&[B]);
+    assert_holds_all(&[addr, B, OTHER]);
 }
 
 fn given_back_while_recorded() {
@@ -84,3 +86,5 @@ fails!(an_array_used_again_at_once_is_looked_at:
     used_again_while_released, 2, UseAgainAtOnce, "Causality", UsedAgain);
 fails!(operations_marked_without_a_fence_are_not_seen:
     used_again_while_released, 2, NoLightFence, "Causality", UsedAgain);
+fails!(relaxed_orders_use_an_array_again_too_early:
+    used_again_while_released, 2, AllRelaxed, "Causality", UsedAgain);

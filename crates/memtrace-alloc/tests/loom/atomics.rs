@@ -10,7 +10,7 @@
 //! then all accesses of one atomic depend on each other, and every order is tried.
 
 pub mod atomic {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
     use std::collections::HashMap;
     use std::marker::PhantomData;
     use std::rc::Rc;
@@ -33,7 +33,6 @@ pub mod atomic {
         /// What each thread loaded last, and whether it is to load it once more: see `repeat_load`.
         static LOADED: RefCell<HashMap<(loom::thread::ThreadId, usize), u64>> = RefCell::default();
         static REPEATS: RefCell<HashMap<loom::thread::ThreadId, bool>> = RefCell::default();
-        static HAS_SEQ_CST: Cell<bool> = const { Cell::new(true) };
     }
 
     /// Begins a run in which no more than `n_atomics` are accessed.
@@ -41,7 +40,6 @@ pub mod atomic {
         BY_ADDR.with_borrow_mut(HashMap::clear);
         LOADED.with_borrow_mut(HashMap::clear);
         REPEATS.with_borrow_mut(HashMap::clear);
-        HAS_SEQ_CST.set(!mistakes::is_made(Mistake::NoSeqCst));
         let make = || Explored {
             value: explored::AtomicU64::new(0),
             companion: explored::AtomicBool::new(false),
@@ -101,7 +99,7 @@ pub mod atomic {
         } else {
             order
         };
-        let value = at_now(addr).value.load(order);
+        let value = at_now(addr).value.load(weakened(order));
         if mistakes::is_made(Mistake::NoSecondLook) {
             let thread = loom::thread::current().id();
             LOADED.with_borrow_mut(|loaded| loaded.insert((thread, addr), value));
@@ -109,8 +107,12 @@ pub mod atomic {
         value
     }
 
+    fn weakened(order: Ordering) -> Ordering {
+        if mistakes::is_made(Mistake::AllRelaxed) { Ordering::Relaxed } else { order }
+    }
+
     fn fence_of_access() {
-        if HAS_SEQ_CST.get() {
+        if !mistakes::is_made(Mistake::NoSeqCst) && !mistakes::is_made(Mistake::AllRelaxed) {
             explored::fence(Ordering::SeqCst);
         }
     }
@@ -122,7 +124,7 @@ pub mod atomic {
         access: impl FnOnce(&explored::AtomicU64, Ordering) -> R,
     ) -> R {
         let weaker = if order == Ordering::SeqCst { Ordering::AcqRel } else { order };
-        let result = access(&at_now(addr).value, weaker);
+        let result = access(&at_now(addr).value, weakened(weaker));
         if order == Ordering::SeqCst {
             fence_of_access();
         }
@@ -154,7 +156,9 @@ pub mod atomic {
             return Ok(now);
         }
         let weaker = if success == Ordering::SeqCst { Ordering::AcqRel } else { success };
-        let exchanged = at_now(addr).value.compare_exchange(current, new, weaker, failure);
+        let explored = at_now(addr);
+        let exchanged =
+            explored.value.compare_exchange(current, new, weakened(weaker), weakened(failure));
         if exchanged.is_ok() && success == Ordering::SeqCst {
             fence_of_access();
         }

@@ -132,6 +132,15 @@ fn last_places_of_a_line() {
     assert_holds_all(&[A, B, D]);
 }
 
+/// Two threads find no place in a page, which grows once.
+fn grown_by_two() {
+    insert_all(&[A, B]);
+    let other = spawn(|| insert_all(&[D]));
+    insert_all(&[E]);
+    other.join().unwrap();
+    assert_holds_all(&[A, B, D, E]);
+}
+
 /// Two threads record the first blocks of a page.
 fn first_blocks() {
     let other = spawn(|| insert_all(&[A]));
@@ -156,13 +165,14 @@ holds!(a_block_released_while_two_pages_grow_is_taken_once: released_while_two_p
 holds!(a_block_recorded_while_its_page_grows_is_there: inserted_quickly, 3);
 holds!(a_block_recorded_elsewhere_while_its_page_grows_is_there: inserted_at_length, 3);
 holds!(a_place_given_up_while_its_page_grows_can_be_taken: released_and_another_recorded, 2);
-holds!(an_address_recorded_again_has_the_new_trace: recorded_again_quickly, 3);
+holds!(an_address_recorded_again_has_the_new_trace: recorded_again_quickly, 2);
 holds!(an_address_elsewhere_recorded_again_has_the_new_trace: recorded_again_at_length, 2);
 holds!(an_address_recorded_again_alike_has_one_trace: recorded_again_alike_quickly, 2);
 holds!(an_address_elsewhere_recorded_again_alike_has_one_trace: recorded_again_alike_at_length, 2);
 holds!(an_address_handed_to_another_thread_has_the_new_trace: handed_to_another_thread, 2);
 holds!(the_last_place_is_taken_by_one_of_two: last_place, 3);
 holds!(the_last_place_is_taken_by_one_of_two_elsewhere: last_places_of_a_line, 3);
+holds!(a_page_that_two_let_grow_grows_once: grown_by_two, 2);
 holds!(two_first_blocks_of_a_page_are_there: first_blocks, 3);
 holds!(a_lone_block_released_as_another_comes_is_gone: one_is_released_as_another_comes, 3);
 

@@ -24,7 +24,8 @@
 //!
 //! No signal handler interrupts an operation. A fence that all threads pass at once cannot be had; here the
 //! compiler fences that it goes with are full ones, and it is one itself: that this comes to the same is the
-//! system's promise. Threads hold their slots from the beginning.
+//! system's promise. Threads hold their slots from the beginning, and arrays are zero from the beginning: that
+//! their zeros are published is not shown.
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p memtrace-alloc --release --test loom`; without the flag
 //! there is nothing here.

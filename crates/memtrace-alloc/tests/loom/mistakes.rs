@@ -33,6 +33,7 @@ pub(crate) enum Mistake {
     TakeInTwoSteps,
     /// No order among `SeqCst` accesses.
     NoSeqCst,
+    AllRelaxed,
     /// A hook looks at the state before it stores the word.
     LookBeforeWord,
     /// `stop` sweeps before it stores the state.

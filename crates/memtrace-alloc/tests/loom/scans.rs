@@ -1,8 +1,9 @@
 //! Scans of pages that grow.
 
+use crate::live::LiveTable;
 use crate::setting::{
-    A, B, C, D, alone, assert_holds, assert_holds_all, fails, holds, insert, insert_all, new_trace,
-    release, scan, spawn, trace,
+    A, B, C, D, SHARING, alone, assert_holds, assert_holds_all, fails, holds, insert, insert_all,
+    new_trace, release, scan, shadow, spawn, trace,
 };
 
 /// A scan goes on while a page grows: live blocks are visited.
@@ -23,6 +24,27 @@ fn scanned_while_growing_twice() {
     let seen = scanner.join().unwrap();
     assert!(seen.get(&A) == Some(&trace(A)) && seen.get(&B) == Some(&trace(B)), "passed by");
     assert_holds_all(&[A, B, C]);
+}
+
+/// A block is looked for while its page grows, and then another one under the same lock.
+fn found_while_two_pages_grow() {
+    insert_all(&[A, B, SHARING + A, SHARING + B]);
+    let finder = spawn(|| assert_eq!(shadow().get(B), Some(trace(B)), "passed by"));
+    insert_all(&[D, SHARING + D]);
+    finder.join().unwrap();
+    assert_holds_all(&[A, B, D, SHARING + A, SHARING + B, SHARING + D]);
+}
+
+/// The same for scans.
+fn scanned_while_two_pages_grow() {
+    insert_all(&[A, B, SHARING + A, SHARING + B]);
+    let scanner = spawn(scan);
+    insert_all(&[D, SHARING + D]);
+    let seen = scanner.join().unwrap();
+    let are_seen =
+        [A, B, SHARING + A, SHARING + B].map(|addr| seen.get(&addr) == Some(&trace(addr)));
+    assert_eq!(are_seen, [true; 4], "passed by");
+    assert_holds_all(&[A, B, D, SHARING + A, SHARING + B, SHARING + D]);
 }
 
 /// A scan that begins when a block has been released, while the page grows.
@@ -76,6 +98,8 @@ fn scanned_while_an_array_begins() {
 
 holds!(a_scan_visits_live_blocks_of_a_page_that_grows: scanned, 3);
 holds!(a_scan_visits_live_blocks_of_a_page_that_grows_twice: scanned_while_growing_twice, 2);
+holds!(a_block_is_found_while_two_pages_grow: found_while_two_pages_grow, 3);
+holds!(a_scan_visits_live_blocks_of_two_pages_that_grow: scanned_while_two_pages_grow, 2);
 holds!(a_scan_does_not_visit_what_was_released_before: scanned_after_release, 2);
 holds!(a_scan_does_not_visit_what_was_released_before_two_growths:
     scanned_after_release_while_growing_twice, 2);
@@ -86,3 +110,5 @@ fails!(a_copy_after_its_original_is_gone_is_passed_by: scanned, 3, GoneBeforeCop
 fails!(copies_that_are_visited_show_released_blocks:
     scanned_after_release, 3, CopiesAreVisited, "visited after");
 fails!(what_is_gone_and_passed_by_is_not_seen: scanned, 3, GoneIsNotVisited, "passed by");
+fails!(relaxed_orders_hide_a_block_that_gets_an_array:
+    scanned_while_an_array_begins, 3, AllRelaxed, "passed by");
