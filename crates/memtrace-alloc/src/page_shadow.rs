@@ -70,7 +70,7 @@ use crate::page_word::{
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::sync::atomic::{
-    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use scavenging::Cursor;
 
@@ -101,6 +101,8 @@ pub(crate) struct PageShadow {
     growths: [Growth; N_LOCKS],
     /// Where empty arrays will be looked for next.
     cursor: Cursor,
+    /// How often there was no memory for an array, one time after the other.
+    n_failed: AtomicU32,
     /// What has no place here.
     flat: FlatShadow,
 }
@@ -112,6 +114,7 @@ impl PageShadow {
             arrays: ArrayMemory::new(),
             growths: [const { Growth::new() }; N_LOCKS],
             cursor: Cursor::new(),
+            n_failed: AtomicU32::new(0),
             flat: FlatShadow::new(),
         }
     }
@@ -200,11 +203,20 @@ impl PageShadow {
 
     /// Returns an array, if need be one that is empty by now.
     fn take_array(&self, level: u32) -> Result<Shape, NoRoom> {
-        let free = self.arrays.take(level, false).or_else(|| {
+        if let Some(shape) = self.arrays.take(level, false) {
+            return Ok(shape);
+        }
+        // Where there is no memory, and many ask for it, few of them look for some.
+        const N_BETWEEN: u32 = 256;
+        // Relaxed: publishes nothing.
+        let n_failed = self.n_failed.load(Relaxed);
+        if n_failed.is_multiple_of(N_BETWEEN) {
             self.scavenge();
-            self.arrays.take(level, true)
-        });
-        free.ok_or(NoRoom)
+        }
+        let shape = self.arrays.take(level, true);
+        let n_failed = if shape.is_some() { 0 } else { n_failed.wrapping_add(1) };
+        self.n_failed.store(n_failed, Relaxed);
+        shape.ok_or(NoRoom)
     }
 
     /// Gives a page an array with the trace `word` in it, if its entry holds `held`; says whether it did.
