@@ -281,6 +281,10 @@ pub(crate) mod flat_shadow {
         pub(crate) fn prepare(&self) -> bool {
             true
         }
+
+        pub(crate) fn is_vacant(&self) -> bool {
+            true
+        }
     }
 
     impl LiveTable for FlatShadow {

@@ -1,7 +1,7 @@
 //! What models share: blocks, threads, and what is done and looked at.
 
 use crate::array_memory::{self, Supply};
-use crate::live::{LiveTable, LiveTrace};
+use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::mistakes::{self, Mistake};
 use crate::page_shadow::PageShadow;
 use crate::site::SiteId;
@@ -91,7 +91,11 @@ pub(crate) fn insert_all(addrs: &[u64]) {
 
 /// As the recorder takes.
 pub(crate) fn take(addr: u64) -> Option<LiveTrace> {
-    shadow().take_quickly(addr).or_else(|| shadow().take(addr))
+    match shadow().take_quickly(addr) {
+        Quick::Taken(trace) => Some(trace),
+        Quick::Nothing => None,
+        Quick::Unknown => shadow().take(addr),
+    }
 }
 
 pub(crate) fn release(addr: u64, trace: LiveTrace) {
