@@ -1,6 +1,7 @@
 //! The simplest live table that is exact: one word for every 16 bytes of address space that blocks
 //! have been seen in, mapped in chunks, so that finding a word is arithmetic and using it is one atomic
-//! operation.
+//! operation. It costs half of a heap of small blocks, and so has only what is rare: traces of 16 MiB and more,
+//! and details where they are asked for.
 //!
 //! Details lie in a second column beside the words, one for each, which is mapped for a chunk when the
 //! first detail is stored there.
@@ -185,7 +186,7 @@ impl FlatShadow {
         unsafe { chunk.as_ref() }
     }
 
-    /// Whether nothing was ever inserted.
+    /// Whether neither a trace nor a detail was ever stored.
     #[inline(always)]
     pub(crate) fn is_vacant(&self) -> bool {
         // Relaxed: who looks for a block has synchronised with the thread that inserted it.

@@ -1,8 +1,8 @@
 //! What the recorder needs of a table of live blocks: block address → size and site.
 //!
 //! The structure itself stands behind [`LiveTable`], so that another can take its place without the
-//! recorder noticing. There are two: [`crate::flat_shadow`], and [`crate::live_blocks`], which the
-//! recorder uses: it is that one or the words of a pooled heap.
+//! recorder noticing. The recorder uses [`crate::live_blocks`]: [`crate::page_shadow`], or the words of a
+//! pooled heap. What neither has a place for is in [`crate::flat_shadow`].
 //!
 //! What is known of a block is its *trace*, size and site, which every table holds; and its *detail*,
 //! the thread and the generation in which it was born, which a table need hold only while details are

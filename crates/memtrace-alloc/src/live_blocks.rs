@@ -1,13 +1,13 @@
 //! The table of live blocks that the recorder uses: the words of a pooled heap, if the program's
-//! allocator is one, and a flat shadow for everything else.
+//! allocator is one, and a page shadow for everything else.
 //!
 //! # Mechanism
 //!
 //! With [`Alloc::pooled`](crate::Alloc::pooled) the heap keeps a word for each of its blocks, beside its
-//! own records. The trace of a block stands there, as a flat shadow would have it: 8 bytes a block
-//! instead of 8 for each 16 bytes of heap. What has no such word goes into the flat shadow: blocks that
+//! own records. The trace of a block stands there, in the form of a flat shadow's word: 8 bytes a block, and
+//! nothing is searched. What has no such word goes into the [page shadow](crate::page_shadow): blocks that
 //! are not of that heap, traces of 4 GiB and more, and all details, which are found by address there as
-//! ever. Without such a heap the flat shadow is all there is.
+//! ever. Without such a heap the page shadow is all there is.
 //!
 //! # Invariants
 //!
@@ -27,7 +27,7 @@
 //!
 //! # Cost
 //!
-//! Beside the flat shadow's: one load and one branch that goes the same way for the life of the process.
+//! Beside the page shadow's: one load and one branch that goes the same way for the life of the process.
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
@@ -96,7 +96,7 @@ pub fn site_of_word(word: u64) -> Option<SiteId> {
     trace_of_small_head(word).map(|trace| trace.site)
 }
 
-/// Traces beside the blocks of a heap, and those that have no word there in a flat shadow.
+/// Traces beside the blocks of a heap, and those that have no word there in a page shadow.
 #[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     heap: &'static Heap,
@@ -211,7 +211,7 @@ impl LiveTable for LiveBlocks {
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
-        // In the flat shadow either way.
+        // By address either way.
         self.shadow.set_detail(block_addr, detail)
     }
 
@@ -282,7 +282,7 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let which = || 0usize..16;
-        // On both sides of the limit to the flat shadow.
+        // On both sides of the limit of a heap's words.
         let size = prop_oneof![0u64..100_000, u64::from(u32::MAX) - 2..(1 << 33), Just(1 << 50)];
         let step = prop_oneof![
             10 => (which(), size, 0u32..1 << 30)

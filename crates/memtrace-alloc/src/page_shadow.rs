@@ -47,8 +47,9 @@
 //!
 //! # Cost
 //!
-//! Insertion and removal: four loads of addresses, up to 8 of a cache line, and a compare-and-swap. 8 to 16
-//! bytes a block, and 8 for each page that lies in 2 MiB of address space where any block does.
+//! Insertion and removal: four loads of addresses and a compare-and-swap, where the trace is likeliest to be;
+//! else a look at its line. 8 to 18 bytes a block, and 8 for each page that lies in 2 MiB of address space
+//! where any block does.
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
 mod scavenging;
