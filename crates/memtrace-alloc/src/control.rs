@@ -232,6 +232,12 @@ pub(crate) enum Mode {
     AtLength,
 }
 
+/// Whether [`mode`] is [`Mode::Short`].
+#[inline(always)]
+pub(crate) fn is_short() -> bool {
+    STATE.load(SeqCst) == ON
+}
+
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
 #[inline(always)]
 pub(crate) fn mode() -> Mode {

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
 use crate::control::State;
+use crate::entry;
 use crate::flat_shadow::GRANULE;
 use crate::platform::System;
 use crate::pooled::Pooled;
@@ -120,7 +121,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
         let block = unsafe { self.inner.alloc(self.widen(layout)) };
         let state = State::now();
         if state.is_hook_needed() && !state.passes_over(layout.size()) {
-            RECORDER.allocated(block, layout.size());
+            entry::allocated(block, layout.size());
         }
         block
     }
@@ -131,7 +132,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
         let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
         let state = State::now();
         if state.is_hook_needed() && !state.passes_over(layout.size()) {
-            RECORDER.allocated(block, layout.size());
+            entry::allocated(block, layout.size());
         }
         block
     }

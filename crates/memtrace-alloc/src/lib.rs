@@ -55,6 +55,7 @@ mod array_memory;
 mod c_library;
 mod c_symbols;
 mod control;
+mod entry;
 mod environment;
 mod flat_shadow;
 mod fork;

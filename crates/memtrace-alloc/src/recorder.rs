@@ -13,6 +13,7 @@
 
 use crate::c_symbols;
 use crate::control::{self, Mode, On, Recording, State};
+use crate::entry::{self, Entry};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
@@ -142,7 +143,7 @@ impl Recorder {
         let before = self.hook_frames.n_probes();
         // Named here because a capture need not see them: the compiler may turn their last call into a
         // jump, and the ways in for tracked memory are not called by the probe.
-        for entry in [Recorder::allocated as *const (), Recorder::resized as *const ()] {
+        for entry in [entry::allocated as *const (), Recorder::resized as *const ()] {
             self.hook_frames.add_function_of(entry.addr() as u64);
         }
         let entries = [
@@ -159,24 +160,48 @@ impl Recorder {
         self.hook_frames.n_probes() != before
     }
 
-    /// Records a block that the wrapped allocator has handed out.
-    #[inline(never)]
-    pub(crate) fn allocated(&self, block: *mut u8, size: usize) {
-        let (block_addr, size) = (block.addr() as u64, size as u64);
-        let recorded = match control::mode() {
-            _ if block.is_null() => return self.probed(),
-            Mode::Off => return self.probed(),
-            Mode::Short => {
-                let here = here();
-                thread::guarded(|state| {
-                    let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, None, On);
-                })
+    /// Records a block that the wrapped allocator has handed out; null is passed over.
+    ///
+    /// What is done for nearly all blocks: whatever else there is to do is done by functions that this one
+    /// jumps to, so that it needs no frame.
+    #[inline(always)]
+    pub(crate) fn allocated(&self, block: *mut u8, size: usize, entry: Entry) {
+        if !control::is_short() || block.is_null() {
+            return self.allocated_otherwise(block, size, entry);
+        }
+        match thread::recall(entry.registers(), usize::from(control::limit())) {
+            Some(site) => {
+                let trace = LiveTrace { size: size as u64, site: SiteId(site.get()) };
+                self.record(block.addr() as u64, trace, None, On);
             }
-            Mode::AtLength => self.record_at_length(here(), block_addr, size, None),
-        };
-        if recorded.is_none() {
-            self.count_nested();
+            None => self.allocated_unrecalled(block, size, entry),
+        }
+    }
+
+    /// Records a block whose stack is not remembered where it is likeliest to be.
+    #[inline(never)]
+    fn allocated_unrecalled(&self, block: *mut u8, size: usize, entry: Entry) {
+        let (block_addr, size) = (block.addr() as u64, size as u64);
+        let site = thread::guarded(|state| self.site_unrecalled(entry.registers(), state));
+        match site {
+            Some(site) => self.record(block_addr, LiveTrace { size, site }, None, On),
+            None => self.count_nested(),
+        }
+    }
+
+    /// The same while nothing is recorded, or more than the short way does.
+    #[inline(never)]
+    fn allocated_otherwise(&self, block: *mut u8, size: usize, entry: Entry) {
+        match control::mode() {
+            _ if block.is_null() => self.probed(),
+            Mode::Off => self.probed(),
+            Mode::Short => self.allocated_unrecalled(block, size, entry),
+            Mode::AtLength => {
+                let (block_addr, size) = (block.addr() as u64, size as u64);
+                if self.record_at_length(entry.registers(), block_addr, size, None).is_none() {
+                    self.count_nested();
+                }
+            }
         }
     }
 
@@ -677,6 +702,17 @@ impl Recorder {
     #[inline(always)]
     fn site_from(&self, here: Registers, state: &ThreadState) -> SiteId {
         self.site_without(&self.hook_frames, here, state)
+    }
+
+    /// The same if [`thread::recall`] has not told it.
+    #[inline(always)]
+    fn site_unrecalled(&self, here: Registers, state: &ThreadState) -> SiteId {
+        let limit = usize::from(control::limit());
+        let sites = SitesWithout { sites: &self.sites, own: &self.hook_frames };
+        match state.site_unrecalled(here, limit, &sites) {
+            Some(number) => SiteId(number.get()),
+            None => self.count_without_site(),
+        }
     }
 
     /// Returns the site of the stack at `here`, without the frames of the recorder's own.

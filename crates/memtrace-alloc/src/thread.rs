@@ -137,6 +137,21 @@ impl ThreadState {
         }
     }
 
+    /// The same if [`recall`] has not told it.
+    #[inline(always)]
+    pub(crate) fn site_unrecalled(
+        &self,
+        start: Registers,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        let stack = self.stack();
+        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
+        let cache = unsafe { &mut *self.cache.get() };
+        // SAFETY: `start` was read in a function that has called the recorder.
+        unsafe { cache.site_unrecalled(start, &stack, limit, sites) }
+    }
+
     /// Returns the site of the stack at `start`, at most `limit` of its frames. Called in the
     /// recorder's guarded section, of which `start` was read at the beginning.
     #[inline(always)]
@@ -152,6 +167,19 @@ impl ThreadState {
         // SAFETY: `start` was read in a function of the recorder's that has called this one.
         unsafe { cache.site_from(start, &stack, limit, sites) }
     }
+}
+
+/// Returns the site of the stack at `start` if the thread's cache recalls it; see [`SiteCache::recall`].
+/// `start` was read before this is called, of a function that has not returned since.
+#[inline(always)]
+pub(crate) fn recall(start: Registers, limit: usize) -> Option<NonZeroU32> {
+    guarded(|state| {
+        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
+        let cache = unsafe { &mut *state.cache.get() };
+        // SAFETY: the caller's promise.
+        unsafe { cache.recall(start, limit) }
+    })
+    .flatten()
 }
 
 /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has

@@ -21,6 +21,6 @@ mod trail;
 mod world;
 
 pub use cache::SiteCache;
-pub use entry::{capture, capture_plainly, function_range, here, prepare};
+pub use entry::{caller, capture, capture_plainly, function_range, here, prepare};
 pub use pages::{cache_memory, set_cache_budget};
 pub use table::{forget_unloaded, rule_table};

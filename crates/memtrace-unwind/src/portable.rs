@@ -167,6 +167,34 @@ impl SiteCache {
         self.site(start, limit, sites)
     }
 
+    /// Returns `None`: nothing is remembered here.
+    ///
+    /// # Safety
+    ///
+    /// None is needed here; see [`Self::site_from`].
+    #[expect(unsafe_code, reason = "the same signature as on other targets")]
+    #[inline(always)]
+    pub unsafe fn recall(&mut self, _: Registers, _: usize) -> Option<NonZeroU32> {
+        None
+    }
+
+    /// Returns the site of a stack as [`Self::site_from`] does.
+    ///
+    /// # Safety
+    ///
+    /// None is needed here; see [`Self::site_from`].
+    #[expect(unsafe_code, reason = "the same signature as on other targets")]
+    #[inline(always)]
+    pub unsafe fn site_unrecalled(
+        &mut self,
+        start: Registers,
+        _: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        self.site(start, limit, sites)
+    }
+
     /// Not inlined, so that both walks find the caller at the same call.
     #[inline(never)]
     fn site(&mut self, start: Registers, limit: usize, sites: &impl Sites) -> Option<NonZeroU32> {

@@ -25,7 +25,7 @@ use crate::bounds::StackBounds;
 use crate::counts::Counts;
 use crate::hash::{StackHash, Sum};
 use crate::native::choice::Choice;
-use crate::native::entry::{Process, here, prefetch};
+use crate::native::entry::{Process, here};
 use crate::native::pages::Pages;
 use crate::native::records::{self, Outcome, Records, Start};
 use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
@@ -64,13 +64,16 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 pub struct SiteCache {
     /// Generation of the rules, and the limit.
     epoch: u64,
+    /// The epoch, if records are used, else one that never is.
+    recall_epoch: u64,
     uses_records: bool,
     is_retired: bool,
     index_len: usize,
     records: Pages,
     records_extent: records::Extent,
-    n_hits: u64,
-    order: records::Order,
+    /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
+    n_hits_left: u64,
+    n_hits_before: u64,
     trail: Pages,
     trail_extent: trail::Extent,
     stack: StackBounds,
@@ -99,13 +102,14 @@ impl SiteCache {
     pub const fn new() -> Self {
         Self {
             epoch: u64::MAX,
+            recall_epoch: u64::MAX,
             uses_records: false,
             is_retired: false,
             index_len: 0,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
-            n_hits: 0,
-            order: records::Order::NONE,
+            n_hits_left: N_HITS_A_WALK,
+            n_hits_before: 0,
             trail: Pages::empty(),
             trail_extent: trail::Extent::EMPTY,
             stack: StackBounds::UNKNOWN,
@@ -146,18 +150,49 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        if self.uses_records && self.epoch == epoch(world, limit) {
-            let start = start_of(start);
-            let (memory, order) = (&mut *self.records, &mut self.order);
-            let stack = &self.stack;
+        self.recall_in(world, start, limit)
+            .or_else(|| self.unrecalled_in(world, start, stack, limit, sites))
+    }
+
+    /// Returns the site if the likeliest record holds.
+    #[inline(always)]
+    pub(crate) fn recall_in(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+        limit: usize,
+    ) -> Option<NonZeroU32> {
+        if self.recall_epoch != epoch(world, limit) {
+            return None;
+        }
+        let read = |addr| world.read_word(addr);
+        let site =
+            records::recall(&self.records, self.index_len, start_of(start), &self.stack, read)?;
+        self.n_hits_left = self.n_hits_left.wrapping_sub(1);
+        // Now and then a walk, which looks whether the code is still what it was.
+        (self.n_hits_left != 0).then_some(site)
+    }
+
+    /// Returns the site where [`Self::recall_in`] did not.
+    #[inline(never)]
+    pub(crate) fn unrecalled_in(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        if self.n_hits_left == 0 {
+            self.n_hits_left = N_HITS_A_WALK;
+            self.n_hits_before = self.n_hits_before.wrapping_add(N_HITS_A_WALK);
+        } else if self.recall_epoch == epoch(world, limit) {
             let read = |addr| world.read_word(addr);
-            let found = records::find(memory, self.index_len, order, start, stack, read, prefetch);
-            if let Some(site) = found {
-                self.n_hits = self.n_hits.wrapping_add(1);
-                // Now and then a walk, which looks whether the code is still what it was.
-                if !self.n_hits.is_multiple_of(N_HITS_A_WALK) {
-                    return NonZeroU32::new(site);
-                }
+            let start = start_of(start);
+            let found = records::search(&self.records, self.index_len, start, &self.stack, read);
+            if found.is_some() {
+                self.n_hits_before = self.n_hits_before.wrapping_add(1);
+                return found;
             }
         }
         self.site_by_walk(world, start, stack, limit, sites)
@@ -209,7 +244,7 @@ impl SiteCache {
         }
         self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
         let is_full = self.records_extent.n_turns() != self.growth.n_turns;
-        let n_hits = self.n_hits.wrapping_sub(self.growth.n_hits);
+        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
         if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
             look_for_unloaded(world, start, stack);
             self.judge_records();
@@ -300,6 +335,7 @@ impl SiteCache {
     #[inline(never)]
     fn renew(&mut self, stack: &StackBounds, epoch: u64) {
         self.epoch = epoch;
+        self.set_uses_records(self.uses_records);
         self.stack = *stack;
         self.trail_extent = trail::Extent::EMPTY;
         if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent) {
@@ -332,8 +368,8 @@ impl SiteCache {
         self.records = records;
         self.index_len = records::index_len(self.records.len());
         self.records_extent = records::Extent::EMPTY;
-        self.growth = Growth { n_turns: 0, n_hits: self.n_hits, n_misses: 0 };
-        self.uses_records = true;
+        self.growth = Growth { n_turns: 0, n_hits: self.n_hits(), n_misses: 0 };
+        self.set_uses_records(true);
     }
 
     /// Decides whether records are used, and whether there is room for enough of them.
@@ -341,10 +377,10 @@ impl SiteCache {
     #[inline(never)]
     fn judge_records(&mut self) {
         let Growth { n_turns, n_hits, n_misses } = self.growth;
-        let n_hits = self.n_hits.wrapping_sub(n_hits);
+        let n_hits = self.n_hits().wrapping_sub(n_hits);
         let is_full = self.records_extent.n_turns() != n_turns;
         self.growth =
-            Growth { n_turns: self.records_extent.n_turns(), n_hits: self.n_hits, n_misses: 0 };
+            Growth { n_turns: self.records_extent.n_turns(), n_hits: self.n_hits(), n_misses: 0 };
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
         self.n_skipped_a_record = if n_hits < n_misses.saturating_mul(2) {
@@ -362,7 +398,7 @@ impl SiteCache {
             self.use_records(records);
         }
         // Looking for records costs, too. What a hit saves is the walk.
-        self.uses_records = if self.uses_records {
+        let uses_records = if self.uses_records {
             let walk_cycles = match self.choice.mean_cycles() {
                 0 => 8 * HIT_CYCLES,
                 cycles => cycles,
@@ -373,19 +409,29 @@ impl SiteCache {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
         };
+        self.set_uses_records(uses_records);
+    }
+
+    fn set_uses_records(&mut self, uses_records: bool) {
+        self.uses_records = uses_records;
+        self.recall_epoch = if uses_records { self.epoch } else { u64::MAX };
+    }
+
+    fn n_hits(&self) -> u64 {
+        self.n_hits_before.wrapping_add(N_HITS_A_WALK.wrapping_sub(self.n_hits_left))
     }
 
     /// Gives all memory back, and takes none again: to be called when the thread is about to end.
     ///
     /// Captures go on being right, by a walk each.
     pub fn retire(&mut self) {
-        let (n_hits, counts) = (self.n_hits, self.counts);
-        *self = Self { is_retired: true, n_hits, counts, ..Self::new() };
+        let (n_hits_before, counts) = (self.n_hits(), self.counts);
+        *self = Self { is_retired: true, n_hits_before, counts, ..Self::new() };
     }
 
     /// Returns how the captures so far were answered.
     pub fn counts(&self) -> Counts {
-        Counts { n_hits: self.n_hits, ..self.counts }
+        Counts { n_hits: self.n_hits(), ..self.counts }
     }
 
     /// Whether the invariants of what is remembered hold.

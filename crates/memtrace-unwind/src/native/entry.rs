@@ -88,6 +88,23 @@ pub fn here() -> Registers {
     Registers { pc, sp, fp, is_exact_pc: false }
 }
 
+/// Returns the registers of the caller of a function, as they are when that has returned.
+///
+/// For functions without a frame that pass on where they were called from. The program counter is the return
+/// address.
+///
+/// # Safety
+///
+/// `return_slot` is where the return address of the function lies, and `fp` what its frame pointer register
+/// was when it was called.
+#[inline(always)]
+pub unsafe fn caller(return_slot: *const u64, fp: u64) -> Registers {
+    // SAFETY: the caller's promise.
+    let pc = unsafe { return_slot.read() };
+    let sp = (return_slot.addr() as u64).wrapping_add(8);
+    Registers { pc, sp, fp, is_exact_pc: false }
+}
+
 /// Reads a word of a stack of this process for a walk of its own.
 #[inline(always)]
 pub(crate) fn read_word(addr: u64) -> u64 {
@@ -104,7 +121,8 @@ impl SiteCache {
     ///
     /// # Safety
     ///
-    /// `start` is what [`here`] returned, on this thread, in a function that has not returned since.
+    /// `start` is what [`here`] returned, on this thread, in a function that has not returned since; or what
+    /// [`caller`] did, of a function to which control has not come back since.
     #[inline(always)]
     pub unsafe fn site_from(
         &mut self,
@@ -114,6 +132,33 @@ impl SiteCache {
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
         self.site(&Process, start, stack, limit, sites)
+    }
+
+    /// Returns the site of a stack as [`Self::site_from`] does, if it is remembered where it is likeliest to
+    /// be: a few instructions, and a few more for each frame.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::site_from`].
+    #[inline(always)]
+    pub unsafe fn recall(&mut self, start: Registers, limit: usize) -> Option<NonZeroU32> {
+        self.recall_in(&Process, start, limit)
+    }
+
+    /// Returns the site of a stack as [`Self::site_from`] does, when [`Self::recall`] has not.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::site_from`].
+    #[inline(always)]
+    pub unsafe fn site_unrecalled(
+        &mut self,
+        start: Registers,
+        stack: &StackBounds,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        self.unrecalled_in(&Process, start, stack, limit, sites)
     }
 }
 
@@ -154,12 +199,4 @@ impl World for Process {
             forget_unloaded();
         }
     }
-}
-
-/// Asks for the cache line of a word ahead of its use.
-#[inline(always)]
-pub(crate) fn prefetch(word: &u64) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a hint, which reads nothing.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(word).cast()) };
 }

@@ -38,9 +38,17 @@
 
 use crate::bounds::StackBounds;
 use crate::native::world::{Check, is_needed};
+use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
+/// Words before the index, which stay zero: a record of no start.
+const FRONT_LEN: usize = 8;
+/// Forks that a search passes by, at most.
+const MAX_DEPTH: usize = 8;
+/// What says of a slot that it is a fork, and which bits of its hash a slot has.
+const IS_FORK: u64 = 1 << 63;
+const TAG_MASK: u64 = !(u32::MAX as u64) & !IS_FORK;
 const HEADER_LEN: usize = 5;
 /// The word of a record that says which slot names it.
 const SLOT_WORD: usize = 4;
@@ -62,14 +70,10 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    /// The hash with which a search begins.
     #[inline(always)]
-    fn hash(self) -> u64 {
-        (self.key ^ self.sp.rotate_left(29)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-
-    #[inline(always)]
-    fn hash_with(self, word: u64) -> u64 {
-        self.hash() ^ word.wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    const fn hash(self) -> u64 {
+        hash_with(self.key.rotate_left(29), self.sp)
     }
 }
 
@@ -107,169 +111,138 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in sixteen, a power of two. Half as many words
-/// hold the telling places, and half as many the marks.
+/// Slots of the index for a memory of `n_words`: one word in eight, a power of two. A quarter as many
+/// words hold the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
-    let len = n_words / 16;
+    let len = n_words / 4;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
 }
 
-/// Returns the site of a record that begins like this and holds now.
+/// Returns the site of the record to which forks lead that stand where they are looked for first, if there is
+/// one and it holds now.
 ///
 /// `memory` is that of [`Records`], of which `index_len` words are the index.
 #[inline(always)]
-pub(crate) fn find(
-    memory: &mut [u64],
+pub(crate) fn recall(
+    memory: &[u64],
     index_len: usize,
-    order: &mut Order,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
-    prefetch: impl Fn(&u64),
-) -> Option<u32> {
-    let (index, rest) = memory.split_at_checked(index_len)?;
-    let words = rest.get(index_len..)?;
-    // The one that came after the last one the last time.
-    let guessed = index.get(order.next as usize).copied().unwrap_or(0);
-    if let Some(record) = words.get((guessed as u32).wrapping_sub(1) as usize..)
-        && let Some(site) = holds(record, start, &read_word)
-    {
-        order.last = order.next;
-        order.expect_after(record, index, words, &prefetch);
-        return Some(site);
-    }
-    search(memory, index_len, order, start, stack, read_word, prefetch)
-}
-
-/// Searches the index for a record that holds.
-///
-/// A function of its own, so that what is done for a good guess has all registers to itself.
-#[inline(never)]
-fn search(
-    memory: &mut [u64],
-    index_len: usize,
-    order: &mut Order,
-    start: Start,
-    stack: &StackBounds,
-    read_word: impl Fn(u64) -> u64,
-    prefetch: impl Fn(&u64),
-) -> Option<u32> {
-    let (index, rest) = memory.split_at_mut_checked(index_len)?;
-    let (tables, words) = rest.split_at_mut_checked(index_len)?;
-    let tells = tables.get(..index_len / 2)?;
-    let hash = search_hash(start, place_that_tells(tells, start.hash()), stack, &read_word);
-    let first = set_start(hash, index_len)?;
-    let set: &[u64; N_WAYS] = index.get(first..)?.first_chunk()?;
-    for (way, &slot) in set.iter().enumerate() {
-        // By a branch a slot: predicted, the record is on its way before the slot is.
-        if slot >> 32 == hash & 0xFFFF_FFFF
-            && let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..)
-            && let Some(site) = holds(record, start, &read_word)
-        {
-            let number = first.wrapping_add(way) as u32;
-            if let Some(last) = record_at(index, words.len(), order.last)
-                && let Some(word) = words.get_mut(last.wrapping_add(SLOT_WORD))
-            {
-                *word = *word & 0xFFFF_FFFF | u64::from(number) << 32;
-            }
-            order.last = number;
-            let record = words.get((slot as u32).wrapping_sub(1) as usize..)?;
-            order.expect_after(record, index, words, &prefetch);
-            return Some(site);
+) -> Option<NonZeroU32> {
+    let mut hash = start.hash();
+    for _ in 0..MAX_DEPTH {
+        let slot = *memory.get(slot_number(hash, index_len).wrapping_add(FRONT_LEN))?;
+        if !is_fork(slot) {
+            // An empty slot leads to the front, where a record of no start is.
+            return holds(memory.get(slot as u32 as usize..)?, start, &read_word);
         }
+        hash = hash_with(hash, word_at(start, place_of_fork(slot), stack, &read_word));
     }
     None
 }
 
-/// Returns the position of the record that a slot names.
-#[inline(always)]
-fn record_at(index: &[u64], n_words: usize, number: u32) -> Option<usize> {
-    let slot = *index.get(number as usize)?;
-    let position = (slot as u32 as usize).wrapping_sub(1);
-    (position < n_words).then_some(position)
-}
-
-/// Which records hold one after the other: numbers of slots.
-#[derive(Clone, Copy)]
-pub(crate) struct Order {
-    last: u32,
-    next: u32,
-}
-
-impl Order {
-    pub(crate) const NONE: Self = Self { last: u32::MAX, next: u32::MAX };
-
-    #[inline(always)]
-    fn expect_after(
-        &mut self,
-        record: &[u64],
-        index: &[u64],
-        words: &[u64],
-        prefetch: &impl Fn(&u64),
-    ) {
-        self.next = (record.get(SLOT_WORD).copied().unwrap_or(0) >> 32) as u32;
-        let slot = index.get(self.next as usize).copied().unwrap_or(0);
-        if let Some(record) = words.get((slot as u32).wrapping_sub(1) as usize..) {
-            for i in [0, 8, 16, 24, 32] {
-                if let Some(word) = record.get(i) {
-                    prefetch(word);
-                }
+/// Searches the index for a record that holds, wherever forks and records stand.
+#[inline(never)]
+pub(crate) fn search(
+    memory: &[u64],
+    index_len: usize,
+    start: Start,
+    stack: &StackBounds,
+    read_word: impl Fn(u64) -> u64,
+) -> Option<NonZeroU32> {
+    let index = memory.get(FRONT_LEN..)?.get(..index_len)?;
+    let mut hash = start.hash();
+    for _ in 0..=MAX_DEPTH {
+        let set: &[u64; N_WAYS] = index.get(set_start(hash, index_len)..)?.first_chunk()?;
+        let mut fork = None;
+        for &slot in set.iter().filter(|&&slot| has_tag(slot, hash)) {
+            if is_fork(slot) {
+                fork = Some(slot);
+            } else if let Some(site) =
+                holds(memory.get(slot as u32 as usize..)?, start, &read_word)
+            {
+                return Some(site);
             }
         }
+        hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, &read_word));
     }
+    None
 }
 
-/// What the index is searched by: the start, and the word at the place that tells, if there is one.
+/// The hash with which one goes on from a fork at which this word was found.
 #[inline(always)]
-fn search_hash(
-    start: Start,
-    place: u64,
-    stack: &StackBounds,
-    read_word: &impl Fn(u64) -> u64,
-) -> u64 {
+const fn hash_with(hash: u64, word: u64) -> u64 {
+    let product = (hash ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    product ^ product >> 32
+}
+
+/// Returns the word at a place.
+#[inline(always)]
+fn word_at(start: Start, place: u64, stack: &StackBounds, read_word: &impl Fn(u64) -> u64) -> u64 {
     let addr = start.sp.wrapping_add(place << 3);
     // A place that was noted for another stack pointer may lie beyond the stack.
-    let word = if place != 0 && stack.contains_word(addr) { read_word(addr) } else { 0 };
-    start.hash_with(word)
+    if stack.contains_word(addr) { read_word(addr) } else { 0 }
 }
 
-/// Returns the place that tells the stacks of a start from each other; 0 if there is none.
+/// Returns the slot at which a hash is looked for first, in an index of a power of two slots.
 #[inline(always)]
-fn place_that_tells(tells: &[u64], start_hash: u64) -> u64 {
-    let at = entry_of(tells, start_hash);
-    let entry = tells.get(at / 2).copied().unwrap_or(0) >> half_of(at) & 0xFFFF_FFFF;
-    if entry >> 16 == start_hash & 0xFFFF { entry & 0xFFFF } else { 0 }
+const fn slot_number(hash: u64, n_slots: usize) -> usize {
+    hash as usize & n_slots.wrapping_sub(1)
 }
 
-/// Two entries a word, each of a tag and a place of 16 bits.
+/// Returns where the set of a hash begins.
 #[inline(always)]
-fn entry_of(tells: &[u64], start_hash: u64) -> usize {
-    (start_hash >> 40) as usize & tells.len().wrapping_mul(2).wrapping_sub(1)
+const fn set_start(hash: u64, n_slots: usize) -> usize {
+    slot_number(hash, n_slots) & !(N_WAYS - 1)
 }
 
-/// By how much the word of an entry is shifted for it.
+/// A slot that names a record at an offset of the memory.
 #[inline(always)]
-const fn half_of(entry: usize) -> u32 {
-    (entry as u32 % 2).wrapping_mul(32)
+const fn record_slot(hash: u64, offset: usize) -> u64 {
+    hash & TAG_MASK | offset as u64
+}
+
+/// A slot that is a fork.
+#[inline(always)]
+const fn fork_slot(hash: u64, place: u64) -> u64 {
+    hash & TAG_MASK | IS_FORK | place
+}
+
+/// Whether a slot was made for a hash, or one that is like it.
+#[inline(always)]
+const fn has_tag(slot: u64, hash: u64) -> bool {
+    slot != 0 && (slot ^ hash) & TAG_MASK == 0
+}
+
+#[inline(always)]
+const fn is_fork(slot: u64) -> bool {
+    slot & IS_FORK != 0
+}
+
+#[inline(always)]
+const fn place_of_fork(slot: u64) -> u64 {
+    slot & 0xFFFF
 }
 
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
     index: &'a mut [u64],
-    tells: &'a mut [u64],
     marks: &'a mut [u64],
     words: &'a mut [u64],
+    /// Where `words` begin.
+    base: usize,
     extent: &'a mut Extent,
 }
 
 impl<'a> Records<'a> {
     /// Returns the records that lie in `memory`, which was zero at first.
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
-        let len = index_len(memory.len());
-        let (index, rest) = memory.split_at_mut_checked(len)?;
-        let (tells, rest) = rest.split_at_mut_checked(len / 2)?;
-        let (marks, words) = rest.split_at_mut_checked(len / 2)?;
-        Some(Self { index, tells, marks, words, extent })
+        let (len, n_words) = (index_len(memory.len()), memory.len());
+        let (index, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len)?;
+        let (marks, words) = rest.split_at_mut_checked(len / 8)?;
+        let base = n_words.wrapping_sub(words.len());
+        Some(Self { index, marks, words, base, extent })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -304,8 +277,9 @@ impl<'a> Records<'a> {
             position = if is_behind && next == end { 0 } else { next };
         }
         let is_named = |(number, &slot): (usize, &u64)| {
-            let position = (slot as u32 as usize).wrapping_sub(1);
+            let position = (slot as u32 as usize).wrapping_sub(self.base);
             slot == 0
+                || is_fork(slot)
                 || positions.get(position) == Some(&true)
                     && self.words[position + SLOT_WORD] & 0xFFFF_FFFF == number as u64
         };
@@ -315,7 +289,6 @@ impl<'a> Records<'a> {
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         self.index.fill(0);
-        self.tells.fill(0);
         self.marks.fill(0);
         *self.extent = Extent { n_turns: self.extent.n_turns, ..Extent::EMPTY };
     }
@@ -360,75 +333,103 @@ impl<'a> Records<'a> {
         let header: &mut [u64; HEADER_LEN] = header;
         *header = [start.key, start.sp, start.fp, facts, u64::MAX];
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
-        self.find_what_tells(start, &read_word);
-        let place = place_that_tells(self.tells, start.hash());
-        self.point_to(search_hash(start, place, stack, &read_word), position);
+        let hash = self.find_leaf(start, stack, &read_word);
+        self.point_to(hash, position);
     }
 
-    /// If other records have this start, and nothing that tells them apart, notes where one of them
-    /// differs from the stack as it is, and moves them to where they are found by that.
-    fn find_what_tells(&mut self, start: Start, read_word: &impl Fn(u64) -> u64) {
-        if place_that_tells(self.tells, start.hash()) != 0 {
-            return;
+    /// Returns the hash that a record of the stack as it is, which begins like this, is found by. Where
+    /// another record has that place, and the two can be told apart, a fork takes it.
+    fn find_leaf(&mut self, start: Start, stack: &StackBounds, read_word: &impl Fn(u64) -> u64) -> u64 {
+        let mut hash = start.hash();
+        for _ in 0..MAX_DEPTH {
+            let Some((number, slot)) = self.slot_of(hash, start) else { break };
+            let place = if is_fork(slot) {
+                place_of_fork(slot)
+            } else {
+                let position = (slot as u32 as usize).wrapping_sub(self.base);
+                let record = self.words.get(position..).unwrap_or(&[]);
+                let now = |place: u64| read_word(start.sp.wrapping_add(place << 3));
+                // Leaf first: up to there the two walks are the same, and so both read this word.
+                let Some((place, value)) =
+                    words_of(record).find(|&(place, value)| place != 0 && now(place) != value)
+                else {
+                    self.take_out(position);
+                    break;
+                };
+                self.fork(hash, number, place);
+                self.point_to(hash_with(hash, value), position);
+                place
+            };
+            hash = hash_with(hash, word_at(start, place, stack, read_word));
         }
-        let Some(first) = set_start(start.hash_with(0), self.index.len()) else { return };
-        let others: [Option<usize>; N_WAYS] = core::array::from_fn(|way| {
-            let slot = self.index.get(first.wrapping_add(way)).copied().unwrap_or(0);
-            let position = (slot as u32 as usize).checked_sub(1)?;
-            let record = self.words.get(position..)?;
-            record.starts_with(&[start.key, start.sp]).then_some(position)
-        });
-        let differing = |&position: &usize| {
-            let record = self.words.get(position..).unwrap_or(&[]);
-            words_of(record).find_map(|(place, value)| {
-                let addr = start.sp.wrapping_add(place << 3);
-                (place != 0 && read_word(addr) != value).then_some(place)
-            })
+        hash
+    }
+
+    /// Returns the fork that a hash leads to, or else a record of this start, and the number of its slot.
+    fn slot_of(&self, hash: u64, start: Start) -> Option<(usize, u64)> {
+        let first = set_start(hash, self.index.len());
+        let set = self.index.iter().copied().enumerate().skip(first).take(N_WAYS);
+        let is_of_start = |slot: u64| {
+            let position = (slot as u32 as usize).wrapping_sub(self.base);
+            self.words.get(position..).is_some_and(|record| record.starts_with(&[start.key, start.sp]))
         };
-        if others.iter().flatten().count() < N_WAYS {
-            return;
-        }
-        let Some(place) = others.iter().flatten().find_map(differing) else { return };
-        let at = entry_of(self.tells, start.hash());
-        if let Some(word) = self.tells.get_mut(at / 2) {
-            let shift = half_of(at);
-            let entry = (start.hash() & 0xFFFF) << 16 | place;
-            *word = *word & !(0xFFFF_FFFF << shift) | entry << shift;
-        }
-        for position in others.into_iter().flatten() {
-            let record = self.words.get(position..).unwrap_or(&[]);
-            let value = words_of(record).find(|word| word.0 == place).map(|word| word.1);
-            self.take_out(position);
-            if let Some(value) = value {
-                self.point_to(start.hash_with(value), position);
+        set.filter(|&(_, slot)| has_tag(slot, hash) && (is_fork(slot) || is_of_start(slot)))
+            .max_by_key(|&(_, slot)| is_fork(slot))
+    }
+
+    /// Makes a fork of a slot that names a record. It stands where it is looked for first, unless another
+    /// fork does.
+    fn fork(&mut self, hash: u64, number: usize, place: u64) {
+        let preferred = slot_number(hash, self.index.len());
+        let displaced = self.index.get(preferred).copied().unwrap_or(0);
+        let number = if number != preferred && !is_fork(displaced) {
+            // The record that was there changes places with the one that makes way.
+            if displaced != 0 {
+                let position = (displaced as u32 as usize).wrapping_sub(self.base);
+                if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
+                    *word = number as u64;
+                }
             }
+            if let Some(slot) = self.index.get_mut(number) {
+                *slot = displaced;
+            }
+            preferred
+        } else {
+            number
+        };
+        if let Some(slot) = self.index.get_mut(number) {
+            *slot = fork_slot(hash, place);
         }
     }
 
-    /// Lets a slot of the index name a record: a free one, or that of the oldest record.
+    /// Lets a slot of the index name a record: the one at which it is looked for first, if that is free,
+    /// else another free one of the set, or that of its oldest record, or of a fork.
     fn point_to(&mut self, hash: u64, position: usize) {
         let tail = self.extent.tail;
-        let Some(first) = set_start(hash, self.index.len()) else { return };
+        let first = set_start(hash, self.index.len());
+        let preferred = slot_number(hash, self.index.len());
         // Records behind the tail are older than those before it.
-        let age = |slot: u64| match (slot as u32 as usize).checked_sub(1) {
-            None => (0, 0),
-            Some(position) if position >= tail => (1, position),
-            Some(position) => (2, position),
+        let rank = |number: usize, slot: u64| match (slot as u32 as usize).checked_sub(self.base) {
+            _ if slot == 0 => (0, usize::from(number != preferred)),
+            _ if is_fork(slot) => (3, number),
+            Some(position) if position < tail => (2, position),
+            position => (1, position.unwrap_or(0)),
         };
         let set = self.index.iter_mut().enumerate().skip(first).take(N_WAYS);
-        if let Some((number, slot)) = set.min_by_key(|(_, slot)| age(**slot)) {
-            *slot = hash << 32 | (position as u64).wrapping_add(1);
+        if let Some((number, slot)) = set.min_by_key(|(number, slot)| rank(*number, **slot)) {
+            *slot = record_slot(hash, self.base.wrapping_add(position));
             if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
-                *word = number as u64 | u64::MAX << 32;
+                *word = number as u64;
             }
         }
     }
 
     /// Empties the slot that names a record, if it still does.
     fn take_out(&mut self, position: usize) {
-        let named = (position as u64).wrapping_add(1);
+        let named = self.base.wrapping_add(position) as u64;
         let number = self.words.get(position.wrapping_add(SLOT_WORD)).copied().unwrap_or(0);
         if let Some(slot) = self.index.get_mut(number as u32 as usize)
+            && !is_fork(*slot)
             && u64::from(*slot as u32) == named
         {
             *slot = 0;
@@ -480,14 +481,6 @@ impl<'a> Records<'a> {
             self.extent.tail = 0;
         }
     }
-}
-
-/// Returns where the set of a hash begins in an index of a power of two slots.
-#[inline(always)]
-fn set_start(hash: u64, n_slots: usize) -> Option<usize> {
-    // The tag is the lower half, the set comes from the upper one.
-    let n_sets = n_slots / N_WAYS;
-    Some((hash >> 32) as usize & n_sets.checked_sub(1)?).map(|set| set.wrapping_mul(N_WAYS))
 }
 
 #[inline(always)]
@@ -556,7 +549,7 @@ fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
 
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
 #[inline(always)]
-fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Option<u32> {
+fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Option<NonZeroU32> {
     let (&[key, sp, fp, facts, _], body) = record.split_first_chunk()?;
     if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
         return None;
@@ -565,9 +558,8 @@ fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Optio
         return None;
     }
     let at = |place: u64| read_word(sp.wrapping_add(place << 3));
-    let body = body.get(..n_groups(facts).wrapping_mul(GROUP_LEN))?;
-    let (groups, _) = body.as_chunks::<GROUP_LEN>();
-    for &[a, b, c, d, places] in groups {
+    let mut rest = body.get(..n_groups(facts).wrapping_mul(GROUP_LEN))?;
+    while let Some((&[a, b, c, d, places], others)) = rest.split_first_chunk() {
         let differs = (at(places & 0xFFFF) ^ a)
             | (at(places >> 16 & 0xFFFF) ^ b)
             | (at(places >> 32 & 0xFFFF) ^ c)
@@ -575,9 +567,10 @@ fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Optio
         if differs != 0 && is_needed(Check::ReturnAddrs) {
             return None;
         }
+        rest = others;
     }
     if facts & IS_AT_LIMIT != 0 && at(facts >> 48) == 0 && is_needed(Check::LimitWord) {
         return None;
     }
-    Some(facts as u32)
+    NonZeroU32::new(facts as u32)
 }
