@@ -24,7 +24,8 @@ mod native {
     /// Whence the recorder was entered, as long as it has not returned there.
     #[derive(Clone, Copy)]
     pub(crate) struct Entry {
-        return_slot: *const u64,
+        /// The word after the return address.
+        sp: *const u64,
         fp: u64,
     }
 
@@ -32,25 +33,26 @@ mod native {
         /// The registers of the caller.
         #[inline(always)]
         pub(crate) fn registers(self) -> Registers {
-            // SAFETY: made below, where the caller's return address lies in that word; it stays there until
+            // SAFETY: made below, where the caller's return address lies below that word; it stays there until
             // the recorder returns, and entries are used no longer.
-            unsafe { memtrace_unwind::caller(self.return_slot, self.fp) }
+            unsafe { memtrace_unwind::caller(self.sp, self.fp) }
         }
     }
 
     /// Records a block that the wrapped allocator has handed out; null is passed over.
     #[unsafe(naked)]
-    pub(crate) extern "C" fn allocated(block: *mut u8, size: usize) {
+    pub(crate) extern "C-unwind" fn allocated(block: *mut u8, size: usize) {
         naked_asm!(
-            "mov rdx, rsp",
+            "lea rdx, [rsp + 8]",
             "mov rcx, rbp",
             "jmp {allocated_from}",
             allocated_from = sym allocated_from,
         )
     }
 
-    extern "C" fn allocated_from(block: *mut u8, size: usize, return_slot: *const u64, fp: u64) {
-        RECORDER.allocated(block, size, Entry { return_slot, fp });
+    // Of an ABI that the jump can rely on, and which adds nothing for panics that never come.
+    extern "C-unwind" fn allocated_from(block: *mut u8, size: usize, sp: *const u64, fp: u64) {
+        RECORDER.allocated(block, size, Entry { sp, fp });
     }
 }
 

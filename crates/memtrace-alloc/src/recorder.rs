@@ -169,7 +169,7 @@ impl Recorder {
         if !control::is_short() || block.is_null() {
             return self.allocated_otherwise(block, size, entry);
         }
-        match thread::recall(entry.registers(), usize::from(control::limit())) {
+        match thread::recall(entry.registers()) {
             Some(site) => {
                 let trace = LiveTrace { size: size as u64, site: SiteId(site.get()) };
                 self.record(block.addr() as u64, trace, None, On);

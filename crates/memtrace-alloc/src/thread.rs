@@ -172,14 +172,23 @@ impl ThreadState {
 /// Returns the site of the stack at `start` if the thread's cache recalls it; see [`SiteCache::recall`].
 /// `start` was read before this is called, of a function that has not returned since.
 #[inline(always)]
-pub(crate) fn recall(start: Registers, limit: usize) -> Option<NonZeroU32> {
-    guarded(|state| {
+pub(crate) fn recall(start: Registers) -> Option<NonZeroU32> {
+    let recalled = STATE.try_with(|state| {
+        // As [`guarded`], but that nothing here unwinds.
+        if state.depth.load(Relaxed) != 0 {
+            return None;
+        }
+        state.depth.store(RECORDING, Relaxed);
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
         // SAFETY: a guarded section is the only user, as long as it lasts (I3).
         let cache = unsafe { &mut *state.cache.get() };
         // SAFETY: the caller's promise.
-        unsafe { cache.recall(start, limit) }
-    })
-    .flatten()
+        let site = unsafe { cache.recall(start) };
+        compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        state.depth.store(0, Relaxed);
+        site
+    });
+    recalled.ok().flatten()
 }
 
 /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has

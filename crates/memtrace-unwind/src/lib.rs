@@ -169,8 +169,8 @@ pub use counts::Counts;
 pub use hash::StackHash;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 pub use native::{
-    SiteCache, cache_memory, caller, capture, capture_plainly, forget_unloaded, function_range, here,
-    prepare, rule_table, set_cache_budget,
+    SiteCache, cache_memory, caller, capture, capture_plainly, forget_unloaded, function_range,
+    here, prepare, rule_table, set_cache_budget,
 };
 pub use object::{LoadedObject, for_each_object};
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]

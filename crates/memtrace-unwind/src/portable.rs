@@ -174,7 +174,7 @@ impl SiteCache {
     /// None is needed here; see [`Self::site_from`].
     #[expect(unsafe_code, reason = "the same signature as on other targets")]
     #[inline(always)]
-    pub unsafe fn recall(&mut self, _: Registers, _: usize) -> Option<NonZeroU32> {
+    pub unsafe fn recall(&mut self, _: Registers) -> Option<NonZeroU32> {
         None
     }
 

@@ -55,6 +55,9 @@ const N_WALKS_A_JUDGEMENT: u64 = 256;
 /// Decisions that records are left out for.
 const N_JUDGED_WITHOUT: u32 = 16;
 
+/// Not one that [`World::generation`] returns.
+const NO_GENERATION: u64 = u64::MAX;
+
 /// Spreads the numbers of sites over the marks of those seen.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -64,11 +67,15 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 pub struct SiteCache {
     /// Generation of the rules, and the limit.
     epoch: u64,
-    /// The epoch, if records are used, else one that never is.
-    recall_epoch: u64,
+    /// The generation of the epoch, if records are used, else one that never is.
+    recall_generation: u64,
     uses_records: bool,
     is_retired: bool,
     index_len: usize,
+    /// One less.
+    index_mask: usize,
+    /// [`records::MAX_DEPTH`], for a loop that is not to be unrolled.
+    max_depth: usize,
     records: Pages,
     records_extent: records::Extent,
     /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
@@ -102,10 +109,12 @@ impl SiteCache {
     pub const fn new() -> Self {
         Self {
             epoch: u64::MAX,
-            recall_epoch: u64::MAX,
+            recall_generation: NO_GENERATION,
             uses_records: false,
             is_retired: false,
             index_len: 0,
+            index_mask: 0,
+            max_depth: records::MAX_DEPTH,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
             n_hits_left: N_HITS_A_WALK,
@@ -150,24 +159,26 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        self.recall_in(world, start, limit)
-            .or_else(|| self.unrecalled_in(world, start, stack, limit, sites))
+        let is_of_epoch = self.epoch == epoch(world, limit);
+        let recalled = if is_of_epoch { self.recall_in(world, start) } else { None };
+        recalled.or_else(|| self.unrecalled_in(world, start, stack, limit, sites))
     }
 
     /// Returns the site if the likeliest record holds.
     #[inline(always)]
-    pub(crate) fn recall_in(
-        &mut self,
-        world: &impl World,
-        start: Registers,
-        limit: usize,
-    ) -> Option<NonZeroU32> {
-        if self.recall_epoch != epoch(world, limit) {
+    pub(crate) fn recall_in(&mut self, world: &impl World, start: Registers) -> Option<NonZeroU32> {
+        if self.recall_generation != u64::from(world.generation()) && is_needed(Check::Epoch) {
             return None;
         }
         let read = |addr| world.read_word(addr);
-        let site =
-            records::recall(&self.records, self.index_len, start_of(start), &self.stack, read)?;
+        let site = records::recall(
+            &self.records,
+            self.index_mask,
+            self.max_depth,
+            start_of(start),
+            &self.stack,
+            read,
+        )?;
         self.n_hits_left = self.n_hits_left.wrapping_sub(1);
         // Now and then a walk, which looks whether the code is still what it was.
         (self.n_hits_left != 0).then_some(site)
@@ -186,7 +197,7 @@ impl SiteCache {
         if self.n_hits_left == 0 {
             self.n_hits_left = N_HITS_A_WALK;
             self.n_hits_before = self.n_hits_before.wrapping_add(N_HITS_A_WALK);
-        } else if self.recall_epoch == epoch(world, limit) {
+        } else if self.uses_records && self.epoch == epoch(world, limit) {
             let read = |addr| world.read_word(addr);
             let start = start_of(start);
             let found = records::search(&self.records, self.index_len, start, &self.stack, read);
@@ -367,6 +378,7 @@ impl SiteCache {
     fn use_records(&mut self, records: Pages) {
         self.records = records;
         self.index_len = records::index_len(self.records.len());
+        self.index_mask = self.index_len.saturating_sub(1);
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth { n_turns: 0, n_hits: self.n_hits(), n_misses: 0 };
         self.set_uses_records(true);
@@ -414,7 +426,7 @@ impl SiteCache {
 
     fn set_uses_records(&mut self, uses_records: bool) {
         self.uses_records = uses_records;
-        self.recall_epoch = if uses_records { self.epoch } else { u64::MAX };
+        self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
     }
 
     fn n_hits(&self) -> u64 {
@@ -441,7 +453,7 @@ impl SiteCache {
             || Trail::in_memory(&mut self.trail, &mut self.trail_extent)
                 .is_some_and(|trail| trail.is_consistent());
         let records = Records::in_memory(&mut self.records, &mut self.records_extent);
-        is_trail_consistent && records.is_some_and(|records| records.is_consistent())
+        is_trail_consistent && records.is_none_or(|records| records.is_consistent())
     }
 
     /// Returns the bytes mapped for this cache.

@@ -95,14 +95,13 @@ pub fn here() -> Registers {
 ///
 /// # Safety
 ///
-/// `return_slot` is where the return address of the function lies, and `fp` what its frame pointer register
-/// was when it was called.
+/// `sp` is the stack pointer that the function returns with, below which its return address lies, and `fp` is
+/// what the frame pointer register was when it was called.
 #[inline(always)]
-pub unsafe fn caller(return_slot: *const u64, fp: u64) -> Registers {
+pub unsafe fn caller(sp: *const u64, fp: u64) -> Registers {
     // SAFETY: the caller's promise.
-    let pc = unsafe { return_slot.read() };
-    let sp = (return_slot.addr() as u64).wrapping_add(8);
-    Registers { pc, sp, fp, is_exact_pc: false }
+    let pc = unsafe { sp.wrapping_sub(1).read() };
+    Registers { pc, sp: sp.addr() as u64, fp, is_exact_pc: false }
 }
 
 /// Reads a word of a stack of this process for a walk of its own.
@@ -135,14 +134,15 @@ impl SiteCache {
     }
 
     /// Returns the site of a stack as [`Self::site_from`] does, if it is remembered where it is likeliest to
-    /// be: a few instructions, and a few more for each frame.
+    /// be: a few instructions, and a few more for each frame. At most as many frames of it as the last
+    /// [`Self::site_from`] or [`Self::site_unrecalled`] was asked for.
     ///
     /// # Safety
     ///
     /// As for [`Self::site_from`].
     #[inline(always)]
-    pub unsafe fn recall(&mut self, start: Registers, limit: usize) -> Option<NonZeroU32> {
-        self.recall_in(&Process, start, limit)
+    pub unsafe fn recall(&mut self, start: Registers) -> Option<NonZeroU32> {
+        self.recall_in(&Process, start)
     }
 
     /// Returns the site of a stack as [`Self::site_from`] does, when [`Self::recall`] has not.

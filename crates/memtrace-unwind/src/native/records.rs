@@ -16,25 +16,28 @@
 //! | 1 | stack pointer at the start |
 //! | 2 | frame pointer at the start, if the walk depended on it |
 //! | 3 | site (bits 0..32), groups (32..40), whether word 2 counts (40), whether the stack is at its limit (41), the place of the word that must then not be zero (48..64) |
-//! | 4 | the slot of the index that names the record (0..32), and that of the one expected after it (32..64) |
+//! | 4 | the slot of the index that names the record |
 //! | 5 a group | four values and, in the fifth word, their four places |
 //!
 //! where a *place* is a distance from the stack pointer in words. The last group is filled up by saying
 //! its last word again.
 //!
-//! An index of sets of [`N_WAYS`] slots finds a record by its start. Several stacks often begin in the
-//! same state and differ further out: they are compared one after the other. Where they fill a set, a
-//! *telling place* is noted for their start, at which they differ, and the word found there is from then
-//! on part of what the index is searched by. Before the index is searched, the record that held after
-//! the last one the last time is tried.
+//! An index finds a record by its start. Several stacks often begin in the same state and differ further
+//! out: where that happens, a *fork* takes the place of the record in the index. It says at which place the
+//! two differ first, leaf first; the hash goes on with the word found there. Up to that place the two walks
+//! are the same, so that the word is a return address for both. So forks make a tree that leads from a start
+//! to the one record that may hold, and each branch costs one word of the stack.
+//!
+//! A hash has a slot at which it is looked for first. Forks are put there, and records if there is room; what
+//! finds no room there stands elsewhere in the slot's set of [`N_WAYS`], and is found by a search of its own.
 //!
 //! # Invariants
 //!
-//! - **I1** A slot of the index is zero, or `tag << 32 | position + 1` of a record.
+//! - **I1** A slot of the index is zero, or has the offset in memory of a record, or is a fork; with a part of
+//!   the hash.
 //! - **I2** A record that makes way is taken out of the index first: what a slot names is always whole.
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
-//! - **I4** Which word is told by, and which record is expected next, are hints only: a record is good if
-//!   it holds, however it was found.
+//! - **I4** Forks are hints only: a record is good if it holds, however it was found.
 
 use crate::bounds::StackBounds;
 use crate::native::world::{Check, is_needed};
@@ -45,7 +48,7 @@ const N_WAYS: usize = 4;
 /// Words before the index, which stay zero: a record of no start.
 const FRONT_LEN: usize = 8;
 /// Forks that a search passes by, at most.
-const MAX_DEPTH: usize = 8;
+pub(crate) const MAX_DEPTH: usize = 8;
 /// What says of a slot that it is a fork, and which bits of its hash a slot has.
 const IS_FORK: u64 = 1 << 63;
 const TAG_MASK: u64 = !(u32::MAX as u64) & !IS_FORK;
@@ -125,21 +128,33 @@ pub(crate) const fn index_len(n_words: usize) -> usize {
 #[inline(always)]
 pub(crate) fn recall(
     memory: &[u64],
-    index_len: usize,
+    index_mask: usize,
+    max_depth: usize,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
+    let n_words = stack.n_words_from(start.sp)?;
     let mut hash = start.hash();
-    for _ in 0..MAX_DEPTH {
-        let slot = *memory.get(slot_number(hash, index_len).wrapping_add(FRONT_LEN))?;
+    let mut n_left = max_depth;
+    loop {
+        let number = (hash >> 32) as usize & index_mask;
+        let slot = *memory.get(number.wrapping_add(FRONT_LEN))?;
         if !is_fork(slot) {
             // An empty slot leads to the front, where a record of no start is.
             return holds(memory.get(slot as u32 as usize..)?, start, &read_word);
         }
-        hash = hash_with(hash, word_at(start, place_of_fork(slot), stack, &read_word));
+        let place = place_of_fork(slot);
+        // A fork that was made for another stack pointer may lead beyond the stack.
+        if place >= n_words {
+            return None;
+        }
+        n_left = n_left.wrapping_sub(1);
+        if n_left == 0 {
+            return None;
+        }
+        hash = hash_with(hash, read_word(start.sp.wrapping_add(place << 3)));
     }
-    None
 }
 
 /// Searches the index for a record that holds, wherever forks and records stand.
@@ -159,8 +174,7 @@ pub(crate) fn search(
         for &slot in set.iter().filter(|&&slot| has_tag(slot, hash)) {
             if is_fork(slot) {
                 fork = Some(slot);
-            } else if let Some(site) =
-                holds(memory.get(slot as u32 as usize..)?, start, &read_word)
+            } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, &read_word)
             {
                 return Some(site);
             }
@@ -173,8 +187,7 @@ pub(crate) fn search(
 /// The hash with which one goes on from a fork at which this word was found.
 #[inline(always)]
 const fn hash_with(hash: u64, word: u64) -> u64 {
-    let product = (hash ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    product ^ product >> 32
+    (hash ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
 /// Returns the word at a place.
@@ -188,7 +201,7 @@ fn word_at(start: Start, place: u64, stack: &StackBounds, read_word: &impl Fn(u6
 /// Returns the slot at which a hash is looked for first, in an index of a power of two slots.
 #[inline(always)]
 const fn slot_number(hash: u64, n_slots: usize) -> usize {
-    hash as usize & n_slots.wrapping_sub(1)
+    (hash >> 32) as usize & n_slots.wrapping_sub(1)
 }
 
 /// Returns where the set of a hash begins.
@@ -339,7 +352,12 @@ impl<'a> Records<'a> {
 
     /// Returns the hash that a record of the stack as it is, which begins like this, is found by. Where
     /// another record has that place, and the two can be told apart, a fork takes it.
-    fn find_leaf(&mut self, start: Start, stack: &StackBounds, read_word: &impl Fn(u64) -> u64) -> u64 {
+    fn find_leaf(
+        &mut self,
+        start: Start,
+        stack: &StackBounds,
+        read_word: &impl Fn(u64) -> u64,
+    ) -> u64 {
         let mut hash = start.hash();
         for _ in 0..MAX_DEPTH {
             let Some((number, slot)) = self.slot_of(hash, start) else { break };
@@ -371,7 +389,9 @@ impl<'a> Records<'a> {
         let set = self.index.iter().copied().enumerate().skip(first).take(N_WAYS);
         let is_of_start = |slot: u64| {
             let position = (slot as u32 as usize).wrapping_sub(self.base);
-            self.words.get(position..).is_some_and(|record| record.starts_with(&[start.key, start.sp]))
+            self.words
+                .get(position..)
+                .is_some_and(|record| record.starts_with(&[start.key, start.sp]))
         };
         set.filter(|&(_, slot)| has_tag(slot, hash) && (is_fork(slot) || is_of_start(slot)))
             .max_by_key(|&(_, slot)| is_fork(slot))
@@ -449,6 +469,7 @@ impl<'a> Records<'a> {
             self.extent.end = self.extent.head;
             self.extent.head = 0;
             self.extent.n_turns = self.extent.n_turns.wrapping_add(1);
+            self.drop_forks();
             if self.extent.n_records == 0 {
                 self.extent.tail = 0;
             }
@@ -466,6 +487,16 @@ impl<'a> Records<'a> {
         }
         self.extent.head = end;
         Some(position)
+    }
+
+    /// Takes the forks out of a part of the index, another each time: those of records that are no more would
+    /// fill it up. What others lead to will be walked to, and recorded, once more.
+    fn drop_forks(&mut self) {
+        const N_PARTS: usize = 4;
+        let len = self.index.len() / N_PARTS;
+        let first = len.wrapping_mul(self.extent.n_turns as usize % N_PARTS);
+        let part = self.index.iter_mut().skip(first).take(len);
+        part.filter(|slot| is_fork(**slot)).for_each(|slot| *slot = 0);
     }
 
     fn drop_oldest(&mut self) {
