@@ -72,10 +72,8 @@ pub struct SiteCache {
     uses_records: bool,
     is_retired: bool,
     index_len: usize,
-    /// One less.
-    index_mask: usize,
-    /// [`records::MAX_DEPTH`], for a loop that is not to be unrolled.
-    max_depth: usize,
+    /// Which record held last, by the number of its slot.
+    last: usize,
     records: Pages,
     records_extent: records::Extent,
     /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
@@ -113,8 +111,7 @@ impl SiteCache {
             uses_records: false,
             is_retired: false,
             index_len: 0,
-            index_mask: 0,
-            max_depth: records::MAX_DEPTH,
+            last: 0,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
             n_hits_left: N_HITS_A_WALK,
@@ -173,8 +170,8 @@ impl SiteCache {
         let read = |addr| world.read_word(addr);
         let site = records::recall(
             &self.records,
-            self.index_mask,
-            self.max_depth,
+            self.index_len,
+            &mut self.last,
             start_of(start),
             &self.stack,
             read,
@@ -200,7 +197,14 @@ impl SiteCache {
         } else if self.uses_records && self.epoch == epoch(world, limit) {
             let read = |addr| world.read_word(addr);
             let start = start_of(start);
-            let found = records::search(&self.records, self.index_len, start, &self.stack, read);
+            let found = records::search(
+                &mut self.records,
+                self.index_len,
+                &mut self.last,
+                start,
+                &self.stack,
+                read,
+            );
             if found.is_some() {
                 self.n_hits_before = self.n_hits_before.wrapping_add(1);
                 return found;
@@ -378,7 +382,7 @@ impl SiteCache {
     fn use_records(&mut self, records: Pages) {
         self.records = records;
         self.index_len = records::index_len(self.records.len());
-        self.index_mask = self.index_len.saturating_sub(1);
+        self.last = 0;
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth { n_turns: 0, n_hits: self.n_hits(), n_misses: 0 };
         self.set_uses_records(true);

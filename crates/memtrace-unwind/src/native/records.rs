@@ -45,10 +45,12 @@ use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
-/// Words before the index, which stay zero: a record of no start.
-const FRONT_LEN: usize = 8;
+/// Words before the index: some that stay zero, a record of no start, and near places.
+const FRONT_LEN: usize = 8 + N_NEAR;
+/// How many places there are at which walks find their first return address.
+const N_NEAR: usize = 8;
 /// Forks that a search passes by, at most.
-pub(crate) const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 /// What says of a slot that it is a fork, and which bits of its hash a slot has.
 const IS_FORK: u64 = 1 << 63;
 const TAG_MASK: u64 = !(u32::MAX as u64) & !IS_FORK;
@@ -114,68 +116,95 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in eight, a power of two. A quarter as many
-/// words hold the marks.
+/// Slots of the index for a memory of `n_words`: one word in eight, a power of two. As many words hold guesses,
+/// and a quarter as many the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
-    let len = n_words / 4;
+    let len = n_words / 8;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
 }
 
-/// Returns the site of the record to which forks lead that stand where they are looked for first, if there is
-/// one and it holds now.
+/// Returns the site of the record that held the last time after the record that held last, with this start and
+/// this return address, if it holds now.
 ///
 /// `memory` is that of [`Records`], of which `index_len` words are the index.
 #[inline(always)]
 pub(crate) fn recall(
     memory: &[u64],
-    index_mask: usize,
-    max_depth: usize,
+    index_len: usize,
+    last: &mut usize,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
-    let n_words = stack.n_words_from(start.sp)?;
-    let mut hash = start.hash();
-    let mut n_left = max_depth;
-    loop {
-        let number = (hash >> 32) as usize & index_mask;
-        let slot = *memory.get(number.wrapping_add(FRONT_LEN))?;
-        if !is_fork(slot) {
-            // An empty slot leads to the front, where a record of no start is.
-            return holds(memory.get(slot as u32 as usize..)?, start, &read_word);
-        }
-        let place = place_of_fork(slot);
-        // A fork that was made for another stack pointer may lead beyond the stack.
-        if place >= n_words {
-            return None;
-        }
-        n_left = n_left.wrapping_sub(1);
-        if n_left == 0 {
-            return None;
-        }
-        hash = hash_with(hash, read_word(start.sp.wrapping_add(place << 3)));
+    let guess = guess_number(memory, index_len, *last, start, stack, &read_word)?;
+    // Nothing guessed leads to the front, and from there to a record of no start.
+    let number = *memory.get(guess)? as usize;
+    let slot = *memory.get(number)?;
+    if is_fork(slot) {
+        return None;
     }
+    let site = holds(memory.get(slot as u32 as usize..)?, start, &read_word)?;
+    *last = number;
+    Some(site)
 }
 
-/// Searches the index for a record that holds, wherever forks and records stand.
-#[inline(never)]
-pub(crate) fn search(
+/// Returns where the number of the slot is noted, in memory, that is guessed to be the right one.
+///
+/// Programs repeat themselves: two or three such facts tell nearly always which stack it is, and all of them
+/// are at hand at once.
+#[inline(always)]
+fn guess_number(
     memory: &[u64],
     index_len: usize,
+    last: usize,
+    start: Start,
+    stack: &StackBounds,
+    read_word: &impl Fn(u64) -> u64,
+) -> Option<usize> {
+    let place = *memory.get(near_number(start.key))?;
+    // A place that was noted for another stack pointer may lie beyond the stack.
+    if place >= stack.n_words_from(start.sp)? {
+        return None;
+    }
+    let near = read_word(start.sp.wrapping_add(place << 3));
+    let facts = start.sp ^ near.rotate_left(29) ^ (last as u64) << 21;
+    let hash = facts.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let number = (hash >> 40) as usize & index_len.wrapping_sub(1);
+    Some(number.wrapping_add(index_len).wrapping_add(FRONT_LEN))
+}
+
+/// Where in memory it is noted at which place a walk from this start finds its first return address.
+#[inline(always)]
+const fn near_number(key: u64) -> usize {
+    FRONT_LEN.wrapping_sub(N_NEAR).wrapping_add((key >> 3 ^ key >> 7) as usize % N_NEAR)
+}
+
+/// Searches the index for a record that holds, and notes it as the right guess.
+#[inline(never)]
+pub(crate) fn search(
+    memory: &mut [u64],
+    index_len: usize,
+    last: &mut usize,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
-    let index = memory.get(FRONT_LEN..)?.get(..index_len)?;
     let mut hash = start.hash();
     for _ in 0..=MAX_DEPTH {
-        let set: &[u64; N_WAYS] = index.get(set_start(hash, index_len)..)?.first_chunk()?;
+        let first = set_start(hash, index_len).wrapping_add(FRONT_LEN);
+        let set: &[u64; N_WAYS] = memory.get(first..)?.first_chunk()?;
         let mut fork = None;
-        for &slot in set.iter().filter(|&&slot| has_tag(slot, hash)) {
+        for (way, &slot) in set.iter().enumerate().filter(|(_, slot)| has_tag(**slot, hash)) {
             if is_fork(slot) {
                 fork = Some(slot);
             } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, &read_word)
             {
+                let number = first.wrapping_add(way);
+                let guess = guess_number(memory, index_len, *last, start, stack, &read_word);
+                if let Some(guess) = guess.and_then(|guess| memory.get_mut(guess)) {
+                    *guess = number as u64;
+                }
+                *last = number;
                 return Some(site);
             }
         }
@@ -240,7 +269,9 @@ const fn place_of_fork(slot: u64) -> u64 {
 
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
+    front: &'a mut [u64],
     index: &'a mut [u64],
+    guesses: &'a mut [u64],
     marks: &'a mut [u64],
     words: &'a mut [u64],
     /// Where `words` begin.
@@ -252,10 +283,12 @@ impl<'a> Records<'a> {
     /// Returns the records that lie in `memory`, which was zero at first.
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
-        let (index, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len)?;
-        let (marks, words) = rest.split_at_mut_checked(len / 8)?;
+        let (front, rest) = memory.split_at_mut_checked(FRONT_LEN)?;
+        let (index, rest) = rest.split_at_mut_checked(len)?;
+        let (guesses, rest) = rest.split_at_mut_checked(len)?;
+        let (marks, words) = rest.split_at_mut_checked(len / 4)?;
         let base = n_words.wrapping_sub(words.len());
-        Some(Self { index, marks, words, base, extent })
+        Some(Self { front, index, guesses, marks, words, base, extent })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -301,7 +334,9 @@ impl<'a> Records<'a> {
 
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
+        self.front.fill(0);
         self.index.fill(0);
+        self.guesses.fill(0);
         self.marks.fill(0);
         *self.extent = Extent { n_turns: self.extent.n_turns, ..Extent::EMPTY };
     }
@@ -344,6 +379,10 @@ impl<'a> Records<'a> {
             | if fp_counts { FP_COUNTS } else { 0 }
             | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
         let header: &mut [u64; HEADER_LEN] = header;
+        let near = self.front.get_mut(near_number(start.key)).filter(|near| **near == 0);
+        if let (Some(near), Some(places)) = (near, body.get(WORDS_A_GROUP)) {
+            *near = places & 0xFFFF;
+        }
         *header = [start.key, start.sp, start.fp, facts, u64::MAX];
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         let hash = self.find_leaf(start, stack, &read_word);
