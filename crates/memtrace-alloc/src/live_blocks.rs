@@ -53,7 +53,11 @@ impl LiveBlocks {
 
     /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
-        self.shadow.prepare()
+        let is_prepared = self.shadow.prepare();
+        if self.beside().is_some() {
+            self.shadow.refuse_quickly();
+        }
+        is_prepared
     }
 
     /// Keeps traces in the words of `heap` from now on, if it has any and no other was chosen.
@@ -62,6 +66,7 @@ impl LiveBlocks {
             let heap = ptr::from_ref(heap).cast_mut();
             // Whoever was first is the one (I2).
             let _ = self.heap.compare_exchange(ptr::null_mut(), heap, Release, Relaxed);
+            self.shadow.refuse_quickly();
         }
     }
 
@@ -70,7 +75,8 @@ impl LiveBlocks {
         self.beside().map_or(0, |beside| beside.heap.block_word_bytes() as u64)
     }
 
-    /// The way to traces where no heap keeps them.
+    /// The way to traces where no heap keeps them; where one does, its [`AtHome`](crate::page_shadow::AtHome)
+    /// is unknown for every block.
     #[inline(always)]
     pub(crate) fn shadow(&self) -> &PageShadow {
         &self.shadow

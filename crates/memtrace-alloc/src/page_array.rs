@@ -58,16 +58,21 @@ pub(crate) enum Inserted {
     HasMoved,
 }
 
-pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
+/// Inserts where one look at the line has shown that there is a place, that nothing is recorded of the block,
+/// and that the array is the page's; says whether it did.
+#[inline(always)]
+pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
     // SAFETY: the caller is in an operation, in which the page led to this array.
     let line = unsafe { line(shape, shape.line_index(tag)) };
     let look = look(line, tag);
-    if look.live | look.moving == 0
-        && let Some(slot) = first(line, look.vacant)
-        && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-    {
-        return Inserted::Yes(None);
-    }
+    look.live | look.moving == 0
+        && first(line, look.vacant)
+            .is_some_and(|slot| slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
+}
+
+pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
+    // SAFETY: the caller is in an operation, in which the page led to this array.
+    let line = unsafe { line(shape, shape.line_index(tag)) };
     loop {
         let mut vacant = None;
         let mut stale = None;

@@ -59,17 +59,17 @@ use crate::flat_shadow::FlatShadow;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::lock::LeafLock;
 use crate::page_array::{
-    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, is_empty, line,
-    move_word, place, take_from, word_of,
+    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, insert_where_vacant,
+    is_empty, line, move_word, place, take_from, word_of,
 };
 use crate::page_directory::{Directory, PAGE_BITS, Page};
 use crate::page_line::{first, look};
 use crate::page_word::{
-    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live, tag_of,
-    trace_of,
+    Entry, Granule, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live,
+    tag_of, trace_of,
 };
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{SLOTS, Slot};
 use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
@@ -125,6 +125,11 @@ impl PageShadow {
         self.directory.prepare() && self.flat.prepare()
     }
 
+    /// Lets [`AtHome`] be unknown for all blocks, though they may be here.
+    pub(crate) fn refuse_quickly(&self) {
+        self.directory.refuse_quickly();
+    }
+
     /// Takes all locks for the time of a fork.
     pub(crate) fn before_fork(&self) {
         self.growths.iter().for_each(|growth| growth.lock.acquire());
@@ -157,6 +162,10 @@ impl PageShadow {
         tag: Tag,
         word: u64,
     ) -> Result<Option<LiveTrace>, NoRoom> {
+        // With a word for each place, a line is full only of traces that are there twice. But it also looks full
+        // to one who looks at a word after the other while others release blocks and record new ones.
+        const N_TRIES: u32 = 1000;
+        let mut n_tries = 0u32;
         let entry = page.entry;
         loop {
             let held = entry.load(SeqCst);
@@ -182,7 +191,11 @@ impl PageShadow {
                 }
                 Entry::Array(shape) => match insert_into(shape, tag, word) {
                     Inserted::Yes(replaced) => return Ok(replaced),
-                    Inserted::IsFull => self.grow(page, held, shape)?,
+                    Inserted::IsFull if shape.level() < MAX_LEVEL => {
+                        self.grow(page, held, shape)?
+                    }
+                    Inserted::IsFull if n_tries < N_TRIES => n_tries = n_tries.wrapping_add(1),
+                    Inserted::IsFull => return Err(NoRoom),
                     // Or it is being looked at whether it is empty.
                     Inserted::HasMoved if entry.load(SeqCst) == held => self.wait(page)?,
                     Inserted::HasMoved => {}
@@ -241,18 +254,13 @@ impl PageShadow {
         Ok(begun.is_ok())
     }
 
-    /// Gives a page an array twice as long as `from`, to which its entry `held` leads, unless that has
-    /// changed.
+    /// Gives a page an array twice as long as `from`, which is not the longest, and to which its entry `held`
+    /// leads, unless that has changed.
     fn grow(&self, page: Page<'_>, held: u64, from: Shape) -> Result<(), NoRoom> {
         if thread::holds_lock() {
             return Err(NoRoom);
         }
-        let level = from.level().wrapping_add(1);
-        if level > MAX_LEVEL {
-            // A word for each place: full only of traces that are there twice.
-            return Err(NoRoom);
-        }
-        let to = self.take_array(level)?;
+        let to = self.take_array(from.level().wrapping_add(1))?;
         let growth = self.growth(page.number).ok_or(NoRoom)?;
         let lock = growth.lock.lock();
         if page.entry.load(SeqCst) != held {
@@ -430,11 +438,80 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
     false
 }
 
+/// What came of a look at the word where a trace is likeliest to be.
+pub(crate) enum AtHome<T> {
+    /// That was the one. The operation goes on.
+    Done(T),
+    /// It was not, but this array is the page's. The operation goes on.
+    Not(Shape),
+    /// It takes more to know. No operation has begun.
+    Unknown,
+}
+
+// What the recorder does most of the time: `begin` and the end of an operation are in different functions,
+// so that none need go on after it has called another.
 impl PageShadow {
-    /// Takes a trace that is not where it is likeliest to be. Called in an operation, in which its page led to
-    /// this array.
-    #[inline(never)]
-    fn take_from_line(&self, shape: Shape, tag: Tag) -> Quick {
+    /// Records a block, of which nothing is recorded, if there is nothing where its trace is likeliest to be.
+    #[inline(always)]
+    pub(crate) fn insert_at_home(
+        &self,
+        slot: &Slot,
+        block_addr: u64,
+        trace: LiveTrace,
+    ) -> AtHome<()> {
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
+        if trace.size >= SIZE_LIMIT {
+            return AtHome::Unknown;
+        }
+        slot.begin();
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
+            slot.end();
+            return AtHome::Unknown;
+        };
+        let tag = granule.tag();
+        // SAFETY: in an operation, in which the page led to this array.
+        let home = unsafe { home(shape, tag) };
+        // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
+        // stand here, too, unless another was in its way.
+        match home.compare_exchange(0, live(tag, trace), SeqCst, Relaxed) {
+            Ok(_) => AtHome::Done(()),
+            Err(_) => AtHome::Not(shape),
+        }
+    }
+
+    /// Records a block whose trace is not [`AtHome`], if its line has a vacant word and nothing speaks against
+    /// it; says whether it did. Called in the same operation.
+    #[inline(always)]
+    pub(crate) fn insert_into_line(&self, shape: Shape, block_addr: u64, trace: LiveTrace) -> bool {
+        let tag = Tag::of(block_addr);
+        insert_where_vacant(shape, tag, live(tag, trace))
+    }
+
+    /// Forgets a block if its trace is where it is likeliest to be, and returns what was recorded.
+    #[inline(always)]
+    pub(crate) fn take_at_home(&self, slot: &Slot, block_addr: u64) -> AtHome<LiveTrace> {
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
+        slot.begin();
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
+            slot.end();
+            return AtHome::Unknown;
+        };
+        let tag = granule.tag();
+        // SAFETY: in an operation, in which the page led to this array.
+        let home = unsafe { home(shape, tag) };
+        let held = home.load(Relaxed);
+        if is_live_of(held, tag) && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
+            return AtHome::Done(trace_of(held));
+        }
+        AtHome::Not(shape)
+    }
+
+    /// Takes a trace that is not [`AtHome`] out of its line. Called in the same operation.
+    #[inline(always)]
+    pub(crate) fn take_from_line(&self, shape: Shape, block_addr: u64) -> Quick {
+        let tag = Tag::of(block_addr);
         // SAFETY: in an operation, in which the page led to this array.
         let line = unsafe { line(shape, shape.line_index(tag)) };
         let look = look(line, tag);
@@ -463,20 +540,13 @@ impl LiveTable for PageShadow {
     #[inline(always)]
     fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
         let Some(slot) = thread::slot() else { return false };
-        let Some(entry) = self.directory.entry(block_addr) else { return false };
-        if trace.size >= SIZE_LIMIT || !block_addr.is_multiple_of(GRANULE) {
-            return false;
-        }
-        let tag = Tag::of(block_addr);
-        let word = live(tag, trace);
-        slot.during(|| {
-            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return false };
-            // SAFETY: in an operation, in which the page led to this array.
-            let home = unsafe { home(shape, tag) };
-            // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
-            // stand here, too, unless another was in its way.
-            home.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-        })
+        let is_done = match self.insert_at_home(slot, block_addr, trace) {
+            AtHome::Done(()) => true,
+            AtHome::Not(shape) => self.insert_into_line(shape, block_addr, trace),
+            AtHome::Unknown => return false,
+        };
+        slot.end();
+        is_done
     }
 
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
@@ -501,25 +571,20 @@ impl LiveTable for PageShadow {
 
     #[inline(always)]
     fn take_quickly(&self, block_addr: u64) -> Quick {
-        let Some(entry) = self.directory.entry(block_addr) else { return Quick::Unknown };
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return Quick::Unknown };
         // Most blocks while tracing is sampled.
         if entry.load(Relaxed) == 0 && self.flat.is_vacant() {
             return Quick::Nothing;
         }
         let Some(slot) = thread::slot() else { return Quick::Unknown };
-        if !block_addr.is_multiple_of(GRANULE) {
-            return Quick::Unknown;
-        }
-        let tag = Tag::of(block_addr);
-        slot.during(|| {
-            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return Quick::Unknown };
-            // SAFETY: in an operation, in which the page led to this array.
-            let home = unsafe { home(shape, tag) };
-            let held = home.load(Relaxed);
-            let is_taken =
-                is_live_of(held, tag) && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
-            if is_taken { Quick::Taken(trace_of(held)) } else { self.take_from_line(shape, tag) }
-        })
+        let taken = match self.take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => Quick::Taken(trace),
+            AtHome::Not(shape) => self.take_from_line(shape, block_addr),
+            AtHome::Unknown => return Quick::Unknown,
+        };
+        slot.end();
+        taken
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {

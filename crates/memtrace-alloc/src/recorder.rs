@@ -19,6 +19,8 @@ use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
 use crate::live_blocks::{Beside, LiveBlocks};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
+use crate::page_shadow::AtHome;
+use crate::page_word::Shape;
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
 use crate::sampler;
@@ -26,6 +28,7 @@ use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
 use crate::site_totals::{SiteTotals, TotalsBySite};
 use crate::thread::{self, Probe, ThreadState};
+use crate::thread_slot::Slot;
 use crate::thread_table::{ThreadInfo, ThreadTable};
 use crate::totals::{Totals, TracedMemory};
 use crate::tracked::{self, Tracked, TrackedTable, TrackedTrace};
@@ -234,14 +237,54 @@ impl Recorder {
     /// looked at just before.
     #[inline(always)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
-        if state.is_sampled() {
-            self.releasing_in(block_addr, state);
+        if state.is_plain() {
+            Self::releasing_plainly(block_addr);
         } else {
-            self.releasing_in(block_addr, On);
+            self.releasing_in(block_addr, state);
         }
     }
 
+    /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
+    ///
+    /// What is not as it is most of the time is left to others in a jump, not a call, so that no registers need
+    /// be saved but for the search of the thread's own memory; nor does `self` need one.
     // Not inlined into the program's own code, which has registers to spare for nothing.
+    #[inline(never)]
+    fn releasing_plainly(block_addr: u64) {
+        let slot = thread::slot();
+        let recorder = &RECORDER;
+        // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        let Some(slot) = slot else { return recorder.releasing_in(block_addr, On) };
+        match recorder.live.shadow().take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => {
+                slot.end_with_block_removed();
+                if recorder.totals.shrink_own(slot, trace.size) {
+                    recorder.totals.flush_if_much(slot);
+                }
+            }
+            AtHome::Not(shape) => recorder.releasing_from_line(slot, block_addr, shape),
+            AtHome::Unknown => recorder.releasing_in(block_addr, On),
+        }
+    }
+
+    /// The same where the trace is not where it is likeliest to be; ends the operation.
+    #[inline(never)]
+    fn releasing_from_line(&self, slot: &Slot, block_addr: u64, shape: Shape) {
+        match self.live.shadow().take_from_line(shape, block_addr) {
+            Quick::Taken(trace) => {
+                slot.end_with_block_removed();
+                if self.totals.shrink_own(slot, trace.size) {
+                    self.totals.flush_if_much(slot);
+                }
+            }
+            Quick::Nothing => slot.end(),
+            Quick::Unknown => {
+                slot.end();
+                self.release_at_length(self.live.shadow(), block_addr, On);
+            }
+        }
+    }
+
     #[inline(never)]
     fn releasing_in(&self, block_addr: u64, state: impl Recording) {
         match self.live.beside() {
@@ -579,9 +622,75 @@ impl Recorder {
 
     /// Puts a trace into the table and the totals, as it is recorded in `state`. One that was taken out
     /// before, and counts for `old_bytes`, makes way.
+    #[inline(always)]
+    fn record(
+        &self,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
+        match (old_bytes, thread::slot()) {
+            (None, Some(slot)) => self.record_new(slot, block_addr, trace, state),
+            (old_bytes, _) => self.record_any(block_addr, trace, old_bytes, state),
+        }
+    }
+
+    /// The same for a block that is new, by a thread with a slot. What is not as it is most of the time is left
+    /// to others in a jump, not a call, so that no registers need be saved.
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
-    fn record(
+    fn record_new(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        if !state.is_plain() && self.totals.is_shared() {
+            return self.record_any(block_addr, trace, None, state);
+        }
+        match self.live.shadow().insert_at_home(slot, block_addr, trace) {
+            AtHome::Done(()) => self.recorded(slot, block_addr, trace, state),
+            AtHome::Not(shape) => self.record_in_line(slot, block_addr, trace, shape, state),
+            AtHome::Unknown => self.record_any(block_addr, trace, None, state),
+        }
+    }
+
+    /// The same where there is a trace where this one would be likeliest to be.
+    #[inline(never)]
+    fn record_in_line(
+        &self,
+        slot: &Slot,
+        block_addr: u64,
+        trace: LiveTrace,
+        shape: Shape,
+        state: impl Recording,
+    ) {
+        if self.live.shadow().insert_into_line(shape, block_addr, trace) {
+            return self.recorded(slot, block_addr, trace, state);
+        }
+        slot.end();
+        self.record_slowly(self.live.shadow(), block_addr, trace, None, state);
+    }
+
+    /// Ends the operation in which a trace was put into the table, and adds it to the thread's own sums.
+    #[inline(always)]
+    fn recorded(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        let bytes = state.counted(trace.size);
+        slot.end_with_block_added();
+        let is_much = self.totals.grow_own(slot, bytes as i64);
+        if is_much || !state.is_still() {
+            self.recorded_last(slot, block_addr, trace, state);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recorded_last(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        self.totals.flush_if_much(slot);
+        if !state.is_still() {
+            self.take_back(self.live.shadow(), block_addr, trace, state.counted(trace.size));
+        }
+    }
+
+    /// Puts any trace into the table and the totals.
+    #[inline(never)]
+    fn record_any(
         &self,
         block_addr: u64,
         trace: LiveTrace,
@@ -616,7 +725,8 @@ impl Recorder {
         old_bytes: Option<u64>,
         state: impl Recording,
     ) {
-        if table.insert_quickly(block_addr, trace) {
+        // Where none was there before, that was tried.
+        if old_bytes.is_some() && table.insert_quickly(block_addr, trace) {
             let bytes = state.counted(trace.size);
             self.count(bytes, old_bytes);
             if !state.is_still() {
