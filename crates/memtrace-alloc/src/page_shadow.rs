@@ -459,11 +459,11 @@ impl PageShadow {
         block_addr: u64,
         trace: LiveTrace,
     ) -> AtHome<()> {
-        let granule = Granule::of(block_addr);
-        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
         if trace.size >= SIZE_LIMIT {
             return AtHome::Unknown;
         }
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
         slot.begin();
         let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
             slot.end();

@@ -262,25 +262,26 @@ impl Recorder {
                     recorder.totals.flush_if_much(slot);
                 }
             }
-            AtHome::Not(shape) => recorder.releasing_from_line(slot, block_addr, shape),
+            AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
             AtHome::Unknown => recorder.releasing_in(block_addr, On),
         }
     }
 
     /// The same where the trace is not where it is likeliest to be; ends the operation.
     #[inline(never)]
-    fn releasing_from_line(&self, slot: &Slot, block_addr: u64, shape: Shape) {
-        match self.live.shadow().take_from_line(shape, block_addr) {
+    fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
+        let recorder = &RECORDER;
+        match recorder.live.shadow().take_from_line(shape, block_addr) {
             Quick::Taken(trace) => {
                 slot.end_with_block_removed();
-                if self.totals.shrink_own(slot, trace.size) {
-                    self.totals.flush_if_much(slot);
+                if recorder.totals.shrink_own(slot, trace.size) {
+                    recorder.totals.flush_if_much(slot);
                 }
             }
             Quick::Nothing => slot.end(),
             Quick::Unknown => {
                 slot.end();
-                self.release_at_length(self.live.shadow(), block_addr, On);
+                recorder.release_at_length(recorder.live.shadow(), block_addr, On);
             }
         }
     }
@@ -631,41 +632,42 @@ impl Recorder {
         state: impl Recording,
     ) {
         match (old_bytes, thread::slot()) {
-            (None, Some(slot)) => self.record_new(slot, block_addr, trace, state),
+            (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
             (old_bytes, _) => self.record_any(block_addr, trace, old_bytes, state),
         }
     }
 
     /// The same for a block that is new, by a thread with a slot. What is not as it is most of the time is left
-    /// to others in a jump, not a call, so that no registers need be saved.
+    /// to others in a jump, not a call, so that no registers need be saved; nor does the one recorder need one.
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
-    fn record_new(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
-        if !state.is_plain() && self.totals.is_shared() {
-            return self.record_any(block_addr, trace, None, state);
+    fn record_new(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        let recorder = &RECORDER;
+        if !state.is_plain() && recorder.totals.is_shared() {
+            return recorder.record_any(block_addr, trace, None, state);
         }
-        match self.live.shadow().insert_at_home(slot, block_addr, trace) {
-            AtHome::Done(()) => self.recorded(slot, block_addr, trace, state),
-            AtHome::Not(shape) => self.record_in_line(slot, block_addr, trace, shape, state),
-            AtHome::Unknown => self.record_any(block_addr, trace, None, state),
+        match recorder.live.shadow().insert_at_home(slot, block_addr, trace) {
+            AtHome::Done(()) => recorder.recorded(slot, block_addr, trace, state),
+            AtHome::Not(shape) => Self::record_in_line(slot, block_addr, trace, shape, state),
+            AtHome::Unknown => recorder.record_any(block_addr, trace, None, state),
         }
     }
 
     /// The same where there is a trace where this one would be likeliest to be.
     #[inline(never)]
     fn record_in_line(
-        &self,
         slot: &Slot,
         block_addr: u64,
         trace: LiveTrace,
         shape: Shape,
         state: impl Recording,
     ) {
-        if self.live.shadow().insert_into_line(shape, block_addr, trace) {
-            return self.recorded(slot, block_addr, trace, state);
+        let recorder = &RECORDER;
+        if recorder.live.shadow().insert_into_line(shape, block_addr, trace) {
+            return recorder.recorded(slot, block_addr, trace, state);
         }
         slot.end();
-        self.record_slowly(self.live.shadow(), block_addr, trace, None, state);
+        recorder.record_slowly(recorder.live.shadow(), block_addr, trace, None, state);
     }
 
     /// Ends the operation in which a trace was put into the table, and adds it to the thread's own sums.

@@ -97,6 +97,21 @@ impl Slot {
         }
     }
 
+    /// Subtracts bytes.
+    #[inline(always)]
+    pub(crate) fn remove_bytes(&self, diff: i64) {
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                "sub qword ptr [{slot} + {bytes}], {diff}",
+                slot = in(reg) self,
+                bytes = const offset_of!(Self, bytes),
+                diff = in(reg) diff,
+                options(nostack),
+            );
+        }
+    }
+
     /// Adds to blocks and marks.
     #[inline(always)]
     fn change<const DIFF: i64>(&self) {
@@ -119,6 +134,11 @@ impl Slot {
     pub(crate) fn add_bytes(&self, diff: i64) {
         // Relaxed: publishes nothing.
         self.bytes.0.fetch_add(diff, Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove_bytes(&self, diff: i64) {
+        self.add_bytes(diff.wrapping_neg());
     }
 
     #[inline(always)]

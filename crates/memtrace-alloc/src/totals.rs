@@ -144,7 +144,7 @@ impl Totals {
     /// Subtracts from the bytes of the calling thread's own slot, and says the same.
     #[inline(always)]
     pub(crate) fn shrink_own(&self, slot: &Slot, bytes: u64) -> bool {
-        slot.add_bytes((bytes as i64).wrapping_neg());
+        slot.remove_bytes(bytes as i64);
         Self::has_shrunk_much(slot.bytes.get())
     }
 
@@ -168,7 +168,7 @@ impl Totals {
         let others = self.bytes().wrapping_sub(slot.bytes.get());
         self.raise_peak(others.wrapping_add(slot.max_bytes.get()));
         let (bytes, blocks) = (slot.bytes.get(), slot.take_blocks());
-        slot.add_bytes(bytes.wrapping_neg());
+        slot.remove_bytes(bytes);
         slot.max_bytes.set(slot.bytes.get());
         self.shared.bytes.fetch_add(bytes, Relaxed);
         self.shared.blocks.fetch_add(blocks, Relaxed);
