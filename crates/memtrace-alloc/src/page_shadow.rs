@@ -66,7 +66,7 @@ use crate::page_directory::{Directory, PAGE_BITS, Page};
 use crate::page_line::{first, look};
 use crate::page_word::{
     Entry, Granule, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live,
-    tag_of, trace_of,
+    small_live, tag_of, trace_of,
 };
 use crate::thread;
 use crate::thread_slot::{SLOTS, Slot};
@@ -451,17 +451,10 @@ pub(crate) enum AtHome<T> {
 // What the recorder does most of the time: `begin` and the end of an operation are in different functions,
 // so that none need go on after it has called another.
 impl PageShadow {
-    /// Records a block, of which nothing is recorded, if there is nothing where its trace is likeliest to be.
+    /// Records a block, of which nothing is recorded, as `word`, if there is nothing where that is likeliest to
+    /// be.
     #[inline(always)]
-    pub(crate) fn insert_at_home(
-        &self,
-        slot: &Slot,
-        block_addr: u64,
-        trace: LiveTrace,
-    ) -> AtHome<()> {
-        if trace.size >= SIZE_LIMIT {
-            return AtHome::Unknown;
-        }
+    pub(crate) fn insert_at_home(&self, slot: &Slot, block_addr: u64, word: u64) -> AtHome<()> {
         let granule = Granule::of(block_addr);
         let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
         slot.begin();
@@ -469,23 +462,21 @@ impl PageShadow {
             slot.end();
             return AtHome::Unknown;
         };
-        let tag = granule.tag();
         // SAFETY: in an operation, in which the page led to this array.
-        let home = unsafe { home(shape, tag) };
+        let home = unsafe { home(shape, granule.tag()) };
         // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
         // stand here, too, unless another was in its way.
-        match home.compare_exchange(0, live(tag, trace), SeqCst, Relaxed) {
+        match home.compare_exchange(0, word, SeqCst, Relaxed) {
             Ok(_) => AtHome::Done(()),
             Err(_) => AtHome::Not(shape),
         }
     }
 
-    /// Records a block whose trace is not [`AtHome`], if its line has a vacant word and nothing speaks against
-    /// it; says whether it did. Called in the same operation.
+    /// Records a block whose trace is not [`AtHome`] as `word`, if its line has a vacant word and nothing speaks
+    /// against it; says whether it did. Called in the same operation.
     #[inline(always)]
-    pub(crate) fn insert_into_line(&self, shape: Shape, block_addr: u64, trace: LiveTrace) -> bool {
-        let tag = Tag::of(block_addr);
-        insert_where_vacant(shape, tag, live(tag, trace))
+    pub(crate) fn insert_into_line(&self, shape: Shape, word: u64) -> bool {
+        insert_where_vacant(shape, tag_of(word), word)
     }
 
     /// Forgets a block if its trace is where it is likeliest to be, and returns what was recorded.
@@ -540,9 +531,10 @@ impl LiveTable for PageShadow {
     #[inline(always)]
     fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
         let Some(slot) = thread::slot() else { return false };
-        let is_done = match self.insert_at_home(slot, block_addr, trace) {
+        let Some(word) = small_live(block_addr, trace) else { return false };
+        let is_done = match self.insert_at_home(slot, block_addr, word) {
             AtHome::Done(()) => true,
-            AtHome::Not(shape) => self.insert_into_line(shape, block_addr, trace),
+            AtHome::Not(shape) => self.insert_into_line(shape, word),
             AtHome::Unknown => return false,
         };
         slot.end();

@@ -123,6 +123,13 @@ pub(crate) const fn live(tag: Tag, trace: LiveTrace) -> u64 {
     size.wrapping_add(site).wrapping_add(tag.key()).wrapping_add(LIVE)
 }
 
+/// The word of the live trace of a block, if it fits one.
+#[inline(always)]
+pub(crate) const fn small_live(block_addr: u64, trace: LiveTrace) -> Option<u64> {
+    let tag = Granule::of(block_addr).tag();
+    if trace.size < SIZE_LIMIT { Some(live(tag, trace)) } else { None }
+}
+
 /// The same trace, gone.
 #[inline(always)]
 pub(crate) const fn gone(live: u64) -> u64 {

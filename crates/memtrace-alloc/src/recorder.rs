@@ -20,7 +20,7 @@ use crate::live_blocks::{Beside, LiveBlocks};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::page_shadow::AtHome;
-use crate::page_word::Shape;
+use crate::page_word::{Shape, small_live, trace_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
 use crate::sampler;
@@ -646,9 +646,13 @@ impl Recorder {
         if !state.is_plain() && recorder.totals.is_shared() {
             return recorder.record_any(block_addr, trace, None, state);
         }
-        match recorder.live.shadow().insert_at_home(slot, block_addr, trace) {
-            AtHome::Done(()) => recorder.recorded(slot, block_addr, trace, state),
-            AtHome::Not(shape) => Self::record_in_line(slot, block_addr, trace, shape, state),
+        // From here on, the word is all that is known of the trace, so that it takes no more than one register.
+        let Some(word) = small_live(block_addr, trace) else {
+            return recorder.record_any(block_addr, trace, None, state);
+        };
+        match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
+            AtHome::Done(()) => recorder.recorded(slot, block_addr, word, state),
+            AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape, state),
             AtHome::Unknown => recorder.record_any(block_addr, trace, None, state),
         }
     }
@@ -658,35 +662,37 @@ impl Recorder {
     fn record_in_line(
         slot: &Slot,
         block_addr: u64,
-        trace: LiveTrace,
+        word: u64,
         shape: Shape,
         state: impl Recording,
     ) {
         let recorder = &RECORDER;
-        if recorder.live.shadow().insert_into_line(shape, block_addr, trace) {
-            return recorder.recorded(slot, block_addr, trace, state);
+        if recorder.live.shadow().insert_into_line(shape, word) {
+            return recorder.recorded(slot, block_addr, word, state);
         }
         slot.end();
-        recorder.record_slowly(recorder.live.shadow(), block_addr, trace, None, state);
+        recorder.record_slowly(recorder.live.shadow(), block_addr, trace_of(word), None, state);
     }
 
     /// Ends the operation in which a trace was put into the table, and adds it to the thread's own sums.
     #[inline(always)]
-    fn recorded(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
-        let bytes = state.counted(trace.size);
+    fn recorded(&self, slot: &Slot, block_addr: u64, word: u64, state: impl Recording) {
+        let bytes = state.counted(trace_of(word).size);
         slot.end_with_block_added();
         let is_much = self.totals.grow_own(slot, bytes as i64);
         if is_much || !state.is_still() {
-            self.recorded_last(slot, block_addr, trace, state);
+            Self::recorded_last(slot, block_addr, word, state);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn recorded_last(&self, slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
-        self.totals.flush_if_much(slot);
+    fn recorded_last(slot: &Slot, block_addr: u64, word: u64, state: impl Recording) {
+        let (recorder, trace) = (&RECORDER, trace_of(word));
+        recorder.totals.flush_if_much(slot);
         if !state.is_still() {
-            self.take_back(self.live.shadow(), block_addr, trace, state.counted(trace.size));
+            let bytes = state.counted(trace.size);
+            recorder.take_back(recorder.live.shadow(), block_addr, trace, bytes);
         }
     }
 
