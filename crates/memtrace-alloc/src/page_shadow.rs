@@ -60,7 +60,7 @@ use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::lock::LeafLock;
 use crate::page_array::{
     Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, insert_where_vacant,
-    is_empty, line, move_word, place, take_from, word_of,
+    is_crowded, is_empty, is_needed, line, move_word, place, take_from, word_of,
 };
 use crate::page_directory::{Directory, PAGE_BITS, Page};
 use crate::page_line::{first, look};
@@ -189,6 +189,9 @@ impl PageShadow {
                 Entry::One(one) => {
                     self.begin_array(page, one, one)?;
                 }
+                // Where it cannot grow, there may be room yet.
+                Entry::Array(shape)
+                    if is_crowded(shape, tag) && self.grow(page, held, shape).is_ok() => {}
                 Entry::Array(shape) => match insert_into(shape, tag, word) {
                     Inserted::Yes(replaced) => return Ok(replaced),
                     Inserted::IsFull if shape.level() < MAX_LEVEL => {
@@ -239,9 +242,11 @@ impl PageShadow {
         if thread::holds_lock() {
             return Err(NoRoom);
         }
-        // Heaps fill pages in order, and neighbours have blocks of like sizes.
-        let beside = page.neighbour.map_or(Entry::None, |entry| Entry::of(entry.load(Relaxed)));
+        // Heaps fill pages in order, and neighbours have blocks of like sizes. In an operation, in which the
+        // neighbour led to this array; Acquire, for it is looked into.
+        let beside = page.neighbour.map_or(Entry::None, |entry| Entry::of(entry.load(Acquire)));
         let level = match beside {
+            Entry::Array(shape) if is_needed(shape) => shape.level(),
             Entry::Array(shape) | Entry::Growing(shape) => shape.level().saturating_sub(1),
             _ => 0,
         };

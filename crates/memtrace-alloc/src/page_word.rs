@@ -235,6 +235,13 @@ impl Shape {
         (self.0 & SHIFT_MASK) as u32
     }
 
+    /// Whether blocks of a C library, which start 32 bytes apart at least, may have one home, but not in an array
+    /// twice as long.
+    #[inline(always)]
+    pub(crate) const fn is_just_too_short(self) -> bool {
+        self.shift() == 2
+    }
+
     pub(crate) const fn n_words(self) -> usize {
         LINE_WORDS << self.level()
     }

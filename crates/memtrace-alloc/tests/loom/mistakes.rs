@@ -7,7 +7,9 @@ use crate::page_word::{Kind, SEALED, Shape, Tag, copy, gone, kind, live, tag_of,
 use crate::real::page_array as real;
 use crate::sync::atomic::{self, AtomicU64, Ordering};
 
-pub(crate) use real::{Found, Inserted, Tags, for_each_slot, home, is_empty, line, place};
+pub(crate) use real::{
+    Found, Inserted, Tags, for_each_slot, home, is_crowded, is_empty, is_needed, line, place,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
