@@ -66,7 +66,7 @@ pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
     let line = unsafe { line(shape, shape.line_index(tag)) };
     let look = look(line, tag);
     look.live | look.moving == 0
-        && !(shape.is_just_too_short() && are_few(look.vacant))
+        && !(shape.is_just_too_short() && is_one_at_most(look.vacant))
         && first(line, look.vacant)
             .is_some_and(|slot| slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
 }
@@ -75,22 +75,17 @@ pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
 ///
 /// A block that is not at home takes twice as long, each way, and no branch predictor knows of it. But a long
 /// array takes memory: so only where with the next length there are no such blocks any more, and where the
-/// line is used by more than half.
+/// line has no room for more than one more.
 pub(crate) fn is_crowded(shape: Shape, tag: Tag) -> bool {
     // SAFETY: as above.
     let (line, home) = unsafe { (line(shape, shape.line_index(tag)), home(shape, tag)) };
-    shape.is_just_too_short() && home.load(Relaxed) != 0 && are_few(look(line, tag).vacant)
+    shape.is_just_too_short() && home.load(Relaxed) != 0 && is_one_at_most(look(line, tag).vacant)
 }
 
-/// Whether at most three bits are set.
+/// Whether no more than one bit is set.
 #[inline(always)]
-const fn are_few(bits: u32) -> bool {
-    let mut rest = bits;
-    // Each step clears the lowest.
-    rest &= rest.wrapping_sub(1);
-    rest &= rest.wrapping_sub(1);
-    rest &= rest.wrapping_sub(1);
-    rest == 0
+const fn is_one_at_most(bits: u32) -> bool {
+    bits & bits.wrapping_sub(1) == 0
 }
 
 /// Whether the traces in an array are too many for one half as long: whether there are more in two neighbouring

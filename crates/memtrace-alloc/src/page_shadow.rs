@@ -5,9 +5,11 @@
 //! Address space is divided into pages of 4 KiB, each with an entry of 8 bytes, in chunks that are mapped on
 //! demand. An entry says that no block starts in the page, or is the trace of the one that does, or leads
 //! to an array of traces. An array has 1 to 32 lines of 8 words, of which each serves an equal part of the
-//! page; a trace stands anywhere in its line, with the place in the page as a tag. When a line is full, an
-//! array twice as long takes the old one's place. So small blocks take a word each and a fraction more,
-//! large ones a word for their page.
+//! page; a trace stands anywhere in its line, with the place in the page as a tag, and where none is in its way,
+//! at *home*: the word for its part of the line's part. When a line is full, an array twice as long takes the
+//! old one's place; a little earlier where that makes all blocks of a C library at home. A page begins with an
+//! array as long as its neighbour's, if that is needed there, or half as long. So small blocks take a word each
+//! and a fraction more, large ones a word for their page.
 //!
 //! Traces of 16 MiB and more, and all details, are in a [flat shadow](crate::flat_shadow): few, and by
 //! address.
@@ -48,7 +50,7 @@
 //! # Cost
 //!
 //! Insertion and removal: four loads of addresses and a compare-and-swap, where the trace is likeliest to be;
-//! else a look at its line. 8 to 18 bytes a block, and 8 for each page that lies in 2 MiB of address space
+//! else a look at its line. 8 to 21 bytes a block, and 8 for each page that lies in 2 MiB of address space
 //! where any block does.
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
