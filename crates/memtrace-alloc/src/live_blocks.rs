@@ -27,7 +27,8 @@
 //!
 //! # Cost
 //!
-//! Beside the page shadow's: one load and one branch that goes the same way for the life of the process.
+//! Beside the page shadow's: none where there is no such heap, whose directory is withheld where there is one
+//! ([`PageShadow::refuse_quickly`]); some loads and branches where there is.
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
 use crate::flat_shadow::{small_head, trace_of_small_head};

@@ -78,7 +78,9 @@ pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
 /// line has no room for more than one more.
 pub(crate) fn is_crowded(shape: Shape, tag: Tag) -> bool {
     // SAFETY: as above.
-    let (line, home) = unsafe { (line(shape, shape.line_index(tag)), home(shape, tag)) };
+    let line = unsafe { line(shape, shape.line_index(tag)) };
+    // SAFETY: as above.
+    let home = unsafe { home(shape, tag) };
     shape.is_just_too_short() && home.load(Relaxed) != 0 && is_one_at_most(look(line, tag).vacant)
 }
 
@@ -183,7 +185,9 @@ pub(crate) fn word_of(shape: Shape, tag: Tag, counts_copy: bool) -> Result<u64, 
 /// Stores a word in an array where nobody else inserts.
 pub(crate) fn place(shape: Shape, tag: Tag, word: u64) -> Option<&'static AtomicU64> {
     // SAFETY: the caller has made the array, and will be the one to retire it.
-    let (line, home) = unsafe { (line(shape, shape.line_index(tag)), home(shape, tag)) };
+    let line = unsafe { line(shape, shape.line_index(tag)) };
+    // SAFETY: as above.
+    let home = unsafe { home(shape, tag) };
     let is_vacant = |slot: &&AtomicU64| slot.load(Relaxed) == 0;
     let slot = Some(home).filter(is_vacant).or_else(|| line.iter().find(is_vacant))?;
     slot.store(word, SeqCst);

@@ -2,7 +2,7 @@
 //!
 //! # The order of things
 //!
-//! A trace is put into the live table, added to the totals, and then the state is looked at again;
+//! A trace is put into the live table, and added to the totals, and the state is looked at again;
 //! if tracing was stopped meanwhile, the trace is taken back. Whoever takes a trace out of the table
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.

@@ -315,14 +315,19 @@ impl Slots {
         })
     }
 
-    /// Makes all slots forget everything, in a forked child, whose only thread calls this: the others
-    /// are not there any more.
-    pub(crate) fn reset(&self) {
+    /// Makes all slots forget everything, in a forked child, whose only thread calls this, which holds `own`: the
+    /// others are not there any more. Only its own marks stay, for a signal handler may have forked in the
+    /// middle of an operation, which will end.
+    pub(crate) fn reset(&self, own: Option<&Slot>) {
         self.n_others.store(0, Relaxed);
         for slot in self.iter() {
             slot.bytes.set(0);
             slot.max_bytes.set(0);
-            slot.blocks_and_marks.store(0, Relaxed);
+            if own.is_some_and(|own| core::ptr::eq(slot, own)) {
+                slot.take_blocks();
+            } else {
+                slot.blocks_and_marks.store(0, Relaxed);
+            }
         }
     }
 
@@ -333,5 +338,39 @@ impl Slots {
 
     pub(crate) fn after_fork(&self) {
         self.free.release();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_and_marks_are_counted_in_one_word_and_told_apart() {
+        let slot = Slot {
+            blocks_and_marks: AtomicI64::new(0),
+            bytes: OwnSum::default(),
+            max_bytes: OwnSum::default(),
+            number: AtomicU32::new(1),
+            next_free: AtomicU32::new(0),
+        };
+        let counts = || (slot.blocks(), slot.n_operations());
+        slot.begin();
+        // A signal handler releases two blocks of another thread's.
+        (0..2).for_each(|_| {
+            slot.begin();
+            assert_eq!(slot.n_operations(), 2);
+            slot.end_with_block_removed();
+        });
+        assert_eq!(counts(), (-2, 1));
+        assert_eq!((slot.take_blocks(), counts()), (-2, (0, 1)));
+        slot.end_with_block_added();
+        assert_eq!(counts(), (1, 0));
+        slot.during(|| slot.add_block());
+        slot.remove_block();
+        assert_eq!(counts(), (1, 0));
+        slot.add_bytes(1 << 40);
+        slot.remove_bytes(1 << 41);
+        assert_eq!(slot.bytes.get(), -(1 << 40));
     }
 }

@@ -232,7 +232,7 @@ impl Totals {
 
     /// Replaces both sums, in a forked child; the peak stays, unless it is now lower than the sum.
     pub(crate) fn set(&self, n_blocks: u64, bytes: u64) {
-        SLOTS.reset();
+        SLOTS.reset(thread::slot());
         self.look_at_own();
         self.shared.blocks.store(n_blocks as i64, Relaxed);
         self.shared.bytes.store(bytes as i64, Relaxed);
