@@ -32,13 +32,27 @@
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
-use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
-use crate::page_shadow::PageShadow;
+use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::page_shadow::{AtHome, PageShadow};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
+use crate::thread;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
+
+/// Asks the one or the other.
+macro_rules! ask {
+    ($blocks:expr, $table:ident => $ask:expr) => {
+        match $blocks.beside() {
+            None => {
+                let $table = &$blocks.shadow;
+                $ask
+            }
+            Some($table) => $ask,
+        }
+    };
+}
 
 /// All live blocks.
 pub(crate) struct LiveBlocks {
@@ -81,6 +95,11 @@ impl LiveBlocks {
     #[inline(always)]
     pub(crate) fn shadow(&self) -> &PageShadow {
         &self.shadow
+    }
+
+    #[inline(never)]
+    fn take_at_length(&self, block_addr: u64) -> Option<LiveTrace> {
+        ask!(self, table => table.take(block_addr))
     }
 
     /// The way to traces beside the blocks of a heap, if that is where they are kept.
@@ -199,19 +218,6 @@ impl LiveTable for Beside<'_> {
     }
 }
 
-/// Asks the one or the other.
-macro_rules! ask {
-    ($blocks:expr, $table:ident => $ask:expr) => {
-        match $blocks.beside() {
-            None => {
-                let $table = &$blocks.shadow;
-                $ask
-            }
-            Some($table) => $ask,
-        }
-    };
-}
-
 impl LiveTable for LiveBlocks {
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         ask!(self, table => table.insert(block_addr, trace))
@@ -227,11 +233,18 @@ impl LiveTable for LiveBlocks {
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        ask!(self, table => match table.take_quickly(block_addr) {
-            Quick::Taken(trace) => Some(trace),
-            Quick::Nothing => None,
-            Quick::Unknown => table.take(block_addr),
-        })
+        if let Some(slot) = thread::slot() {
+            // Unknown where a heap keeps traces.
+            match self.shadow.take_at_home(slot, block_addr) {
+                AtHome::Done(trace) => {
+                    slot.end();
+                    return Some(trace);
+                }
+                AtHome::Not(_) => slot.end(),
+                AtHome::Unknown => {}
+            }
+        }
+        self.take_at_length(block_addr)
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {

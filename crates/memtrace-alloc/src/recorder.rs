@@ -633,7 +633,10 @@ impl Recorder {
     ) {
         match (old_bytes, thread::slot()) {
             (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
-            (old_bytes, _) => self.record_any(block_addr, trace, old_bytes, state),
+            (Some(old_bytes), Some(slot)) => {
+                Self::record_again(slot, block_addr, trace, old_bytes, state);
+            }
+            (old_bytes, None) => self.record_any(block_addr, trace, old_bytes, state),
         }
     }
 
@@ -654,6 +657,40 @@ impl Recorder {
             AtHome::Done(()) => recorder.recorded(slot, block_addr, word, state),
             AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape, state),
             AtHome::Unknown => recorder.record_any(block_addr, trace, None, state),
+        }
+    }
+
+    /// The same for a block that takes the place of another.
+    #[inline(never)]
+    fn record_again(
+        slot: &Slot,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: u64,
+        state: impl Recording,
+    ) {
+        let recorder = &RECORDER;
+        if !state.is_plain() && recorder.totals.is_shared() {
+            return recorder.record_any(block_addr, trace, Some(old_bytes), state);
+        }
+        let Some(word) = small_live(block_addr, trace) else {
+            return recorder.record_any(block_addr, trace, Some(old_bytes), state);
+        };
+        match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
+            AtHome::Done(()) => {
+                slot.end();
+                let bytes = state.counted(trace_of(word).size) as i64;
+                let is_much =
+                    recorder.totals.resize_own(slot, bytes.wrapping_sub(old_bytes as i64));
+                if is_much || !state.is_still() {
+                    Self::recorded_last(slot, block_addr, word, state);
+                }
+            }
+            AtHome::Not(_) => {
+                slot.end();
+                recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
+            }
+            AtHome::Unknown => recorder.record_any(block_addr, trace, Some(old_bytes), state),
         }
     }
 

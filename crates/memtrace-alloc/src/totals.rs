@@ -121,9 +121,16 @@ impl Totals {
 
     #[inline(always)]
     fn change_own(&self, slot: &Slot, diff: i64) {
-        if self.grow_own(slot, diff) || Self::has_shrunk_much(slot.bytes.get()) {
+        if self.resize_own(slot, diff) {
             self.flush_if_much(slot);
         }
+    }
+
+    /// Adds to the bytes of the calling thread's own slot, or subtracts from them, and says whether
+    /// [`Self::flush_if_much`] is to be called.
+    #[inline(always)]
+    pub(crate) fn resize_own(&self, slot: &Slot, diff: i64) -> bool {
+        self.grow_own(slot, diff) || Self::has_shrunk_much(slot.bytes.get())
     }
 
     /// Adds to the bytes of the calling thread's own slot, and says whether [`Self::flush_if_much`] is to be
