@@ -44,9 +44,9 @@ const UNSET: u64 = 0;
 const OFF: u64 = 1;
 /// Not tracing yet: one thread is finding out whether the hook is installed.
 const STARTING: u64 = 2;
-/// Tracing, with no more than sizes and shallow stacks: what the short way through the recorder does.
+/// Tracing, with no more than sizes and stacks: what the short way through the recorder does.
 const ON: u64 = 3;
-/// Tracing with details or with deep stacks.
+/// Tracing with details, or totals by site, or a copy of the peak.
 const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the other bits.
 const SAMPLED: u64 = sampler::MARK;
@@ -158,6 +158,12 @@ impl State {
         self.is_sampled() && sampler::passes_over(self.0, size)
     }
 
+    /// Whether it is [`On`].
+    #[inline(always)]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 == ON
+    }
+
     /// Whether tracing is sampled.
     #[inline(always)]
     pub(crate) const fn is_sampled(self) -> bool {
@@ -180,6 +186,9 @@ pub(crate) trait Recording: Copy {
         (n_blocks, bytes)
     }
 
+    /// Whether no more than sizes and stacks are recorded, as far as is known without a look.
+    fn is_plain(self) -> bool;
+
     /// Whether the state is still this one, and tracing on; after a word was stored in the table.
     fn is_still(self) -> bool;
 }
@@ -191,6 +200,11 @@ impl Recording for State {
             None => size,
             Some(period) => period.estimate(size),
         }
+    }
+
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -207,6 +221,11 @@ impl Recording for On {
     #[inline(always)]
     fn counted(self, size: u64) -> u64 {
         size
+    }
+
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        true
     }
 
     #[inline(always)]
@@ -371,7 +390,10 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
                 sampler::prepare();
                 period.marked()
             }
-            None if records.any() || options.site_totals => ON_AT_LENGTH,
+            // So that the short way need not look whether it is.
+            None if records.any() || options.site_totals || options.peak_percent.is_some() => {
+                ON_AT_LENGTH
+            }
             None => ON,
         };
         STATE.store(state, SeqCst);

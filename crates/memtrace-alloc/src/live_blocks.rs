@@ -27,17 +27,32 @@
 //!
 //! # Cost
 //!
-//! Beside the page shadow's: one load and one branch that goes the same way for the life of the process.
+//! Beside the page shadow's: none where there is no such heap, whose directory is withheld where there is one
+//! ([`PageShadow::refuse_quickly`]); some loads and branches where there is.
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
-use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
-use crate::page_shadow::PageShadow;
+use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::page_shadow::{AtHome, PageShadow};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
+use crate::thread;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
+
+/// Asks the one or the other.
+macro_rules! ask {
+    ($blocks:expr, $table:ident => $ask:expr) => {
+        match $blocks.beside() {
+            None => {
+                let $table = &$blocks.shadow;
+                $ask
+            }
+            Some($table) => $ask,
+        }
+    };
+}
 
 /// All live blocks.
 pub(crate) struct LiveBlocks {
@@ -53,7 +68,11 @@ impl LiveBlocks {
 
     /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
     pub(crate) fn prepare(&self) -> bool {
-        self.shadow.prepare()
+        let is_prepared = self.shadow.prepare();
+        if self.beside().is_some() {
+            self.shadow.refuse_quickly();
+        }
+        is_prepared
     }
 
     /// Keeps traces in the words of `heap` from now on, if it has any and no other was chosen.
@@ -62,6 +81,7 @@ impl LiveBlocks {
             let heap = ptr::from_ref(heap).cast_mut();
             // Whoever was first is the one (I2).
             let _ = self.heap.compare_exchange(ptr::null_mut(), heap, Release, Relaxed);
+            self.shadow.refuse_quickly();
         }
     }
 
@@ -70,10 +90,16 @@ impl LiveBlocks {
         self.beside().map_or(0, |beside| beside.heap.block_word_bytes() as u64)
     }
 
-    /// The way to traces where no heap keeps them.
+    /// The way to traces where no heap keeps them; where one does, its [`AtHome`](crate::page_shadow::AtHome)
+    /// is unknown for every block.
     #[inline(always)]
     pub(crate) fn shadow(&self) -> &PageShadow {
         &self.shadow
+    }
+
+    #[inline(never)]
+    fn take_at_length(&self, block_addr: u64) -> Option<LiveTrace> {
+        ask!(self, table => table.take(block_addr))
     }
 
     /// The way to traces beside the blocks of a heap, if that is where they are kept.
@@ -192,19 +218,6 @@ impl LiveTable for Beside<'_> {
     }
 }
 
-/// Asks the one or the other.
-macro_rules! ask {
-    ($blocks:expr, $table:ident => $ask:expr) => {
-        match $blocks.beside() {
-            None => {
-                let $table = &$blocks.shadow;
-                $ask
-            }
-            Some($table) => $ask,
-        }
-    };
-}
-
 impl LiveTable for LiveBlocks {
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         ask!(self, table => table.insert(block_addr, trace))
@@ -220,11 +233,18 @@ impl LiveTable for LiveBlocks {
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        ask!(self, table => match table.take_quickly(block_addr) {
-            Quick::Taken(trace) => Some(trace),
-            Quick::Nothing => None,
-            Quick::Unknown => table.take(block_addr),
-        })
+        if let Some(slot) = thread::slot() {
+            // Unknown where a heap keeps traces.
+            match self.shadow.take_at_home(slot, block_addr) {
+                AtHome::Done(trace) => {
+                    slot.end();
+                    return Some(trace);
+                }
+                AtHome::Not(_) => slot.end(),
+                AtHome::Unknown => {}
+            }
+        }
+        self.take_at_length(block_addr)
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {

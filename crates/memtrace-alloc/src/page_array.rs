@@ -12,7 +12,7 @@
 use crate::live::LiveTrace;
 use crate::page_line::{Line, first, look};
 use crate::page_word::{
-    Kind, SEALED, Shape, Tag, copy, gone, has_tag, is_live_of, kind, tag_of, trace_of,
+    Kind, LINE_WORDS, SEALED, Shape, Tag, copy, gone, has_tag, is_live_of, kind, tag_of, trace_of,
 };
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
@@ -58,16 +58,56 @@ pub(crate) enum Inserted {
     HasMoved,
 }
 
-pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
+/// Inserts where one look at the line has shown that there is a place, that nothing is recorded of the block,
+/// and that the array is the page's; says whether it did.
+#[inline(always)]
+pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
     // SAFETY: the caller is in an operation, in which the page led to this array.
     let line = unsafe { line(shape, shape.line_index(tag)) };
     let look = look(line, tag);
-    if look.live | look.moving == 0
-        && let Some(slot) = first(line, look.vacant)
-        && slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-    {
-        return Inserted::Yes(None);
-    }
+    look.live | look.moving == 0
+        && !(shape.is_just_too_short() && is_one_at_most(look.vacant))
+        && first(line, look.vacant)
+            .is_some_and(|slot| slot.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
+}
+
+/// Whether a trace whose home is taken had better have an array twice as long than another place in its line.
+///
+/// A block that is not at home takes twice as long, each way, and no branch predictor knows of it. But a long
+/// array takes memory: so only where with the next length there are no such blocks any more, and where the
+/// line has no room for more than one more.
+pub(crate) fn is_crowded(shape: Shape, tag: Tag) -> bool {
+    // SAFETY: as above.
+    let line = unsafe { line(shape, shape.line_index(tag)) };
+    // SAFETY: as above.
+    let home = unsafe { home(shape, tag) };
+    shape.is_just_too_short() && home.load(Relaxed) != 0 && is_one_at_most(look(line, tag).vacant)
+}
+
+/// Whether no more than one bit is set.
+#[inline(always)]
+const fn is_one_at_most(bits: u32) -> bool {
+    bits & bits.wrapping_sub(1) == 0
+}
+
+/// Whether the traces in an array are too many for one half as long: whether there are more in two neighbouring
+/// lines than one has words.
+pub(crate) fn is_needed(shape: Shape) -> bool {
+    let (mut n_words, mut n_used, mut is_needed) = (0usize, 0usize, false);
+    for_each_slot(shape, |slot| {
+        n_used = n_used.wrapping_add(usize::from(slot.load(Relaxed) != 0));
+        n_words = n_words.wrapping_add(1);
+        if n_words == 2 * LINE_WORDS {
+            is_needed |= n_used > LINE_WORDS;
+            (n_words, n_used) = (0, 0);
+        }
+    });
+    is_needed
+}
+
+pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
+    // SAFETY: the caller is in an operation, in which the page led to this array.
+    let line = unsafe { line(shape, shape.line_index(tag)) };
     loop {
         let mut vacant = None;
         let mut stale = None;
@@ -146,7 +186,10 @@ pub(crate) fn word_of(shape: Shape, tag: Tag, counts_copy: bool) -> Result<u64, 
 pub(crate) fn place(shape: Shape, tag: Tag, word: u64) -> Option<&'static AtomicU64> {
     // SAFETY: the caller has made the array, and will be the one to retire it.
     let line = unsafe { line(shape, shape.line_index(tag)) };
-    let slot = line.iter().find(|slot| slot.load(Relaxed) == 0)?;
+    // SAFETY: as above.
+    let home = unsafe { home(shape, tag) };
+    let is_vacant = |slot: &&AtomicU64| slot.load(Relaxed) == 0;
+    let slot = Some(home).filter(is_vacant).or_else(|| line.iter().find(is_vacant))?;
     slot.store(word, SeqCst);
     Some(slot)
 }

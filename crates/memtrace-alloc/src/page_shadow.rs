@@ -5,9 +5,11 @@
 //! Address space is divided into pages of 4 KiB, each with an entry of 8 bytes, in chunks that are mapped on
 //! demand. An entry says that no block starts in the page, or is the trace of the one that does, or leads
 //! to an array of traces. An array has 1 to 32 lines of 8 words, of which each serves an equal part of the
-//! page; a trace stands anywhere in its line, with the place in the page as a tag. When a line is full, an
-//! array twice as long takes the old one's place. So small blocks take a word each and a fraction more,
-//! large ones a word for their page.
+//! page; a trace stands anywhere in its line, with the place in the page as a tag, and where none is in its way,
+//! at *home*: the word for its part of the line's part. When a line is full, an array twice as long takes the
+//! old one's place; a little earlier where that makes all blocks of a C library at home. A page begins with an
+//! array as long as its neighbour's, if that is needed there, or half as long. So small blocks take a word each
+//! and a fraction more, large ones a word for their page.
 //!
 //! Traces of 16 MiB and more, and all details, are in a [flat shadow](crate::flat_shadow): few, and by
 //! address.
@@ -48,7 +50,7 @@
 //! # Cost
 //!
 //! Insertion and removal: four loads of addresses and a compare-and-swap, where the trace is likeliest to be;
-//! else a look at its line. 8 to 18 bytes a block, and 8 for each page that lies in 2 MiB of address space
+//! else a look at its line. 8 to 21 bytes a block, and 8 for each page that lies in 2 MiB of address space
 //! where any block does.
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
@@ -59,17 +61,17 @@ use crate::flat_shadow::FlatShadow;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::lock::LeafLock;
 use crate::page_array::{
-    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, is_empty, line,
-    move_word, place, take_from, word_of,
+    Found, Inserted, Tags, for_each_slot, for_each_word, home, insert_into, insert_where_vacant,
+    is_crowded, is_empty, is_needed, line, move_word, place, take_from, word_of,
 };
 use crate::page_directory::{Directory, PAGE_BITS, Page};
 use crate::page_line::{first, look};
 use crate::page_word::{
-    Entry, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live, tag_of,
-    trace_of,
+    Entry, Granule, Kind, MAX_LEVEL, SEALED, SIZE_LIMIT, Shape, Tag, is_live_of, kind, live,
+    small_live, tag_of, trace_of,
 };
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{SLOTS, Slot};
 use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
@@ -125,6 +127,11 @@ impl PageShadow {
         self.directory.prepare() && self.flat.prepare()
     }
 
+    /// Lets [`AtHome`] be unknown for all blocks, though they may be here.
+    pub(crate) fn refuse_quickly(&self) {
+        self.directory.refuse_quickly();
+    }
+
     /// Takes all locks for the time of a fork.
     pub(crate) fn before_fork(&self) {
         self.growths.iter().for_each(|growth| growth.lock.acquire());
@@ -157,6 +164,10 @@ impl PageShadow {
         tag: Tag,
         word: u64,
     ) -> Result<Option<LiveTrace>, NoRoom> {
+        // With a word for each place, a line is full only of traces that are there twice. But it also looks full
+        // to one who looks at a word after the other while others release blocks and record new ones.
+        const N_TRIES: u32 = 1000;
+        let mut n_tries = 0u32;
         let entry = page.entry;
         loop {
             let held = entry.load(SeqCst);
@@ -180,9 +191,16 @@ impl PageShadow {
                 Entry::One(one) => {
                     self.begin_array(page, one, one)?;
                 }
+                // Where it cannot grow, there may be room yet.
+                Entry::Array(shape)
+                    if is_crowded(shape, tag) && self.grow(page, held, shape).is_ok() => {}
                 Entry::Array(shape) => match insert_into(shape, tag, word) {
                     Inserted::Yes(replaced) => return Ok(replaced),
-                    Inserted::IsFull => self.grow(page, held, shape)?,
+                    Inserted::IsFull if shape.level() < MAX_LEVEL => {
+                        self.grow(page, held, shape)?
+                    }
+                    Inserted::IsFull if n_tries < N_TRIES => n_tries = n_tries.wrapping_add(1),
+                    Inserted::IsFull => return Err(NoRoom),
                     // Or it is being looked at whether it is empty.
                     Inserted::HasMoved if entry.load(SeqCst) == held => self.wait(page)?,
                     Inserted::HasMoved => {}
@@ -226,9 +244,11 @@ impl PageShadow {
         if thread::holds_lock() {
             return Err(NoRoom);
         }
-        // Heaps fill pages in order, and neighbours have blocks of like sizes.
-        let beside = page.neighbour.map_or(Entry::None, |entry| Entry::of(entry.load(Relaxed)));
+        // Heaps fill pages in order, and neighbours have blocks of like sizes. In an operation, in which the
+        // neighbour led to this array; Acquire, for it is looked into.
+        let beside = page.neighbour.map_or(Entry::None, |entry| Entry::of(entry.load(Acquire)));
         let level = match beside {
+            Entry::Array(shape) if is_needed(shape) => shape.level(),
             Entry::Array(shape) | Entry::Growing(shape) => shape.level().saturating_sub(1),
             _ => 0,
         };
@@ -241,18 +261,13 @@ impl PageShadow {
         Ok(begun.is_ok())
     }
 
-    /// Gives a page an array twice as long as `from`, to which its entry `held` leads, unless that has
-    /// changed.
+    /// Gives a page an array twice as long as `from`, which is not the longest, and to which its entry `held`
+    /// leads, unless that has changed.
     fn grow(&self, page: Page<'_>, held: u64, from: Shape) -> Result<(), NoRoom> {
         if thread::holds_lock() {
             return Err(NoRoom);
         }
-        let level = from.level().wrapping_add(1);
-        if level > MAX_LEVEL {
-            // A word for each place: full only of traces that are there twice.
-            return Err(NoRoom);
-        }
-        let to = self.take_array(level)?;
+        let to = self.take_array(from.level().wrapping_add(1))?;
         let growth = self.growth(page.number).ok_or(NoRoom)?;
         let lock = growth.lock.lock();
         if page.entry.load(SeqCst) != held {
@@ -430,11 +445,71 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
     false
 }
 
+/// What came of a look at the word where a trace is likeliest to be.
+pub(crate) enum AtHome<T> {
+    /// That was the one. The operation goes on.
+    Done(T),
+    /// It was not, but this array is the page's. The operation goes on.
+    Not(Shape),
+    /// It takes more to know. No operation has begun.
+    Unknown,
+}
+
+// What the recorder does most of the time: `begin` and the end of an operation are in different functions,
+// so that none need go on after it has called another.
 impl PageShadow {
-    /// Takes a trace that is not where it is likeliest to be. Called in an operation, in which its page led to
-    /// this array.
-    #[inline(never)]
-    fn take_from_line(&self, shape: Shape, tag: Tag) -> Quick {
+    /// Records a block, of which nothing is recorded, as `word`, if there is nothing where that is likeliest to
+    /// be.
+    #[inline(always)]
+    pub(crate) fn insert_at_home(&self, slot: &Slot, block_addr: u64, word: u64) -> AtHome<()> {
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
+        slot.begin();
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
+            slot.end();
+            return AtHome::Unknown;
+        };
+        // SAFETY: in an operation, in which the page led to this array.
+        let home = unsafe { home(shape, granule.tag()) };
+        // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
+        // stand here, too, unless another was in its way.
+        match home.compare_exchange(0, word, SeqCst, Relaxed) {
+            Ok(_) => AtHome::Done(()),
+            Err(_) => AtHome::Not(shape),
+        }
+    }
+
+    /// Records a block whose trace is not [`AtHome`] as `word`, if its line has a vacant word and nothing speaks
+    /// against it; says whether it did. Called in the same operation.
+    #[inline(always)]
+    pub(crate) fn insert_into_line(&self, shape: Shape, word: u64) -> bool {
+        insert_where_vacant(shape, tag_of(word), word)
+    }
+
+    /// Forgets a block if its trace is where it is likeliest to be, and returns what was recorded.
+    #[inline(always)]
+    pub(crate) fn take_at_home(&self, slot: &Slot, block_addr: u64) -> AtHome<LiveTrace> {
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
+        slot.begin();
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
+            slot.end();
+            return AtHome::Unknown;
+        };
+        let tag = granule.tag();
+        // SAFETY: in an operation, in which the page led to this array.
+        let home = unsafe { home(shape, tag) };
+        let held = home.load(Relaxed);
+        if is_live_of(held, tag) && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok() {
+            return AtHome::Done(trace_of(held));
+        }
+        AtHome::Not(shape)
+    }
+
+    /// Takes a trace that is not [`AtHome`] out of its line. Called in the same operation.
+    #[inline(always)]
+    pub(crate) fn take_from_line(&self, shape: Shape, block_addr: u64) -> Quick {
+        let tag = Tag::of(block_addr);
         // SAFETY: in an operation, in which the page led to this array.
         let line = unsafe { line(shape, shape.line_index(tag)) };
         let look = look(line, tag);
@@ -463,20 +538,14 @@ impl LiveTable for PageShadow {
     #[inline(always)]
     fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
         let Some(slot) = thread::slot() else { return false };
-        let Some(entry) = self.directory.entry(block_addr) else { return false };
-        if trace.size >= SIZE_LIMIT || !block_addr.is_multiple_of(GRANULE) {
-            return false;
-        }
-        let tag = Tag::of(block_addr);
-        let word = live(tag, trace);
-        slot.during(|| {
-            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return false };
-            // SAFETY: in an operation, in which the page led to this array.
-            let home = unsafe { home(shape, tag) };
-            // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
-            // stand here, too, unless another was in its way.
-            home.compare_exchange(0, word, SeqCst, Relaxed).is_ok()
-        })
+        let Some(word) = small_live(block_addr, trace) else { return false };
+        let is_done = match self.insert_at_home(slot, block_addr, word) {
+            AtHome::Done(()) => true,
+            AtHome::Not(shape) => self.insert_into_line(shape, word),
+            AtHome::Unknown => return false,
+        };
+        slot.end();
+        is_done
     }
 
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
@@ -501,25 +570,20 @@ impl LiveTable for PageShadow {
 
     #[inline(always)]
     fn take_quickly(&self, block_addr: u64) -> Quick {
-        let Some(entry) = self.directory.entry(block_addr) else { return Quick::Unknown };
+        let granule = Granule::of(block_addr);
+        let Some(entry) = self.directory.quick_entry(granule) else { return Quick::Unknown };
         // Most blocks while tracing is sampled.
         if entry.load(Relaxed) == 0 && self.flat.is_vacant() {
             return Quick::Nothing;
         }
         let Some(slot) = thread::slot() else { return Quick::Unknown };
-        if !block_addr.is_multiple_of(GRANULE) {
-            return Quick::Unknown;
-        }
-        let tag = Tag::of(block_addr);
-        slot.during(|| {
-            let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return Quick::Unknown };
-            // SAFETY: in an operation, in which the page led to this array.
-            let home = unsafe { home(shape, tag) };
-            let held = home.load(Relaxed);
-            let is_taken =
-                is_live_of(held, tag) && home.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
-            if is_taken { Quick::Taken(trace_of(held)) } else { self.take_from_line(shape, tag) }
-        })
+        let taken = match self.take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => Quick::Taken(trace),
+            AtHome::Not(shape) => self.take_from_line(shape, block_addr),
+            AtHome::Unknown => return Quick::Unknown,
+        };
+        slot.end();
+        taken
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {

@@ -2,7 +2,7 @@
 //!
 //! # The order of things
 //!
-//! A trace is put into the live table, added to the totals, and then the state is looked at again;
+//! A trace is put into the live table, and added to the totals, and the state is looked at again;
 //! if tracing was stopped meanwhile, the trace is taken back. Whoever takes a trace out of the table
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
@@ -20,6 +20,8 @@ use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
 use crate::live_blocks::{Beside, LiveBlocks};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
+use crate::page_shadow::AtHome;
+use crate::page_word::{Shape, small_live, trace_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
 use crate::platform;
 use crate::sampler;
@@ -27,6 +29,7 @@ use crate::scratch;
 use crate::site::{Site, SiteId, Sites};
 use crate::site_totals::{SiteTotals, TotalsBySite};
 use crate::thread::{self, Probe, ThreadState};
+use crate::thread_slot::Slot;
 use crate::thread_table::{ThreadInfo, ThreadTable};
 use crate::totals::{Totals, TracedMemory};
 use crate::tracked::{self, Tracked, TrackedTable, TrackedTrace};
@@ -259,14 +262,55 @@ impl Recorder {
     /// looked at just before.
     #[inline(always)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
-        if state.is_sampled() {
-            self.releasing_in(block_addr, state);
+        if state.is_plain() {
+            Self::releasing_plainly(block_addr);
         } else {
-            self.releasing_in(block_addr, On);
+            self.releasing_in(block_addr, state);
         }
     }
 
+    /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
+    ///
+    /// What is not as it is most of the time is left to others in a jump, not a call, so that no registers need
+    /// be saved but for the search of the thread's own memory; nor does `self` need one.
     // Not inlined into the program's own code, which has registers to spare for nothing.
+    #[inline(never)]
+    fn releasing_plainly(block_addr: u64) {
+        let slot = thread::slot();
+        let recorder = &RECORDER;
+        // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        let Some(slot) = slot else { return recorder.releasing_in(block_addr, On) };
+        match recorder.live.shadow().take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => {
+                slot.end_with_block_removed();
+                if recorder.totals.shrink_own(slot, trace.size) {
+                    recorder.totals.flush_if_much(slot);
+                }
+            }
+            AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
+            AtHome::Unknown => recorder.releasing_in(block_addr, On),
+        }
+    }
+
+    /// The same where the trace is not where it is likeliest to be; ends the operation.
+    #[inline(never)]
+    fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
+        let recorder = &RECORDER;
+        match recorder.live.shadow().take_from_line(shape, block_addr) {
+            Quick::Taken(trace) => {
+                slot.end_with_block_removed();
+                if recorder.totals.shrink_own(slot, trace.size) {
+                    recorder.totals.flush_if_much(slot);
+                }
+            }
+            Quick::Nothing => slot.end(),
+            Quick::Unknown => {
+                slot.end();
+                recorder.release_at_length(recorder.live.shadow(), block_addr, On);
+            }
+        }
+    }
+
     #[inline(never)]
     fn releasing_in(&self, block_addr: u64, state: impl Recording) {
         match self.live.beside() {
@@ -604,9 +648,119 @@ impl Recorder {
 
     /// Puts a trace into the table and the totals, as it is recorded in `state`. One that was taken out
     /// before, and counts for `old_bytes`, makes way.
+    #[inline(always)]
+    fn record(
+        &self,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
+        match (old_bytes, thread::slot()) {
+            (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
+            (Some(old_bytes), Some(slot)) => {
+                Self::record_again(slot, block_addr, trace, old_bytes, state);
+            }
+            (old_bytes, None) => self.record_any(block_addr, trace, old_bytes, state),
+        }
+    }
+
+    /// The same for a block that is new, by a thread with a slot. What is not as it is most of the time is left
+    /// to others in a jump, not a call, so that no registers need be saved; nor does the one recorder need one.
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
-    fn record(
+    fn record_new(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        let recorder = &RECORDER;
+        if !state.is_plain() && recorder.totals.is_shared() {
+            return recorder.record_any(block_addr, trace, None, state);
+        }
+        // From here on, the word is all that is known of the trace, so that it takes no more than one register.
+        let Some(word) = small_live(block_addr, trace) else {
+            return recorder.record_any(block_addr, trace, None, state);
+        };
+        match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
+            AtHome::Done(()) => recorder.recorded(slot, block_addr, word, state),
+            AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape, state),
+            AtHome::Unknown => recorder.record_any(block_addr, trace, None, state),
+        }
+    }
+
+    /// The same for a block that takes the place of another.
+    #[inline(never)]
+    fn record_again(
+        slot: &Slot,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: u64,
+        state: impl Recording,
+    ) {
+        let recorder = &RECORDER;
+        if !state.is_plain() && recorder.totals.is_shared() {
+            return recorder.record_any(block_addr, trace, Some(old_bytes), state);
+        }
+        let Some(word) = small_live(block_addr, trace) else {
+            return recorder.record_any(block_addr, trace, Some(old_bytes), state);
+        };
+        match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
+            AtHome::Done(()) => {
+                slot.end();
+                let bytes = state.counted(trace_of(word).size) as i64;
+                let is_much =
+                    recorder.totals.resize_own(slot, bytes.wrapping_sub(old_bytes as i64));
+                if is_much || !state.is_still() {
+                    Self::recorded_last(slot, block_addr, word, state);
+                }
+            }
+            AtHome::Not(_) => {
+                slot.end();
+                recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
+            }
+            AtHome::Unknown => recorder.record_any(block_addr, trace, Some(old_bytes), state),
+        }
+    }
+
+    /// The same where there is a trace where this one would be likeliest to be.
+    #[inline(never)]
+    fn record_in_line(
+        slot: &Slot,
+        block_addr: u64,
+        word: u64,
+        shape: Shape,
+        state: impl Recording,
+    ) {
+        let recorder = &RECORDER;
+        if recorder.live.shadow().insert_into_line(shape, word) {
+            return recorder.recorded(slot, block_addr, word, state);
+        }
+        slot.end();
+        recorder.record_slowly(recorder.live.shadow(), block_addr, trace_of(word), None, state);
+    }
+
+    /// Ends the operation in which a trace was put into the table, and adds it to the thread's own sums.
+    #[inline(always)]
+    fn recorded(&self, slot: &Slot, block_addr: u64, word: u64, state: impl Recording) {
+        let bytes = state.counted(trace_of(word).size);
+        slot.end_with_block_added();
+        let is_much = self.totals.grow_own(slot, bytes as i64);
+        if is_much || !state.is_still() {
+            Self::recorded_last(slot, block_addr, word, state);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recorded_last(slot: &Slot, block_addr: u64, word: u64, state: impl Recording) {
+        let (recorder, trace) = (&RECORDER, trace_of(word));
+        recorder.totals.flush_if_much(slot);
+        if !state.is_still() {
+            let bytes = state.counted(trace.size);
+            recorder.take_back(recorder.live.shadow(), block_addr, trace, bytes);
+        }
+    }
+
+    /// Puts any trace into the table and the totals.
+    #[inline(never)]
+    fn record_any(
         &self,
         block_addr: u64,
         trace: LiveTrace,
@@ -641,7 +795,8 @@ impl Recorder {
         old_bytes: Option<u64>,
         state: impl Recording,
     ) {
-        if table.insert_quickly(block_addr, trace) {
+        // Where none was there before, that was tried.
+        if old_bytes.is_some() && table.insert_quickly(block_addr, trace) {
             let bytes = state.counted(trace.size);
             self.count(bytes, old_bytes);
             if !state.is_still() {

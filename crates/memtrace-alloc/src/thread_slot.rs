@@ -16,12 +16,13 @@
 //! | --- | --- | --- | --- |
 //! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
-//! | `n_operations`, one more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
-//! | `n_operations`, one less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
+//! | `blocks_and_marks`, a mark more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
+//! | `blocks_and_marks`, a mark less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
 //!
 //! # Cost
 //!
-//! 64 bytes for each thread that there was at once. An addition is one instruction without a lock.
+//! 64 bytes for each thread that there was at once. An addition is one instruction without a lock; so is the
+//! end of an operation together with the change that it makes to the number of blocks.
 #![expect(
     unsafe_code,
     reason = "slots in mapped memory, and an addition that no signal comes into"
@@ -31,6 +32,8 @@ use crate::lock::LeafLock;
 use crate::mapped::Part;
 use crate::membarrier;
 use crate::segments::Segments;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+use core::mem::offset_of;
 use core::sync::atomic::{
     AtomicI64, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst, compiler_fence,
@@ -53,47 +56,96 @@ impl OwnSum {
     pub(crate) fn set(&self, value: i64) {
         self.0.store(value, Relaxed);
     }
-
-    /// Adds for its thread, and returns the sum. A signal handler of the thread that adds, too, comes before
-    /// it or after it.
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    #[inline(always)]
-    pub(crate) fn add(&self, diff: i64) -> i64 {
-        let mut before = diff;
-        // SAFETY: one instruction that reads and writes this word, which only atomic accesses touch.
-        unsafe {
-            core::arch::asm!(
-                "xadd qword ptr [{place}], {before}",
-                place = in(reg) self.0.as_ptr(),
-                before = inout(reg) before,
-                options(nostack),
-            );
-        }
-        before.wrapping_add(diff)
-    }
-
-    #[cfg(any(loom, not(target_arch = "x86_64")))]
-    #[inline(always)]
-    pub(crate) fn add(&self, diff: i64) -> i64 {
-        self.0.fetch_add(diff, Relaxed).wrapping_add(diff)
-    }
 }
 
 /// What belongs to one thread.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
-    /// Requested bytes that the thread has added to the traces, less those it has removed.
+    /// How many blocks the thread has added to the traces, less those it has removed, times [`BLOCK`]; and a
+    /// mark for each of its operations on tables that are under way: more than one where a signal handler
+    /// interrupts one. First, for the slot's own address needs no computing.
+    blocks_and_marks: AtomicI64,
+    /// The same as for blocks for requested bytes.
     pub(crate) bytes: OwnSum,
-    /// The same for blocks.
-    pub(crate) blocks: OwnSum,
     /// The most that `bytes` has been.
     pub(crate) max_bytes: OwnSum,
-    /// How many operations on tables are under way: more than one where a signal handler interrupts one.
-    n_operations: AtomicU32,
     number: AtomicU32,
     /// The number of the next slot that nobody holds.
     next_free: AtomicU32,
+}
+
+/// One block; below it marks are counted, each of which takes part of a stack.
+const BLOCK: i64 = 1 << 16;
+
+// Additions for the slot's thread, each one instruction: a signal handler of that thread, which adds, too, comes
+// before it or after it.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+impl Slot {
+    /// Adds bytes.
+    #[inline(always)]
+    pub(crate) fn add_bytes(&self, diff: i64) {
+        // SAFETY: reads and writes this word of the slot, which only atomic accesses touch.
+        unsafe {
+            core::arch::asm!(
+                "add qword ptr [{slot} + {bytes}], {diff}",
+                slot = in(reg) self,
+                bytes = const offset_of!(Self, bytes),
+                diff = in(reg) diff,
+                options(nostack),
+            );
+        }
+    }
+
+    /// Subtracts bytes.
+    #[inline(always)]
+    pub(crate) fn remove_bytes(&self, diff: i64) {
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                "sub qword ptr [{slot} + {bytes}], {diff}",
+                slot = in(reg) self,
+                bytes = const offset_of!(Self, bytes),
+                diff = in(reg) diff,
+                options(nostack),
+            );
+        }
+    }
+
+    /// Adds to blocks and marks.
+    #[inline(always)]
+    fn change<const DIFF: i64>(&self) {
+        // SAFETY: reads and writes this word, which only atomic accesses touch. What was loaded before this was
+        // loaded before the processor stores: a release, too.
+        unsafe {
+            core::arch::asm!(
+                "add qword ptr [{word}], {diff}",
+                word = in(reg) self.blocks_and_marks.as_ptr(),
+                diff = const DIFF,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(any(loom, not(target_arch = "x86_64")))]
+impl Slot {
+    #[inline(always)]
+    pub(crate) fn add_bytes(&self, diff: i64) {
+        // Relaxed: publishes nothing.
+        self.bytes.0.fetch_add(diff, Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove_bytes(&self, diff: i64) {
+        self.add_bytes(diff.wrapping_neg());
+    }
+
+    #[inline(always)]
+    fn change<const DIFF: i64>(&self) {
+        // Release: where an operation ends, its loads are before this.
+        self.blocks_and_marks.fetch_add(DIFF, Release);
+    }
 }
 
 impl Slot {
@@ -102,18 +154,70 @@ impl Slot {
         self.number.load(Relaxed)
     }
 
-    /// Runs an operation on tables from which memory may be given back.
+    /// How many blocks the thread has added, less those it has removed.
     #[inline(always)]
-    pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
-        let before = self.n_operations.load(Relaxed);
-        self.n_operations.store(before.wrapping_add(1), Relaxed);
+    pub(crate) fn blocks(&self) -> i64 {
+        // Relaxed: publishes nothing.
+        self.blocks_and_marks.load(Relaxed).div_euclid(BLOCK)
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_block(&self) {
+        self.change::<BLOCK>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove_block(&self) {
+        self.change::<{ -BLOCK }>();
+    }
+
+    /// Makes the number of blocks zero, and returns what it was.
+    pub(crate) fn take_blocks(&self) -> i64 {
+        let before = self.blocks();
+        // Not lost, if a signal handler of this thread counts meanwhile: it is an atomic operation.
+        self.blocks_and_marks.fetch_sub(before.wrapping_mul(BLOCK), Relaxed);
+        before
+    }
+
+    /// Marks an operation on tables from which memory may be given back, until one of the ways to end it.
+    #[inline(always)]
+    pub(crate) fn begin(&self) {
+        self.change::<1>();
         // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
         compiler_fence(SeqCst);
+    }
+
+    /// Ends an operation. Like the other two, a Release that pairs with the Acquire of `are_others_idle`: who
+    /// sees that it is over may write to what it looked at.
+    #[inline(always)]
+    pub(crate) fn end(&self) {
+        self.change::<-1>();
+    }
+
+    /// Ends an operation that has added a block, and counts it.
+    #[inline(always)]
+    pub(crate) fn end_with_block_added(&self) {
+        self.change::<{ BLOCK - 1 }>();
+    }
+
+    /// Ends an operation that has removed a block, and counts it.
+    #[inline(always)]
+    pub(crate) fn end_with_block_removed(&self) {
+        self.change::<{ -BLOCK - 1 }>();
+    }
+
+    /// Runs an operation.
+    #[inline(always)]
+    pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
+        self.begin();
         let result = operation();
-        // Release pairs with the Acquire of `are_others_idle`: who sees that it is over may write to what it
-        // looked at.
-        self.n_operations.store(before, Release);
+        self.end();
         result
+    }
+
+    /// How many operations are under way.
+    fn n_operations(&self) -> i64 {
+        self.blocks_and_marks.load(Acquire).rem_euclid(BLOCK)
     }
 }
 
@@ -206,20 +310,24 @@ impl Slots {
         }
         self.iter().all(|slot| {
             // One, if this is not a signal handler's, in the middle of another operation.
-            let n_allowed = u32::from(core::ptr::eq(slot, own));
-            slot.n_operations.load(Acquire) <= n_allowed
+            let n_allowed = i64::from(core::ptr::eq(slot, own));
+            slot.n_operations() <= n_allowed
         })
     }
 
-    /// Makes all slots forget everything, in a forked child, whose only thread calls this: the others
-    /// are not there any more.
-    pub(crate) fn reset(&self) {
+    /// Makes all slots forget everything, in a forked child, whose only thread calls this, which holds `own`: the
+    /// others are not there any more. Only its own marks stay, for a signal handler may have forked in the
+    /// middle of an operation, which will end.
+    pub(crate) fn reset(&self, own: Option<&Slot>) {
         self.n_others.store(0, Relaxed);
         for slot in self.iter() {
             slot.bytes.set(0);
-            slot.blocks.set(0);
             slot.max_bytes.set(0);
-            slot.n_operations.store(0, Relaxed);
+            if own.is_some_and(|own| core::ptr::eq(slot, own)) {
+                slot.take_blocks();
+            } else {
+                slot.blocks_and_marks.store(0, Relaxed);
+            }
         }
     }
 
@@ -230,5 +338,39 @@ impl Slots {
 
     pub(crate) fn after_fork(&self) {
         self.free.release();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_and_marks_are_counted_in_one_word_and_told_apart() {
+        let slot = Slot {
+            blocks_and_marks: AtomicI64::new(0),
+            bytes: OwnSum::default(),
+            max_bytes: OwnSum::default(),
+            number: AtomicU32::new(1),
+            next_free: AtomicU32::new(0),
+        };
+        let counts = || (slot.blocks(), slot.n_operations());
+        slot.begin();
+        // A signal handler releases two blocks of another thread's.
+        (0..2).for_each(|_| {
+            slot.begin();
+            assert_eq!(slot.n_operations(), 2);
+            slot.end_with_block_removed();
+        });
+        assert_eq!(counts(), (-2, 1));
+        assert_eq!((slot.take_blocks(), counts()), (-2, (0, 1)));
+        slot.end_with_block_added();
+        assert_eq!(counts(), (1, 0));
+        slot.during(|| slot.add_block());
+        slot.remove_block();
+        assert_eq!(counts(), (1, 0));
+        slot.add_bytes(1 << 40);
+        slot.remove_bytes(1 << 41);
+        assert_eq!(slot.bytes.get(), -(1 << 40));
     }
 }

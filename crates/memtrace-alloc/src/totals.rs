@@ -18,7 +18,8 @@
 //!
 //! # Cost
 //!
-//! Two additions and a comparison on a cache line that is the thread's own.
+//! Two additions and a comparison on a cache line that is the thread's own; while what the thread has is more
+//! than it was since it was last looked at, a store and a comparison more.
 
 use crate::thread;
 use crate::thread_slot::{SLOTS, Slot};
@@ -85,8 +86,8 @@ impl Totals {
     pub(crate) fn add(&self, size: u64) {
         match self.own() {
             Some(slot) => {
-                slot.blocks.add(1);
-                self.add_own(slot, size as i64);
+                slot.add_block();
+                self.change_own(slot, size as i64);
             }
             None => self.add_shared(size as i64, 1),
         }
@@ -96,14 +97,15 @@ impl Totals {
     /// to be known.
     #[inline(always)]
     pub(crate) fn remove(&self, size: u64) -> i64 {
-        let diff = (size as i64).wrapping_neg();
         match self.own() {
             Some(slot) => {
-                slot.blocks.add(-1);
-                self.add_own(slot, diff);
+                slot.remove_block();
+                if self.shrink_own(slot, size) {
+                    self.flush_if_much(slot);
+                }
                 i64::MIN
             }
-            None => self.remove_shared(diff),
+            None => self.remove_shared((size as i64).wrapping_neg()),
         }
     }
 
@@ -112,27 +114,57 @@ impl Totals {
     pub(crate) fn replace(&self, old_size: u64, new_size: u64) {
         let diff = (new_size as i64).wrapping_sub(old_size as i64);
         match self.own() {
-            Some(slot) => self.add_own(slot, diff),
+            Some(slot) => self.change_own(slot, diff),
             None => self.add_shared(diff, 0),
         }
     }
 
     #[inline(always)]
-    fn add_own(&self, slot: &Slot, diff: i64) {
-        let now = slot.bytes.add(diff);
-        if now > slot.max_bytes.get() {
-            slot.max_bytes.set(now);
+    fn change_own(&self, slot: &Slot, diff: i64) {
+        if self.resize_own(slot, diff) {
+            self.flush_if_much(slot);
         }
-        if now.unsigned_abs() >= FLUSH_BYTES as u64 {
-            self.flush_if_much(slot, now);
+    }
+
+    /// Adds to the bytes of the calling thread's own slot, or subtracts from them, and says whether
+    /// [`Self::flush_if_much`] is to be called.
+    #[inline(always)]
+    pub(crate) fn resize_own(&self, slot: &Slot, diff: i64) -> bool {
+        self.grow_own(slot, diff) || Self::has_shrunk_much(slot.bytes.get())
+    }
+
+    /// Adds to the bytes of the calling thread's own slot, and says whether [`Self::flush_if_much`] is to be
+    /// called.
+    #[inline(always)]
+    pub(crate) fn grow_own(&self, slot: &Slot, diff: i64) -> bool {
+        slot.add_bytes(diff);
+        // What a signal handler adds in between is in it, and was looked at.
+        let now = slot.bytes.get();
+        if now <= slot.max_bytes.get() {
+            // Looked at when there were as many before.
+            return false;
         }
+        slot.max_bytes.set(now);
+        now >= FLUSH_BYTES
+    }
+
+    /// Subtracts from the bytes of the calling thread's own slot, and says the same.
+    #[inline(always)]
+    pub(crate) fn shrink_own(&self, slot: &Slot, bytes: u64) -> bool {
+        slot.remove_bytes(bytes as i64);
+        Self::has_shrunk_much(slot.bytes.get())
+    }
+
+    #[inline(always)]
+    const fn has_shrunk_much(bytes: i64) -> bool {
+        bytes <= -FLUSH_BYTES
     }
 
     #[cold]
     #[inline(never)]
-    fn flush_if_much(&self, slot: &Slot, now: i64) {
+    pub(crate) fn flush_if_much(&self, slot: &Slot) {
         let n_times = SLOTS.n_slots().wrapping_shr(N_SLOTS_BITS).saturating_add(1);
-        if now.unsigned_abs() >= (FLUSH_BYTES as u64).saturating_mul(n_times.into()) {
+        if slot.bytes.get().unsigned_abs() >= (FLUSH_BYTES as u64).saturating_mul(n_times.into()) {
             self.flush(slot);
         }
     }
@@ -142,9 +174,8 @@ impl Totals {
         // Before the sums move: the peak that there was in between.
         let others = self.bytes().wrapping_sub(slot.bytes.get());
         self.raise_peak(others.wrapping_add(slot.max_bytes.get()));
-        let (bytes, blocks) = (slot.bytes.get(), slot.blocks.get());
-        slot.bytes.add(bytes.wrapping_neg());
-        slot.blocks.add(blocks.wrapping_neg());
+        let (bytes, blocks) = (slot.bytes.get(), slot.take_blocks());
+        slot.remove_bytes(bytes);
         slot.max_bytes.set(slot.bytes.get());
         self.shared.bytes.fetch_add(bytes, Relaxed);
         self.shared.blocks.fetch_add(blocks, Relaxed);
@@ -208,7 +239,7 @@ impl Totals {
 
     /// Replaces both sums, in a forked child; the peak stays, unless it is now lower than the sum.
     pub(crate) fn set(&self, n_blocks: u64, bytes: u64) {
-        SLOTS.reset();
+        SLOTS.reset(thread::slot());
         self.look_at_own();
         self.shared.blocks.store(n_blocks as i64, Relaxed);
         self.shared.bytes.store(bytes as i64, Relaxed);
@@ -234,7 +265,7 @@ impl Totals {
     }
 
     pub(crate) fn n_blocks(&self) -> u64 {
-        let own = SLOTS.iter().fold(0i64, |sum, slot| sum.wrapping_add(slot.blocks.get()));
+        let own = SLOTS.iter().fold(0i64, |sum, slot| sum.wrapping_add(slot.blocks()));
         u64::try_from(self.shared.blocks.load(Relaxed).wrapping_add(own)).unwrap_or(0)
     }
 }

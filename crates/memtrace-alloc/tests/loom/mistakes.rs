@@ -7,7 +7,9 @@ use crate::page_word::{Kind, SEALED, Shape, Tag, copy, gone, kind, live, tag_of,
 use crate::real::page_array as real;
 use crate::sync::atomic::{self, AtomicU64, Ordering};
 
-pub(crate) use real::{Found, Inserted, Tags, for_each_slot, home, is_empty, line, place};
+pub(crate) use real::{
+    Found, Inserted, Tags, for_each_slot, home, is_crowded, is_empty, is_needed, line, place,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
@@ -87,19 +89,26 @@ pub(crate) fn word_of(shape: Shape, tag: Tag, counts_copy: bool) -> Result<u64, 
     real::word_of(shape, tag, counts_copy || is_made(Mistake::CopiesCount))
 }
 
+pub(crate) fn insert_where_vacant(shape: Shape, tag: Tag, word: u64) -> bool {
+    real::insert_where_vacant(shape, tag, word) || insert_where_sealed(shape, word)
+}
+
 pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
-    let inserted = real::insert_into(shape, tag, word);
-    if is_made(Mistake::SealsIgnored) && matches!(inserted, Inserted::HasMoved) {
-        let mut is_stored = false;
+    match real::insert_into(shape, tag, word) {
+        Inserted::HasMoved if insert_where_sealed(shape, word) => Inserted::Yes(None),
+        inserted => inserted,
+    }
+}
+
+fn insert_where_sealed(shape: Shape, word: u64) -> bool {
+    let mut is_stored = false;
+    if is_made(Mistake::SealsIgnored) {
         for_each_slot(shape, |slot| {
             is_stored = is_stored
                 || slot.compare_exchange(SEALED, word, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         });
-        if is_stored {
-            return Inserted::Yes(None);
-        }
     }
-    inserted
+    is_stored
 }
 
 pub(crate) fn move_word(slot: &AtomicU64, to: Shape) {

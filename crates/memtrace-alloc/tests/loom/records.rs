@@ -176,6 +176,7 @@ pub(crate) mod array_memory {
 /// Entries of two pages, and that of a third which has the first one's lock.
 pub(crate) mod page_directory {
     use crate::live::NoRoom;
+    use crate::page_word::Granule;
     use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::SeqCst};
     use std::ptr;
 
@@ -222,6 +223,12 @@ pub(crate) mod page_directory {
                 number => self.chunk.entries.get(number as usize),
             }
         }
+
+        pub(crate) fn quick_entry(&self, granule: Granule) -> Option<&AtomicU64> {
+            self.entry(granule.page() << PAGE_BITS)
+        }
+
+        pub(crate) fn refuse_quickly(&self) {}
 
         pub(crate) fn page_or_map(&self, addr: u64) -> Result<Page<'_>, NoRoom> {
             let number = addr >> PAGE_BITS;
