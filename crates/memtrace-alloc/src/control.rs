@@ -26,28 +26,31 @@
 
 use crate::environment;
 use crate::fork;
+use crate::live_samples::LiveSamples;
 use crate::lock::LeafLock;
 use crate::mapped;
 use crate::membarrier;
 use crate::options::Options;
 use crate::platform;
 use crate::recorder::RECORDER;
+use crate::sampled_pages::SAMPLED_PAGES;
 use crate::sampler::{self, Period};
 use crate::thread;
 use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+// No state is 0, which stands where a thread has no period yet.
 /// The environment has not been looked at: the next allocation, or the next call, will.
-const UNSET: u64 = 0;
+const UNSET: u64 = 1;
 /// Not tracing.
-const OFF: u64 = 1;
+const OFF: u64 = 2;
 /// Not tracing yet: one thread is finding out whether the hook is installed.
-const STARTING: u64 = 2;
+const STARTING: u64 = 3;
 /// Tracing, with no more than sizes and shallow stacks: what the short way through the recorder does.
-const ON: u64 = 3;
+const ON: u64 = 4;
 /// Tracing with details or with deep stacks.
-const ON_AT_LENGTH: u64 = 4;
+const ON_AT_LENGTH: u64 = 5;
 /// Tracing in samples, whose period is in the other bits.
 const SAMPLED: u64 = sampler::MARK;
 
@@ -140,10 +143,10 @@ impl State {
         Self(STATE.load(Relaxed))
     }
 
-    /// Whether an allocation or a release must be told to the recorder.
+    /// Whether neither allocations nor releases are told to the recorder.
     #[inline(always)]
-    pub(crate) const fn is_hook_needed(self) -> bool {
-        self.0 != OFF
+    pub(crate) const fn is_off(self) -> bool {
+        self.0 == OFF
     }
 
     /// Returns the period of samples; `None` if there are none.
@@ -155,7 +158,15 @@ impl State {
     /// Whether the thread's next block is not recorded, and that is all there is to do.
     #[inline(always)]
     pub(crate) fn passes_over(self, size: usize) -> bool {
-        self.is_sampled() && sampler::passes_over(self.0, size)
+        // No thread has a period that is another state.
+        self.is_off() || sampler::passes_over(self.0, size)
+    }
+
+    /// Whether a block of the program's, of `size` bytes, has no trace, and that is all there is to do at its
+    /// release.
+    #[inline(always)]
+    pub(crate) fn lets_go(self, block: *mut u8, size: usize) -> bool {
+        self.is_off() || (self.is_sampled() && SAMPLED_PAGES.has_none(block.addr() as u64, size))
     }
 
     /// Whether tracing is sampled.
@@ -182,6 +193,12 @@ pub(crate) trait Recording: Copy {
 
     /// Whether the state is still this one, and tracing on; after a word was stored in the table.
     fn is_still(self) -> bool;
+
+    /// The state if tracing is sampled.
+    #[inline(always)]
+    fn sampled(self) -> Option<State> {
+        None
+    }
 }
 
 impl Recording for State {
@@ -196,6 +213,11 @@ impl Recording for State {
     #[inline(always)]
     fn is_still(self) -> bool {
         STATE.load(SeqCst) == self.0 && self.0 >= ON
+    }
+
+    #[inline(always)]
+    fn sampled(self) -> Option<State> {
+        self.is_sampled().then_some(self)
     }
 }
 
@@ -363,6 +385,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();
+                LiveSamples(&RECORDER.live).prepare();
                 period.marked()
             }
             None if records.any() || options.site_totals => ON_AT_LENGTH,

@@ -116,51 +116,93 @@ impl<A> Alloc<A> {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc(self.widen(layout)) };
-        let state = State::now();
-        if state.is_hook_needed() && !state.passes_over(layout.size()) {
-            RECORDER.allocated(block, layout.size());
+        if State::now().passes_over(layout.size()) {
+            // SAFETY: the caller's promise: the size is not zero.
+            return unsafe { self.inner.alloc(self.widen(layout)) };
         }
-        block
+        // SAFETY: as above.
+        unsafe { self.alloc_and_tell(layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
-        let state = State::now();
-        if state.is_hook_needed() && !state.passes_over(layout.size()) {
-            RECORDER.allocated(block, layout.size());
+        if State::now().passes_over(layout.size()) {
+            // SAFETY: the caller's promise: the size is not zero.
+            return unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
         }
-        block
+        // SAFETY: as above.
+        unsafe { self.alloc_zeroed_and_tell(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // Before the block is given back: another thread may get its address at once.
         let state = State::now();
-        if state.is_hook_needed() {
-            RECORDER.releasing(block.addr() as u64, state);
+        if state.lets_go(block, layout.size()) {
+            // SAFETY: the caller's promise; the layout is the one it was allocated with.
+            return unsafe { self.inner.dealloc(block, self.widen(layout)) };
         }
-        // SAFETY: the caller's promise; the layout is the one it was allocated with.
-        unsafe { self.inner.dealloc(block, self.widen(layout)) };
+        // SAFETY: as above.
+        unsafe { self.tell_and_dealloc(block, layout, state) };
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let layout = self.widen(layout);
-        if Layout::from_size_align(new_size, layout.align()).is_err() {
+        if self.min_align > 1 && Layout::from_size_align(new_size, layout.align()).is_err() {
             // Within the caller's alignment, but too large for the one that was passed on.
             return core::ptr::null_mut();
         }
         let state = State::now();
-        if !state.is_hook_needed() {
+        if state.lets_go(block, layout.size()) && state.passes_over(new_size) {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.realloc(block, layout, new_size) };
         }
-        let record = RECORDER.resizing(block, new_size, state);
         // SAFETY: as above.
+        unsafe { self.realloc_and_tell(block, layout, new_size, state) }
+    }
+}
+
+/// What the recorder is told of. Functions of their own, so that all else needs no frame and ends in a jump to
+/// the wrapped allocator.
+impl<A: GlobalAlloc> Alloc<A> {
+    // SAFETY: to be called as `GlobalAlloc::alloc`.
+    #[inline(never)]
+    unsafe fn alloc_and_tell(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise: the size is not zero.
+        let block = unsafe { self.inner.alloc(self.widen(layout)) };
+        RECORDER.allocated(block, layout.size());
+        block
+    }
+
+    // SAFETY: to be called as `GlobalAlloc::alloc_zeroed`.
+    #[inline(never)]
+    unsafe fn alloc_zeroed_and_tell(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise: the size is not zero.
+        let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
+        RECORDER.allocated(block, layout.size());
+        block
+    }
+
+    // SAFETY: to be called as `GlobalAlloc::dealloc`.
+    #[inline(never)]
+    unsafe fn tell_and_dealloc(&self, block: *mut u8, layout: Layout, state: State) {
+        // Before the block is given back: another thread may get its address at once.
+        RECORDER.releasing(block.addr() as u64, state);
+        // SAFETY: the caller's promise; the layout is the one it was allocated with.
+        unsafe { self.inner.dealloc(block, self.widen(layout)) };
+    }
+
+    // SAFETY: to be called as `GlobalAlloc::realloc`, with a layout that was widened.
+    #[inline(never)]
+    unsafe fn realloc_and_tell(
+        &self,
+        block: *mut u8,
+        layout: Layout,
+        new_size: usize,
+        state: State,
+    ) -> *mut u8 {
+        let record = RECORDER.resizing(block, new_size, state);
+        // SAFETY: the caller's promise.
         let resized = unsafe { self.inner.realloc(block, layout, new_size) };
         if resized.is_null() {
             RECORDER.not_resized(block, record, state);

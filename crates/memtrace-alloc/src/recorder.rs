@@ -17,6 +17,7 @@ use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
 use crate::live_blocks::{Beside, LiveBlocks};
+use crate::live_samples::LiveSamples;
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::peak::{Peak, PeakKeeper, PeakTrace, Writer};
@@ -235,10 +236,17 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_sampled() {
-            self.releasing_in(block_addr, state);
+            self.releasing_sampled(block_addr, state);
         } else {
             self.releasing_in(block_addr, On);
         }
+    }
+
+    /// The same while tracing is sampled, for what [`State::lets_go`] did not let go.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn releasing_sampled(&self, block_addr: u64, state: State) {
+        self.release_at_length(&LiveSamples(&self.live), block_addr, state);
     }
 
     // Not inlined into the program's own code, which has registers to spare for nothing.
@@ -555,7 +563,7 @@ impl Recorder {
 
     /// Empties the tables of traces, which were recorded in `state`.
     pub(crate) fn forget_all(&self, state: State) {
-        self.live.clear(&mut |trace| {
+        LiveSamples(&self.live).clear(&mut |trace| {
             self.totals.remove(state.counted(trace.size));
         });
         self.tracked.lock().clear(|trace| {
@@ -588,6 +596,10 @@ impl Recorder {
         old_bytes: Option<u64>,
         state: impl Recording,
     ) {
+        if let Some(state) = state.sampled() {
+            let table = LiveSamples(&self.live);
+            return self.record_slowly(&table, block_addr, trace, old_bytes, state);
+        }
         match self.live.beside() {
             None => self.record_in(self.live.shadow(), block_addr, trace, old_bytes, state),
             Some(table) => self.record_beside(table, block_addr, trace, old_bytes, state),

@@ -182,6 +182,7 @@ impl Sampler {
     pub fn keeps(&self, size: usize) -> bool {
         match Period::of_marked(self.period.load(Relaxed)) {
             Some(period) => {
+                let size = size.max(1);
                 !self.passes_over(period.marked(), size) && self.decides_for(period, size as u64)
             }
             None => true,
@@ -189,18 +190,14 @@ impl Sampler {
     }
 
     /// The short way: whether the next block is not recorded, and counted already. If `false`, nothing
-    /// is counted or decided yet.
+    /// is counted or decided yet. A word that is no period's, and not 0, is never the countdown's.
     #[inline(always)]
     fn passes_over(&self, marked_period: u64, size: usize) -> bool {
         if self.period.load(Relaxed) != marked_period {
             return false;
         }
-        let left = self.left.load(Relaxed);
-        // One less, so that a size of 0, which is to count as 1, goes the long way.
-        if (size as u64).wrapping_sub(1) >= left {
-            return false;
-        }
-        self.left.store(left.wrapping_sub(size as u64), Relaxed);
+        let Some(left) = self.left.load(Relaxed).checked_sub(size as u64) else { return false };
+        self.left.store(left, Relaxed);
         true
     }
 
