@@ -31,30 +31,37 @@ use crate::lock::LeafLock;
 use crate::mapped;
 use crate::membarrier;
 use crate::options::Options;
+use crate::page_word::SIZE_LIMIT;
 use crate::platform;
 use crate::recorder::RECORDER;
-use crate::sampled_pages::SAMPLED_PAGES;
+use crate::sampled_pages::SampledPages;
 use crate::sampler::{self, Period};
 use crate::thread;
 use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-// No state is 0, which stands where a thread has no period yet.
 /// The environment has not been looked at: the next allocation, or the next call, will.
-const UNSET: u64 = 1;
+const UNSET: u64 = 0;
 /// Not tracing.
-const OFF: u64 = 2;
+const OFF: u64 = 1;
 /// Not tracing yet: one thread is finding out whether the hook is installed.
-const STARTING: u64 = 3;
+const STARTING: u64 = 2;
 /// Tracing, with no more than sizes and shallow stacks: what the short way through the recorder does.
-const ON: u64 = 4;
+const ON: u64 = 3;
 /// Tracing with details or with deep stacks.
-const ON_AT_LENGTH: u64 = 5;
+const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the other bits.
 const SAMPLED: u64 = sampler::MARK;
 
-static STATE: AtomicU64 = AtomicU64::new(UNSET);
+/// What the hook looks at each time: one static, so that its address is found once.
+struct Watched {
+    state: AtomicU64,
+    sampled_pages: SampledPages,
+}
+
+static WATCHED: Watched =
+    Watched { state: AtomicU64::new(UNSET), sampled_pages: SampledPages::new() };
 static LIMIT: AtomicU16 = AtomicU16::new(1);
 /// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`].
 static SWITCHES: AtomicU8 = AtomicU8::new(0);
@@ -140,7 +147,7 @@ impl State {
     pub(crate) fn now() -> Self {
         // Relaxed: publishes nothing. Whoever was handed a block sees the state that it was recorded in,
         // or a later one.
-        Self(STATE.load(Relaxed))
+        Self(WATCHED.state.load(Relaxed))
     }
 
     /// Whether neither allocations nor releases are told to the recorder.
@@ -166,7 +173,11 @@ impl State {
     /// release.
     #[inline(always)]
     pub(crate) fn lets_go(self, block: *mut u8, size: usize) -> bool {
-        self.is_off() || (self.is_sampled() && SAMPLED_PAGES.has_none(block.addr() as u64, size))
+        // Of a sampled state, at least half of `SIZE_LIMIT` and no more than that; of any other, 0.
+        const SHIFT: u32 = SIZE_LIMIT.leading_zeros();
+        self.is_off()
+            || ((size as u64) < self.0 >> SHIFT
+                && WATCHED.sampled_pages.has_none(block.addr() as u64))
     }
 
     /// Whether tracing is sampled.
@@ -212,7 +223,7 @@ impl Recording for State {
 
     #[inline(always)]
     fn is_still(self) -> bool {
-        STATE.load(SeqCst) == self.0 && self.0 >= ON
+        WATCHED.state.load(SeqCst) == self.0 && self.0 >= ON
     }
 
     #[inline(always)]
@@ -237,10 +248,15 @@ impl Recording for On {
     }
 }
 
+/// Returns the pages of sampled blocks.
+pub(crate) fn sampled_pages() -> &'static SampledPages {
+    &WATCHED.sampled_pages
+}
+
 /// Whether tracing is on.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
-    STATE.load(SeqCst) >= ON
+    WATCHED.state.load(SeqCst) >= ON
 }
 
 /// What the recorder does with an allocation.
@@ -257,7 +273,7 @@ pub(crate) enum Mode {
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
 #[inline(always)]
 pub(crate) fn mode() -> Mode {
-    match STATE.load(SeqCst) {
+    match WATCHED.state.load(SeqCst) {
         ON => Mode::Short,
         ON_AT_LENGTH.. => Mode::AtLength,
         UNSET => read_environment(),
@@ -311,7 +327,7 @@ pub(crate) fn is_on_or_asked_for() -> bool {
 #[cold]
 #[inline(never)]
 fn read_environment() -> Mode {
-    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
+    if WATCHED.state.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
         // So that a heap's own fork handlers are registered before ours: its lock is taken after ours then.
         platform::touch_global_allocator();
         fork::register();
@@ -321,7 +337,7 @@ fn read_environment() -> Mode {
             environment::report_failed_start(error.message());
         }
     }
-    match STATE.load(SeqCst) {
+    match WATCHED.state.load(SeqCst) {
         ON => Mode::Short,
         ON_AT_LENGTH.. => Mode::AtLength,
         _ => Mode::Off,
@@ -371,9 +387,9 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         if !RECORDER.prepare() {
             return Err(StartError::TablesNotMapped);
         }
-        STATE.store(STARTING, SeqCst);
+        WATCHED.state.store(STARTING, SeqCst);
         if !RECORDER.find_hook_frames() {
-            STATE.store(OFF, SeqCst);
+            WATCHED.state.store(OFF, SeqCst);
             return Err(StartError::NotInstalled);
         }
         LIMIT.store(options.n_frames, Relaxed);
@@ -391,7 +407,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             None if records.any() || options.site_totals => ON_AT_LENGTH,
             None => ON,
         };
-        STATE.store(state, SeqCst);
+        WATCHED.state.store(state, SeqCst);
         Ok(Started::Now)
     })
 }
@@ -404,7 +420,7 @@ pub fn stop() {
     thread::untraced(|| {
         let _held = CONTROL.lock();
         if is_on() {
-            let state = State(STATE.swap(OFF, SeqCst));
+            let state = State(WATCHED.state.swap(OFF, SeqCst));
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);

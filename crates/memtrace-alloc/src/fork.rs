@@ -10,7 +10,6 @@
 
 use crate::control;
 use crate::recorder::RECORDER;
-use crate::sampled_pages::SAMPLED_PAGES;
 use crate::sampler;
 use crate::thread;
 use crate::thread_slot::SLOTS;
@@ -48,7 +47,7 @@ extern "C" fn before() {
     RECORDER.sites.before_fork();
     RECORDER.tracked.acquire();
     RECORDER.live.shadow().before_fork();
-    SAMPLED_PAGES.before_fork();
+    control::sampled_pages().before_fork();
     SLOTS.before_fork();
     let _ = HOLDS_LOCKS.try_with(|holds| holds.set(true));
 }
@@ -66,7 +65,7 @@ extern "C" fn after_in_child() {
 extern "C" fn after_in_parent() {
     if HOLDS_LOCKS.try_with(|holds| holds.replace(false)).unwrap_or(false) {
         SLOTS.after_fork();
-        SAMPLED_PAGES.after_fork();
+        control::sampled_pages().after_fork();
         RECORDER.live.shadow().after_fork();
         RECORDER.tracked.release();
         RECORDER.sites.after_fork();

@@ -116,33 +116,36 @@ impl<A> Alloc<A> {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let layout = self.widen(layout);
         if State::now().passes_over(layout.size()) {
             // SAFETY: the caller's promise: the size is not zero.
-            return unsafe { self.inner.alloc(self.widen(layout)) };
+            return unsafe { self.inner.alloc(layout) };
         }
         // SAFETY: as above.
-        unsafe { self.alloc_and_tell(layout) }
+        unsafe { alloc_and_tell(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let layout = self.widen(layout);
         if State::now().passes_over(layout.size()) {
             // SAFETY: the caller's promise: the size is not zero.
-            return unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
+            return unsafe { self.inner.alloc_zeroed(layout) };
         }
         // SAFETY: as above.
-        unsafe { self.alloc_zeroed_and_tell(layout) }
+        unsafe { alloc_zeroed_and_tell(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let layout = self.widen(layout);
         let state = State::now();
         if state.lets_go(block, layout.size()) {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
-            return unsafe { self.inner.dealloc(block, self.widen(layout)) };
+            return unsafe { self.inner.dealloc(block, layout) };
         }
         // SAFETY: as above.
-        unsafe { self.tell_and_dealloc(block, layout, state) };
+        unsafe { tell_and_dealloc(block, layout.size(), layout.align(), state, &self.inner) };
     }
 
     #[inline]
@@ -157,58 +160,82 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.realloc(block, layout, new_size) };
         }
+        let (size, align) = (layout.size(), layout.align());
         // SAFETY: as above.
-        unsafe { self.realloc_and_tell(block, layout, new_size, state) }
+        unsafe { realloc_and_tell(block, size, align, new_size, state, &self.inner) }
     }
 }
 
-/// What the recorder is told of. Functions of their own, so that all else needs no frame and ends in a jump to
-/// the wrapped allocator.
-impl<A: GlobalAlloc> Alloc<A> {
-    // SAFETY: to be called as `GlobalAlloc::alloc`.
-    #[inline(never)]
-    unsafe fn alloc_and_tell(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc(self.widen(layout)) };
-        RECORDER.allocated(block, layout.size());
-        block
-    }
+// What the recorder is told of. Functions of their own, so that all else needs no frame and ends in a jump to
+// the wrapped allocator; with parameters in the order of those of `__rust_alloc` and its like, which leaves
+// them in their registers.
 
-    // SAFETY: to be called as `GlobalAlloc::alloc_zeroed`.
-    #[inline(never)]
-    unsafe fn alloc_zeroed_and_tell(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise: the size is not zero.
-        let block = unsafe { self.inner.alloc_zeroed(self.widen(layout)) };
-        RECORDER.allocated(block, layout.size());
-        block
-    }
+/// # Safety
+///
+/// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
+#[inline(never)]
+unsafe fn alloc_and_tell<A: GlobalAlloc>(size: usize, align: usize, inner: &A) -> *mut u8 {
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: the caller's promise.
+    let block = unsafe { inner.alloc(layout) };
+    RECORDER.allocated(block, size);
+    block
+}
 
-    // SAFETY: to be called as `GlobalAlloc::dealloc`.
-    #[inline(never)]
-    unsafe fn tell_and_dealloc(&self, block: *mut u8, layout: Layout, state: State) {
-        // Before the block is given back: another thread may get its address at once.
-        RECORDER.releasing(block.addr() as u64, state);
-        // SAFETY: the caller's promise; the layout is the one it was allocated with.
-        unsafe { self.inner.dealloc(block, self.widen(layout)) };
-    }
+/// # Safety
+///
+/// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
+#[inline(never)]
+unsafe fn alloc_zeroed_and_tell<A: GlobalAlloc>(size: usize, align: usize, inner: &A) -> *mut u8 {
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: the caller's promise.
+    let block = unsafe { inner.alloc_zeroed(layout) };
+    RECORDER.allocated(block, size);
+    block
+}
 
-    // SAFETY: to be called as `GlobalAlloc::realloc`, with a layout that was widened.
-    #[inline(never)]
-    unsafe fn realloc_and_tell(
-        &self,
-        block: *mut u8,
-        layout: Layout,
-        new_size: usize,
-        state: State,
-    ) -> *mut u8 {
-        let record = RECORDER.resizing(block, new_size, state);
-        // SAFETY: the caller's promise.
-        let resized = unsafe { self.inner.realloc(block, layout, new_size) };
-        if resized.is_null() {
-            RECORDER.not_resized(block, record, state);
-        } else {
-            RECORDER.resized(resized, new_size, record, state);
-        }
-        resized
+/// # Safety
+///
+/// As for [`GlobalAlloc::dealloc`] with a layout of this size and alignment.
+#[inline(never)]
+unsafe fn tell_and_dealloc<A: GlobalAlloc>(
+    block: *mut u8,
+    size: usize,
+    align: usize,
+    state: State,
+    inner: &A,
+) {
+    // Before the block is given back: another thread may get its address at once.
+    RECORDER.releasing(block.addr() as u64, state);
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: the caller's promise.
+    unsafe { inner.dealloc(block, layout) };
+}
+
+/// # Safety
+///
+/// As for [`GlobalAlloc::realloc`] with a layout of this size and alignment.
+#[inline(never)]
+unsafe fn realloc_and_tell<A: GlobalAlloc>(
+    block: *mut u8,
+    size: usize,
+    align: usize,
+    new_size: usize,
+    state: State,
+    inner: &A,
+) -> *mut u8 {
+    let record = RECORDER.resizing(block, new_size, state);
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: the caller's promise.
+    let resized = unsafe { inner.realloc(block, layout, new_size) };
+    if resized.is_null() {
+        RECORDER.not_resized(block, record, state);
+    } else {
+        RECORDER.resized(resized, new_size, record, state);
     }
+    resized
 }

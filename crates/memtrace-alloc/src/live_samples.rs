@@ -1,11 +1,11 @@
 //! The table of live blocks as the recorder uses it while tracing is sampled: hardly any block is in it.
 //!
-//! What is recorded is told to [`SAMPLED_PAGES`], which lets most releases go before they get here.
+//! What is recorded is told to [`SampledPages`](crate::sampled_pages::SampledPages), which lets most releases go before they get here.
 //! Traces beside the blocks of a heap are not searched for there: with such a heap all releases get here.
 
+use crate::control::sampled_pages;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::live_blocks::LiveBlocks;
-use crate::sampled_pages::SAMPLED_PAGES;
 
 pub(crate) struct LiveSamples<'a>(pub(crate) &'a LiveBlocks);
 
@@ -13,7 +13,7 @@ impl LiveSamples<'_> {
     /// Prepares for blocks of a sampled run. Called before tracing is on.
     pub(crate) fn prepare(&self) {
         if self.0.beside().is_some() {
-            SAMPLED_PAGES.mark_all();
+            sampled_pages().mark_all();
         }
     }
 }
@@ -21,14 +21,14 @@ impl LiveSamples<'_> {
 impl LiveTable for LiveSamples<'_> {
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         match self.0.beside() {
-            None => self.0.shadow().insert_sampled(block_addr, trace, &SAMPLED_PAGES),
+            None => self.0.shadow().insert_sampled(block_addr, trace, sampled_pages()),
             Some(table) => table.insert(block_addr, trace),
         }
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
         match self.0.beside() {
-            None => self.0.shadow().take_sampled(block_addr, &SAMPLED_PAGES),
+            None => self.0.shadow().take_sampled(block_addr, sampled_pages()),
             Some(table) => table.take(block_addr),
         }
     }
@@ -55,6 +55,6 @@ impl LiveTable for LiveSamples<'_> {
 
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace)) {
         self.0.clear(forgotten);
-        SAMPLED_PAGES.expect_searches();
+        sampled_pages().expect_searches();
     }
 }

@@ -37,6 +37,7 @@
 
 use crate::lock::LeafLock;
 use crate::page_directory::{CHUNK_BITS, PAGE_BITS};
+#[cfg(doc)]
 use crate::page_word::SIZE_LIMIT;
 use core::sync::atomic::{AtomicU8, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
@@ -53,9 +54,9 @@ const SEARCHED: u8 = 1;
 /// One may have.
 const MARKED: u8 = 2;
 
-/// The cells of the one recorder.
-pub(crate) static SAMPLED_PAGES: SampledPages = SampledPages::new();
-
+/// The cells of all pages.
+// Apart from what else the hook looks at, which hardly ever changes.
+#[repr(align(64))]
 pub(crate) struct SampledPages {
     cells: [AtomicU8; N_CELLS],
     lock: LeafLock<()>,
@@ -71,13 +72,12 @@ impl SampledPages {
         self.cells.get((block_addr >> PAGE_BITS) as usize & (N_CELLS - 1))
     }
 
-    /// Whether a block, of which the program says that it has `size` bytes, is known to have no trace of a
-    /// sampled run. Called for a block that has not been given back.
+    /// Whether a block of less than [`SIZE_LIMIT`] bytes is known to have no trace of a sampled run. Called
+    /// for a block that is about to be given back.
     #[inline(always)]
-    pub(crate) fn has_none(&self, block_addr: u64, size: usize) -> bool {
+    pub(crate) fn has_none(&self, block_addr: u64) -> bool {
         // Relaxed: the block's mark, if there was one, came before it was handed out (I1).
-        (size as u64) < SIZE_LIMIT
-            && self.cell(block_addr).is_some_and(|cell| cell.load(Relaxed) == CLEAR)
+        self.cell(block_addr).is_some_and(|cell| cell.load(Relaxed) == CLEAR)
     }
 
     /// Tells of a sampled block that was put into the live table and not handed out yet.
