@@ -165,19 +165,24 @@ impl State {
     /// Whether the thread's next block is not recorded, and that is all there is to do.
     #[inline(always)]
     pub(crate) fn passes_over(self, size: usize) -> bool {
-        // No thread has a period that is another state.
-        self.is_off() || sampler::passes_over(self.0, size)
+        self.is_off() || (self.may_be_sampled() && sampler::passes_over(self.0, size))
     }
 
     /// Whether a block of the program's, of `size` bytes, has no trace, and that is all there is to do at its
     /// release.
     #[inline(always)]
     pub(crate) fn lets_go(self, block: *mut u8, size: usize) -> bool {
-        // Of a sampled state, at least half of `SIZE_LIMIT` and no more than that; of any other, 0.
-        const SHIFT: u32 = SIZE_LIMIT.leading_zeros();
         self.is_off()
-            || ((size as u64) < self.0 >> SHIFT
-                && WATCHED.sampled_pages.has_none(block.addr() as u64))
+            || (self.may_be_sampled()
+                && WATCHED.sampled_pages.has_none(block.addr() as u64)
+                && (size as u64) < SIZE_LIMIT)
+    }
+
+    /// Whether tracing is sampled, or not looked at yet: a comparison that the processor has made for
+    /// [`Self::is_off`]. In the latter case nothing was recorded, and no thread has a period.
+    #[inline(always)]
+    const fn may_be_sampled(self) -> bool {
+        (self.0 as i64) < OFF as i64
     }
 
     /// Whether tracing is sampled.
