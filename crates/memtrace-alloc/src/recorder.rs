@@ -563,7 +563,7 @@ impl Recorder {
 
     /// Empties the tables of traces, which were recorded in `state`.
     pub(crate) fn forget_all(&self, state: State) {
-        LiveSamples(&self.live).clear(&mut |trace| {
+        self.live.clear(&mut |trace| {
             self.totals.remove(state.counted(trace.size));
         });
         self.tracked.lock().clear(|trace| {

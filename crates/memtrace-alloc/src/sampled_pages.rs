@@ -10,8 +10,9 @@
 //! taken back. Instead, whoever releases a sampled block, or finds a cell marked for nothing, *searches*:
 //! makes the cell searched, looks whether any of its pages has a trace, and clears it if none has and
 //! it is still searched. A mark that was made before the search began is of a trace that the search
-//! sees. One that is made later undoes the search. So marks that sweeps leave behind go one by one, as they
-//! are met, and what is cleared too late costs time only.
+//! sees. One that is made later undoes the search. What is cleared too late costs time only: a cell that was
+//! found in use is searched again when so many releases have found nothing behind it, which also makes
+//! good whatever sweeps leave behind.
 //!
 //! # Invariants
 //!
@@ -49,10 +50,11 @@ pub(crate) const SHARED_CHUNK_MASK: u64 = (1 << (CELL_BITS + PAGE_BITS)) - (1 <<
 
 /// No page of the cell has a sampled block.
 const CLEAR: u8 = 0;
-/// One may have; the last search found it so, or is under way.
+/// One may have: the last search found it so, or is under way. More by one for each release that found nothing
+/// since then.
 const SEARCHED: u8 = 1;
-/// One may have.
-const MARKED: u8 = 2;
+/// One may have, and it is to be looked which.
+const MARKED: u8 = if cfg!(loom) { 3 } else { 64 };
 
 /// The cells of all pages.
 // Apart from what else the hook looks at, which hardly ever changes.
@@ -95,18 +97,18 @@ impl SampledPages {
         });
     }
 
-    /// Lets all cells that are not clear be searched again, after traces were swept.
-    pub(crate) fn expect_searches(&self) {
-        // Looked at first: most cells lie in memory that was never written.
-        for cell in self.cells.iter().filter(|cell| cell.load(Relaxed) == SEARCHED) {
-            // Fails if another has marked or cleared it, and undoes a search that is under way.
-            let _ = cell.compare_exchange(SEARCHED, MARKED, Relaxed, Relaxed);
+    /// Whether a release that found nothing is to search.
+    pub(crate) fn wants_search(&self, block_addr: u64) -> bool {
+        let Some(cell) = self.cell(block_addr) else { return false };
+        match cell.load(Relaxed) {
+            CLEAR => false,
+            MARKED.. => true,
+            n_found => {
+                // Undoes a search that is under way. Fails if another has changed the cell.
+                let _ = cell.compare_exchange(n_found, n_found.wrapping_add(1), Relaxed, Relaxed);
+                false
+            }
         }
-    }
-
-    /// Whether there is a mark that no search has been for.
-    pub(crate) fn is_marked(&self, block_addr: u64) -> bool {
-        self.cell(block_addr).is_some_and(|cell| cell.load(Relaxed) == MARKED)
     }
 
     /// Clears the cell of a block's page unless a search finds a trace in one of its pages.
