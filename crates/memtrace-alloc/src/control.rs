@@ -14,6 +14,20 @@
 //! both in the one order of all `SeqCst` operations, so either `stop` sees the word or the hook
 //! sees the state, and takes its word back.
 //!
+//! # What a hook sees before it allocates
+//!
+//! A hook looks at the state once more, `Relaxed`, before it calls the wrapped allocator, and goes no further if
+//! it is [`OFF`] or the sampler passes the block over. That is as if it had been handed out at that moment. If
+//! tracing begins while the wrapped allocator is at work, the block is one from before the start, as it might
+//! have been anyway; a start that came before the allocation, in this thread or in one that it has synchronised
+//! with, is seen. If tracing ends meanwhile, the block would have been forgotten. If the look says anything
+//! else, nothing rests on it: the recorder looks for itself after the block was allocated, and takes part in the
+//! handshake above. Of a block that is passed over nothing stays but a shorter countdown, of which it does no
+//! harm to lose some.
+//!
+//! While tracing is sampled a release looks at the page of its block first ([`SampledPages`]). That says the
+//! same whatever the state has been in between: what it lets go has no trace.
+//!
 //! # How totals of samples come out even
 //!
 //! What a sampled block adds to the totals depends on the period, which may be another after a stop and a
@@ -336,8 +350,8 @@ fn read_environment() -> Mode {
         // So that a heap's own fork handlers are registered before ours: its lock is taken after ours then.
         platform::touch_global_allocator();
         fork::register();
-        if let Some(n_frames) = environment::frames_wanted()
-            && let Err(error) = start(n_frames)
+        if let Some(options) = environment::options_wanted()
+            && let Err(error) = start_with(options)
         {
             environment::report_failed_start(error.message());
         }

@@ -1,4 +1,7 @@
 //! The hook: a `GlobalAlloc` around another.
+//!
+//! It decides before it allocates whether the recorder is told ([`crate::control`] says why it may). So all
+//! that is not told ends in a jump to the wrapped allocator, and takes no frame.
 
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
@@ -30,9 +33,10 @@ use memtrace_heap::Heap;
 /// a block takes up 16.
 ///
 /// Requests of size zero, which `GlobalAlloc` forbids, are passed on and recorded like any other: they
-/// are as good or bad as the wrapped allocator takes them.
+/// are as good or bad as the wrapped allocator takes them. While tracing is sampled they are left out.
 ///
-/// **Cost**: while tracing is off, one load and a branch that is never taken.
+/// **Cost**: while tracing is off, one load and a branch that is never taken: six instructions for a pair of
+/// allocation and release, beyond those that `std` has for its own.
 #[derive(Debug)]
 pub struct Alloc<A = System> {
     inner: A,

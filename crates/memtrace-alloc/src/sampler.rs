@@ -25,7 +25,7 @@
 //!
 //! # Cost
 //!
-//! A block that is not hit: a load, a subtraction and a store of the thread's own, two comparisons. A
+//! A block that is not hit: two loads, a comparison, a subtraction and a store of the thread's own. A
 //! hit: some 20 ns for the next countdown, beside the recording.
 
 use crate::generation::{mix, random};

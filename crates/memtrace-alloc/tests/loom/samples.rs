@@ -83,8 +83,8 @@ fn beside_two_searches() {
     insert(A, trace(A));
     let releaser = spawn(|| release(A, trace(A)));
     let other = spawn(|| release_other(C));
-    insert(B, trace(B));
-    release(B, trace(B));
+    insert(FAR, trace(FAR));
+    release(FAR, trace(FAR));
     releaser.join().unwrap();
     other.join().unwrap();
 }
