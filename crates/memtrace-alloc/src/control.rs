@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - **I1** `STATE` is [`OFF`] whenever the program does not trace, and then the live table, the
+//! - **I1** The state is [`OFF`] whenever the program does not trace, and then the live table, the
 //!   tracked memory and the totals are empty as soon as no thread is inside the hook.
-//! - **I2** `STATE` changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
+//! - **I2** The state changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
 //!   recorded then, only under [`CONTROL`].
 //!
 //! # How `stop` leaves nothing behind
@@ -151,7 +151,7 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// What [`STATE`] was at a moment.
+/// The state of the process at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(u64);
 

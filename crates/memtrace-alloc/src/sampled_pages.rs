@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //!
-//! - **I1** While a sampled block is live, of less than [`SIZE_LIMIT`] bytes, and its trace in the
+//! - **I1** While a sampled block is live, of less than [`SIZE_LIMIT`](crate::page_word::SIZE_LIMIT) bytes, and its trace in the
 //!   page shadow, its cell is not clear.
 //! - **I2** Only who holds the lock makes a cell searched or clear.
 //!
@@ -38,8 +38,6 @@
 
 use crate::lock::LeafLock;
 use crate::page_directory::{CHUNK_BITS, PAGE_BITS};
-#[cfg(doc)]
-use crate::page_word::SIZE_LIMIT;
 use core::sync::atomic::{AtomicU8, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Cells by the lowest bits of a page's number.
@@ -74,7 +72,7 @@ impl SampledPages {
         self.cells.get((block_addr >> PAGE_BITS) as usize & (N_CELLS - 1))
     }
 
-    /// Whether a block of less than [`SIZE_LIMIT`] bytes is known to have no trace of a sampled run. Called
+    /// Whether a block of less than [`SIZE_LIMIT`](crate::page_word::SIZE_LIMIT) bytes is known to have no trace of a sampled run. Called
     /// for a block that is about to be given back.
     #[inline(always)]
     pub(crate) fn has_none(&self, block_addr: u64) -> bool {
