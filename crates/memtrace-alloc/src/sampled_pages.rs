@@ -33,8 +33,9 @@
 //! # Cost
 //!
 //! Three instructions and a load for a release. 64 KiB that are resident only if tracing was ever
-//! sampled, a cache line for each 256 KiB of heap. A release whose cell is not clear finds nothing in the
-//! table for one in `period / 4 KiB` blocks, or as many more as pages of the heap share a cell.
+//! sampled, a cache line for each 256 KiB of heap. One release in `period / 4 KiB` or so finds its cell marked
+//! for another block, and looks in the table for nothing: one in 128 at 512 KiB, and twice as many where
+//! each cell stands for two pages of the heap. A search walks the list of chunks.
 
 use crate::lock::LeafLock;
 use crate::page_directory::{CHUNK_BITS, PAGE_BITS};
