@@ -77,14 +77,24 @@ fn a_second_start_changes_nothing_and_tells_the_limit_in_force() {
 
 #[test]
 fn malformed_values_are_reported_once_and_tracing_stays_off() {
-    for value in ["banana", "-1", "65536", "25 ", "2.5", "0x10", "99999999999999999999"] {
+    for value in [
+        "banana",
+        "-1",
+        "65536",
+        "25 ",
+        "2.5",
+        "0x10",
+        "99999999999999999999",
+        "25,sample_every=",
+        "25,sample=512K",
+    ] {
         let output = switches("state,start=4,state", Some(value));
         assert!(output.status.success(), "MEMTRACE={value:?}: {output:?}");
         assert_eq!(
             String::from_utf8_lossy(&output.stderr),
             format!(
                 "memtrace: MEMTRACE=\"{value}\" is not a number of frames (1 to 65535, or 0 for \
-                 off): tracing stays off\n"
+                 off), nor one with \",sample_every=\" and bytes behind it: tracing stays off\n"
             )
         );
         assert_eq!(
@@ -100,6 +110,19 @@ fn no_value_and_zero_mean_off() {
     for value in [None, Some(""), Some("0"), Some("000"), Some("  ")] {
         assert_eq!(quiet_output("state", value), "tracing: false, limit: 1\n", "{value:?}");
     }
+}
+
+#[test]
+fn a_number_with_a_period_samples_from_before_main() {
+    for value in ["5,sample_every=524288", "5,sample_every=512K"] {
+        assert_eq!(
+            quiet_output("state,period,start=25", Some(value)),
+            "tracing: true, limit: 5\nSome(524288)\nAlready { limit: 5 }\n",
+            "MEMTRACE={value:?}"
+        );
+    }
+    assert_eq!(quiet_output("period", Some("5")), "None\n");
+    assert_eq!(quiet_output("state", Some("0,sample_every=512K")), "tracing: false, limit: 1\n");
 }
 
 #[test]

@@ -194,6 +194,41 @@ fn nothing_is_left_of_what_was_freed() {
     assert_eq!(before, 0);
 }
 
+/// Of threads whose blocks lie in the same pages, some too large for what a release looks at first.
+fn no_release_is_missed_where_threads_share_pages() {
+    start(Config::new().sample_every(300));
+    for round in 0..4 {
+        let blocks: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|seed| {
+                    scope.spawn(move || {
+                        let mut rng = Rng::new(seed + 8 * round);
+                        let mut kept: Vec<Block> =
+                            (0..200).map(|_| Block::new(1 + rng.below(200))).collect();
+                        kept.extend([15, 16, 17].map(|n| Block::new((n << 20) - 1)));
+                        for _ in 0..20_000 {
+                            let at = rng.below(200);
+                            match rng.below(3) {
+                                0 => kept[at].resize(1 + rng.below(200)),
+                                1 => kept[at] = Block::zeroed(1 + rng.below(200)),
+                                _ => kept[at] = Block::new(1 + rng.below(200)),
+                            }
+                        }
+                        kept
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(blocks.len(), 8 * 203);
+        if round == 2 {
+            memtrace::clear_traces();
+        }
+        drop(blocks);
+        assert_eq!((memtrace_alloc::n_traces(), memtrace::traced_memory().current), (0, 0));
+    }
+}
+
 /// Threads allocate, resize, release and hand over while tracing stops and starts with other periods.
 fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
     const PERIODS: [u64; 6] = [0, 2, 300, PERIOD, 100, 1 << 20];
@@ -370,6 +405,7 @@ fn main() -> ExitCode {
         periods_that_change_while_threads_allocate_leave_nothing_behind,
         a_program_of_four_threads_is_estimated_within_its_intervals,
         nothing_is_left_of_what_was_freed,
+        no_release_is_missed_where_threads_share_pages,
         what_the_program_tells_of_counts_for_itself_whatever_its_domain,
         a_resized_block_is_recorded_by_the_chance_of_its_new_size,
         the_peak_of_samples_is_kept_and_estimated,

@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - **I1** `STATE` is [`OFF`] whenever the program does not trace, and then the live table, the
+//! - **I1** The state is [`OFF`] whenever the program does not trace, and then the live table, the
 //!   tracked memory and the totals are empty as soon as no thread is inside the hook.
-//! - **I2** `STATE` changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
+//! - **I2** The state changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
 //!   recorded then, only under [`CONTROL`].
 //!
 //! # How `stop` leaves nothing behind
@@ -13,6 +13,20 @@
 //! then empties the table, while a hook first stores its word and then looks at the state again:
 //! both in the one order of all `SeqCst` operations, so either `stop` sees the word or the hook
 //! sees the state, and takes its word back.
+//!
+//! # What a hook sees before it allocates
+//!
+//! A hook looks at the state once more, `Relaxed`, before it calls the wrapped allocator, and goes no further if
+//! it is [`OFF`] or the sampler passes the block over. That is as if it had been handed out at that moment. If
+//! tracing begins while the wrapped allocator is at work, the block is one from before the start, as it might
+//! have been anyway; a start that came before the allocation, in this thread or in one that it has synchronised
+//! with, is seen. If tracing ends meanwhile, the block would have been forgotten. If the look says anything
+//! else, nothing rests on it: the recorder looks for itself after the block was allocated, and takes part in the
+//! handshake above. Of a block that is passed over nothing stays but a shorter countdown, of which it does no
+//! harm to lose some.
+//!
+//! While tracing is sampled a release looks at the page of its block first ([`SampledPages`]). That says the
+//! same whatever the state has been in between: what it lets go has no trace.
 //!
 //! # How totals of samples come out even
 //!
@@ -26,12 +40,15 @@
 
 use crate::environment;
 use crate::fork;
+use crate::live_samples::LiveSamples;
 use crate::lock::LeafLock;
 use crate::mapped;
 use crate::membarrier;
 use crate::options::Options;
+use crate::page_word::SIZE_LIMIT;
 use crate::platform;
 use crate::recorder::RECORDER;
+use crate::sampled_pages::SampledPages;
 use crate::sampler::{self, Period};
 use crate::thread;
 use core::fmt;
@@ -51,7 +68,14 @@ const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the other bits.
 const SAMPLED: u64 = sampler::MARK;
 
-static STATE: AtomicU64 = AtomicU64::new(UNSET);
+/// What the hook looks at each time: one static, so that its address is found once.
+struct Watched {
+    state: AtomicU64,
+    sampled_pages: SampledPages,
+}
+
+static WATCHED: Watched =
+    Watched { state: AtomicU64::new(UNSET), sampled_pages: SampledPages::new() };
 static LIMIT: AtomicU16 = AtomicU16::new(1);
 /// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`].
 static SWITCHES: AtomicU8 = AtomicU8::new(0);
@@ -127,7 +151,7 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// What [`STATE`] was at a moment.
+/// The state of the process at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
@@ -137,13 +161,13 @@ impl State {
     pub(crate) fn now() -> Self {
         // Relaxed: publishes nothing. Whoever was handed a block sees the state that it was recorded in,
         // or a later one.
-        Self(STATE.load(Relaxed))
+        Self(WATCHED.state.load(Relaxed))
     }
 
-    /// Whether an allocation or a release must be told to the recorder.
+    /// Whether neither allocations nor releases are told to the recorder.
     #[inline(always)]
-    pub(crate) const fn is_hook_needed(self) -> bool {
-        self.0 != OFF
+    pub(crate) const fn is_off(self) -> bool {
+        self.0 == OFF
     }
 
     /// Returns the period of samples; `None` if there are none.
@@ -155,7 +179,24 @@ impl State {
     /// Whether the thread's next block is not recorded, and that is all there is to do.
     #[inline(always)]
     pub(crate) fn passes_over(self, size: usize) -> bool {
-        self.is_sampled() && sampler::passes_over(self.0, size)
+        self.is_off() || (self.may_be_sampled() && sampler::passes_over(self.0, size))
+    }
+
+    /// Whether a block of the program's, of `size` bytes, has no trace, and that is all there is to do at its
+    /// release.
+    #[inline(always)]
+    pub(crate) fn lets_go(self, block: *mut u8, size: usize) -> bool {
+        self.is_off()
+            || (self.may_be_sampled()
+                && WATCHED.sampled_pages.has_none(block.addr() as u64)
+                && (size as u64) < SIZE_LIMIT)
+    }
+
+    /// Whether tracing is sampled, or not looked at yet: a comparison that the processor has made for
+    /// [`Self::is_off`]. In the latter case nothing was recorded, and no thread has a period.
+    #[inline(always)]
+    const fn may_be_sampled(self) -> bool {
+        (self.0 as i64) < OFF as i64
     }
 
     /// Whether it is [`On`].
@@ -191,6 +232,12 @@ pub(crate) trait Recording: Copy {
 
     /// Whether the state is still this one, and tracing on; after a word was stored in the table.
     fn is_still(self) -> bool;
+
+    /// The state if tracing is sampled.
+    #[inline(always)]
+    fn sampled(self) -> Option<State> {
+        None
+    }
 }
 
 impl Recording for State {
@@ -209,7 +256,12 @@ impl Recording for State {
 
     #[inline(always)]
     fn is_still(self) -> bool {
-        STATE.load(SeqCst) == self.0 && self.0 >= ON
+        WATCHED.state.load(SeqCst) == self.0 && self.0 >= ON
+    }
+
+    #[inline(always)]
+    fn sampled(self) -> Option<State> {
+        self.is_sampled().then_some(self)
     }
 }
 
@@ -234,10 +286,15 @@ impl Recording for On {
     }
 }
 
+/// Returns the pages of sampled blocks.
+pub(crate) fn sampled_pages() -> &'static SampledPages {
+    &WATCHED.sampled_pages
+}
+
 /// Whether tracing is on.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
-    STATE.load(SeqCst) >= ON
+    WATCHED.state.load(SeqCst) >= ON
 }
 
 /// What the recorder does with an allocation.
@@ -254,13 +311,13 @@ pub(crate) enum Mode {
 /// Whether [`mode`] is [`Mode::Short`].
 #[inline(always)]
 pub(crate) fn is_short() -> bool {
-    STATE.load(SeqCst) == ON
+    WATCHED.state.load(SeqCst) == ON
 }
 
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
 #[inline(always)]
 pub(crate) fn mode() -> Mode {
-    match STATE.load(SeqCst) {
+    match WATCHED.state.load(SeqCst) {
         ON => Mode::Short,
         ON_AT_LENGTH.. => Mode::AtLength,
         UNSET => read_environment(),
@@ -314,17 +371,17 @@ pub(crate) fn is_on_or_asked_for() -> bool {
 #[cold]
 #[inline(never)]
 fn read_environment() -> Mode {
-    if STATE.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
+    if WATCHED.state.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
         // So that a heap's own fork handlers are registered before ours: its lock is taken after ours then.
         platform::touch_global_allocator();
         fork::register();
-        if let Some(n_frames) = environment::frames_wanted()
-            && let Err(error) = start(n_frames)
+        if let Some(options) = environment::options_wanted()
+            && let Err(error) = start_with(options)
         {
             environment::report_failed_start(error.message());
         }
     }
-    match STATE.load(SeqCst) {
+    match WATCHED.state.load(SeqCst) {
         ON => Mode::Short,
         ON_AT_LENGTH.. => Mode::AtLength,
         _ => Mode::Off,
@@ -374,9 +431,9 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         if !RECORDER.prepare() {
             return Err(StartError::TablesNotMapped);
         }
-        STATE.store(STARTING, SeqCst);
+        WATCHED.state.store(STARTING, SeqCst);
         if !RECORDER.find_hook_frames() {
-            STATE.store(OFF, SeqCst);
+            WATCHED.state.store(OFF, SeqCst);
             return Err(StartError::NotInstalled);
         }
         LIMIT.store(options.n_frames, Relaxed);
@@ -388,6 +445,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();
+                LiveSamples(&RECORDER.live).prepare();
                 period.marked()
             }
             // So that the short way need not look whether it is.
@@ -396,7 +454,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             }
             None => ON,
         };
-        STATE.store(state, SeqCst);
+        WATCHED.state.store(state, SeqCst);
         Ok(Started::Now)
     })
 }
@@ -409,7 +467,7 @@ pub fn stop() {
     thread::untraced(|| {
         let _held = CONTROL.lock();
         if is_on() {
-            let state = State(STATE.swap(OFF, SeqCst));
+            let state = State(WATCHED.state.swap(OFF, SeqCst));
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);

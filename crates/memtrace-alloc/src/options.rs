@@ -92,7 +92,8 @@ impl Options {
     /// ```
     ///
     /// **Cost**: for a block that is not recorded, a subtraction in thread-local memory, and at its
-    /// release one look-up in the table of live blocks.
+    /// release a look at one byte: some 25 instructions for both. Blocks of a page that has a sample, and those of
+    /// a pooled heap ([`Alloc::pooled`](crate::Alloc::pooled)), pay for a look-up in the table of live blocks.
     pub const fn sample_every(mut self, bytes: u64) -> Self {
         self.sample_every = bytes;
         self

@@ -24,6 +24,7 @@
 use crate::live::NoRoom;
 use crate::mapped::{self, Part};
 use crate::page_word::Granule;
+use crate::sampled_pages::SHARED_CHUNK_MASK;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -195,6 +196,14 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// Whether a page has an entry that is not zero and shares a cell with the page of this address.
+    pub(crate) fn has_entry_like(&self, addr: u64) -> bool {
+        self.chunks()
+            .filter(|chunk| (chunk.header.base_addr ^ addr) & SHARED_CHUNK_MASK == 0)
+            .filter_map(|chunk| chunk.entries.get(entry_index(addr)))
+            .any(|entry| entry.load(Acquire) != 0)
     }
 
     /// The chunk that was mapped last; null if none was.

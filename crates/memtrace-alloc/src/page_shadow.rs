@@ -54,6 +54,7 @@
 //! where any block does.
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
+mod samples;
 mod scavenging;
 
 use crate::array_memory::ArrayMemory;

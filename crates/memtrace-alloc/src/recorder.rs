@@ -18,6 +18,7 @@ use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::{Detail, LiveBlock, LiveTable, LiveTrace, Quick};
 use crate::live_blocks::{Beside, LiveBlocks};
+use crate::live_samples::LiveSamples;
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part, resident_bytes_of};
 use crate::page_shadow::AtHome;
@@ -264,9 +265,18 @@ impl Recorder {
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_plain() {
             Self::releasing_plainly(block_addr);
+        } else if state.is_sampled() {
+            self.releasing_sampled(block_addr, state);
         } else {
             self.releasing_in(block_addr, state);
         }
+    }
+
+    /// The same while tracing is sampled, for what [`State::lets_go`] did not let go.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn releasing_sampled(&self, block_addr: u64, state: State) {
+        self.release_at_length(&LiveSamples(&self.live), block_addr, state);
     }
 
     /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
@@ -656,6 +666,9 @@ impl Recorder {
         old_bytes: Option<u64>,
         state: impl Recording,
     ) {
+        if state.sampled().is_some() {
+            return self.record_any(block_addr, trace, old_bytes, state);
+        }
         match (old_bytes, thread::slot()) {
             (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
             (Some(old_bytes), Some(slot)) => {
@@ -767,6 +780,10 @@ impl Recorder {
         old_bytes: Option<u64>,
         state: impl Recording,
     ) {
+        if let Some(state) = state.sampled() {
+            let table = LiveSamples(&self.live);
+            return self.record_slowly(&table, block_addr, trace, old_bytes, state);
+        }
         match self.live.beside() {
             None => self.record_in(self.live.shadow(), block_addr, trace, old_bytes, state),
             Some(table) => self.record_beside(table, block_addr, trace, old_bytes, state),

@@ -25,7 +25,7 @@
 //!
 //! # Cost
 //!
-//! A block that is not hit: a load, a subtraction and a store of the thread's own, two comparisons. A
+//! A block that is not hit: two loads, a comparison, a subtraction and a store of the thread's own. A
 //! hit: some 20 ns for the next countdown, beside the recording.
 
 use crate::generation::{mix, random};
@@ -35,6 +35,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Tells a period from other words.
 pub(crate) const MARK: u64 = 1 << 63;
+/// No period, and no other word that may stand where a marked one does.
+const NO_PERIOD: u64 = MARK;
 
 /// Bytes from one sample to the next, on average: two or more, and less than 2⁶³.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +149,7 @@ fn ln(x: f64) -> f64 {
 /// ```
 #[derive(Debug)]
 pub struct Sampler {
-    /// The period that the countdown was drawn for, marked; 0 before the first (I2).
+    /// The period that the countdown was drawn for, marked; before the first, [`NO_PERIOD`] (I2).
     period: AtomicU64,
     /// Bytes before the next hit, or before the next look at `reserve` (I1).
     left: AtomicU64,
@@ -161,7 +163,7 @@ impl Sampler {
     /// A sampler that draws its first countdown when it is first asked, and its seed if that is 0.
     const fn idle(random: u64) -> Self {
         Self {
-            period: AtomicU64::new(0),
+            period: AtomicU64::new(NO_PERIOD),
             left: AtomicU64::new(0),
             reserve: AtomicU64::new(0),
             random: AtomicU64::new(random),
@@ -182,6 +184,7 @@ impl Sampler {
     pub fn keeps(&self, size: usize) -> bool {
         match Period::of_marked(self.period.load(Relaxed)) {
             Some(period) => {
+                let size = size.max(1);
                 !self.passes_over(period.marked(), size) && self.decides_for(period, size as u64)
             }
             None => true,
@@ -189,18 +192,14 @@ impl Sampler {
     }
 
     /// The short way: whether the next block is not recorded, and counted already. If `false`, nothing
-    /// is counted or decided yet.
+    /// is counted or decided yet. With a word that is no period's it is always `false`.
     #[inline(always)]
     fn passes_over(&self, marked_period: u64, size: usize) -> bool {
         if self.period.load(Relaxed) != marked_period {
             return false;
         }
-        let left = self.left.load(Relaxed);
-        // One less, so that a size of 0, which is to count as 1, goes the long way.
-        if (size as u64).wrapping_sub(1) >= left {
-            return false;
-        }
-        self.left.store(left.wrapping_sub(size as u64), Relaxed);
+        let Some(left) = self.left.load(Relaxed).checked_sub(size as u64) else { return false };
+        self.left.store(left, Relaxed);
         true
     }
 
@@ -285,7 +284,7 @@ pub(crate) fn after_fork_in_child() {
     let _ = SAMPLER.try_with(|sampler| {
         sampler.random.store(next_seed(), Relaxed);
         // Draws anew when asked next.
-        sampler.period.store(0, Relaxed);
+        sampler.period.store(NO_PERIOD, Relaxed);
     });
 }
 

@@ -39,7 +39,8 @@
 //!
 //! [`start`], [`stop`], [`clear_traces`] and [`reset_peak`] may be called at any time from any
 //! thread. Blocks from before [`start`] are not known; those that are resized later become known.
-//! `MEMTRACE=25` in the environment starts tracing at the first allocation, before `main`.
+//! `MEMTRACE=25` in the environment starts tracing at the first allocation, before `main`;
+//! `MEMTRACE=25,sample_every=512K` in samples (`K`, `M` and `G` are powers of 1024 bytes).
 //!
 //! [`traced_memory`] gives the bytes traced now and at most, [`tracer_memory`] what the tracer needs
 //! for itself, [`traceback_of`] the stack that allocated one block. Memory that no allocator sees is

@@ -1,6 +1,6 @@
 //! Starts and stops tracing as its argument says, and prints what it is told, one line each.
 
-use memtrace::{is_tracing, start, stop, take_snapshot, traceback_limit};
+use memtrace::{is_tracing, sample_period, start, stop, take_snapshot, traceback_limit};
 
 #[global_allocator]
 static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
@@ -31,6 +31,7 @@ fn main() {
             },
             "stop" => stop(),
             "state" => println!("tracing: {}, limit: {}", is_tracing(), traceback_limit()),
+            "period" => println!("{:?}", sample_period()),
             "snapshot" => match take_snapshot() {
                 Ok(snapshot) => {
                     let limit = snapshot.traceback_limit();

@@ -9,7 +9,7 @@ use crate::page_directory::{Chunk, Group, PAGE_BITS};
 use crate::page_word::Entry;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicPtr, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
 };
 
@@ -64,19 +64,24 @@ impl PageShadow {
 
     fn scavenge_group(&self, first_addr: u64, entries: &Group) {
         for (page, entry) in (first_addr >> PAGE_BITS..).zip(entries) {
-            let held = entry.load(Acquire);
-            if let Entry::Array(shape) = Entry::of(held)
-                && is_empty(shape)
-                && self.arrays.can_retire()
-            {
-                // Whoever has the lock is at work on another page, or on this one, which is not empty then.
-                let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
-                let is_vacant =
-                    lock.is_some() && entry.load(SeqCst) == held && vacate(entry, shape);
-                drop(lock);
-                if is_vacant {
-                    self.arrays.retire(shape);
-                }
+            self.scavenge_page(page, entry);
+        }
+    }
+
+    /// Gives back the array of a page if it is empty. Called in an operation of the thread's own, which holds
+    /// no lock.
+    pub(super) fn scavenge_page(&self, page: u64, entry: &AtomicU64) {
+        let held = entry.load(Acquire);
+        if let Entry::Array(shape) = Entry::of(held)
+            && is_empty(shape)
+            && self.arrays.can_retire()
+        {
+            // Whoever has the lock is at work on another page, or on this one, which is not empty then.
+            let lock = self.growth(page).and_then(|growth| growth.lock.try_lock());
+            let is_vacant = lock.is_some() && entry.load(SeqCst) == held && vacate(entry, shape);
+            drop(lock);
+            if is_vacant {
+                self.arrays.retire(shape);
             }
         }
     }

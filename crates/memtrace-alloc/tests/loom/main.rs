@@ -2,9 +2,9 @@
 //! swept, or loses its array.
 //!
 //! # What is real here
-//! `page_shadow.rs` and what it consists of, the words, lines and arrays of a page, the leaf lock and the
-//! slots of threads, are compiled as they stand, over loom's atomics: in this crate `core` is the crate
-//! itself. What they name of the rest is in [`records`], reduced to what they touch: a directory of three
+//! `page_shadow.rs` and what it consists of, the words, lines and arrays of a page, the cells of sampled
+//! pages, the leaf lock and the slots of threads, are compiled as they stand, over loom's atomics: in this crate `core` is the crate
+//! itself. What they name of the rest is in [`records`], reduced to what they touch: a directory of four
 //! pages, and arrays that are handed out one after another. What the hook and `stop` do around the table is
 //! written once more in [`sweeps`], in a few lines.
 //!
@@ -12,7 +12,8 @@
 //! Whatever the order of the steps, and whatever of the allowed values each load returned: a block is taken
 //! exactly once, and found as long as it is live and no longer; what is recorded is there afterwards, once,
 //! and never takes a trace for one given back unseen; a scan visits what is live throughout, once, and nothing
-//! that was released before; nothing is left after `stop`; and nobody looks at an array that is used again.
+//! that was released before; nothing is left after `stop`; and nobody looks at an array that is used again. No
+//! release of a sampled block is let go.
 //!
 //! Each kind of model has twins with a mistake ([`mistakes`]), which must fail.
 //!
@@ -55,18 +56,20 @@ mod real {
     pub(crate) mod page_line;
     pub(crate) mod page_shadow;
     pub(crate) mod page_word;
+    pub(crate) mod sampled_pages;
     pub(crate) mod thread_slot;
 }
 
 // Where those look for each other, and for the rest.
 use mistakes as page_array;
-use real::{live, lock, page_line, page_shadow, page_word, thread_slot};
+use real::{live, lock, page_line, page_shadow, page_word, sampled_pages, thread_slot};
 use records::{
     array_memory, flat_shadow, mapped, membarrier, page_directory, segments, site, thread,
 };
 
 mod arrays;
 mod growth;
+mod samples;
 mod scans;
 mod setting;
 mod sweeps;

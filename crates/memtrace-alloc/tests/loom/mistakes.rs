@@ -44,6 +44,10 @@ pub(crate) enum Mistake {
     UseAgainAtOnce,
     /// Operations are marked without a fence.
     NoLightFence,
+    /// A cell is marked before the trace is in the table.
+    MarkBeforeWord,
+    /// A cell is cleared after a look whether it is still searched.
+    ClearInTwoSteps,
 }
 
 thread_local! {
@@ -65,6 +69,8 @@ pub(crate) fn is_step_apart(current: u64, new: u64) -> bool {
         Mistake::NoSeals => new == SEALED,
         Mistake::InsertInTwoSteps => current == 0 && kind(new) == Kind::Live,
         Mistake::TakeInTwoSteps => kind(current) == Kind::Live && new == 0,
+        // No trace in these models is this word.
+        Mistake::ClearInTwoSteps => current == 1 && new == 0,
         _ => false,
     }
 }

@@ -173,7 +173,8 @@ pub(crate) mod array_memory {
     }
 }
 
-/// Entries of two pages, and that of a third which has the first one's lock.
+/// Entries of two pages, of a third which has the first one's lock, and of a fourth that shares its cell with
+/// the first, among sampled pages; no scan visits that one.
 pub(crate) mod page_directory {
     use crate::live::NoRoom;
     use crate::page_word::Granule;
@@ -182,11 +183,14 @@ pub(crate) mod page_directory {
 
     pub(crate) const PAGE_BITS: u32 = 12;
     const N_PAGES: usize = 2;
+    pub(crate) const CHUNK_BITS: u32 = 26;
     const SHARING: u64 = 16;
+    const FAR: u64 = 1 << 16;
 
     pub(crate) struct Chunk {
         entries: Group,
         sharing: AtomicU64,
+        far: AtomicU64,
         mark: AtomicU8,
     }
 
@@ -210,7 +214,8 @@ pub(crate) mod page_directory {
     impl Directory {
         pub(crate) const fn new() -> Self {
             let entries = [const { AtomicU64::new(0) }; N_PAGES];
-            Self { chunk: Chunk { entries, sharing: AtomicU64::new(0), mark: AtomicU8::new(0) } }
+            let [sharing, far] = [const { AtomicU64::new(0) }; 2];
+            Self { chunk: Chunk { entries, sharing, far, mark: AtomicU8::new(0) } }
         }
 
         pub(crate) fn prepare(&self) -> bool {
@@ -220,6 +225,7 @@ pub(crate) mod page_directory {
         pub(crate) fn entry(&self, addr: u64) -> Option<&AtomicU64> {
             match addr >> PAGE_BITS {
                 SHARING => Some(&self.chunk.sharing),
+                FAR => Some(&self.chunk.far),
                 number => self.chunk.entries.get(number as usize),
             }
         }
@@ -247,6 +253,12 @@ pub(crate) mod page_directory {
                     visit(number << PAGE_BITS, entry);
                 }
             }
+        }
+
+        pub(crate) fn has_entry_like(&self, addr: u64) -> bool {
+            let pages = [addr >> PAGE_BITS, addr >> PAGE_BITS ^ FAR];
+            let mut entries = pages.iter().filter_map(|page| self.entry(page << PAGE_BITS));
+            entries.any(|entry| entry.load(Acquire) != 0)
         }
 
         pub(crate) fn first_chunk(&self) -> *mut Chunk {

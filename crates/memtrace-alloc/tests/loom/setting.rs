@@ -24,6 +24,8 @@ pub(crate) const F: u64 = 200 * 16;
 pub(crate) const OTHER: u64 = 4096;
 /// A page with the same lock as the first.
 pub(crate) const SHARING: u64 = 16 * 4096;
+/// A page with the same cell as the first, among sampled pages.
+pub(crate) const FAR: u64 = 1 << 28;
 
 /// No run accesses more.
 const N_ATOMICS: usize = 56;
