@@ -2,33 +2,59 @@
 //!
 //! # Mechanism
 //!
-//! Arrays have 8 to 256 words. They are cut from mapped regions, and one that is done with is used again for
-//! another page, once no thread can be looking at it any more. Threads tell of operations under way in a
-//! line of their own, without a fence ([`thread_slot`](crate::thread_slot)); whoever gives arrays back has
-//! the kernel put one into all threads of the process (`membarrier`), and then looks whether any operation
-//! is under way. If there is, or the kernel does not do this, the arrays wait: for ever, if need be, which
-//! is memory lost and nothing else.
+//! Arrays have 8 to 256 words, which is 1 to 32 lines of 64 bytes. They are cut from pages of 4 KiB, of which a
+//! record beside them says by a bit for each line what is free. Pages with free lines are in lists by the
+//! longest array that there is room for; the one with the least room that will do is taken from, so that others
+//! become free as a whole. Those go back to the system ([`ArrayMemory::give_back_pages`]): their addresses stay,
+//! and serve again before new ones do.
+//!
+//! An array that is done with is used again for another page of heap, once no thread can be looking at it any
+//! more. Threads tell of operations under way in a line of their own, without a fence
+//! ([`thread_slot`](crate::thread_slot)); whoever gives arrays back has the kernel put one into all threads of
+//! the process (`membarrier`), and then looks whether any operation is under way. If there is, or the kernel
+//! does not do this, the arrays wait: for ever, if need be, which is memory lost and nothing else.
 //!
 //! # Invariants
 //!
 //! - **I1** An array that is handed out is zero, aligned to 64 bytes, and nobody else's.
 //! - **I2** What waits is not written to: a thread may still look at it, and finds that all is gone.
+//! - **I3** What is free is zero, and no thread looks at it.
+//! - **I4** A page has memory, and is charged for, if it was taken from since it was last given back; only such
+//!   pages have bits set.
+//! - **I5** Every page with bits set is in the list that its bits say; every other that was used once and has
+//!   no memory is among the unbacked ones; no page is in two lists.
 //!
 //! # Cost
 //!
-//! A leaf lock for each array; a system call for each 64 that are done with.
-#![expect(unsafe_code, reason = "hands out mapped memory")]
+//! A leaf lock for each array; a system call for each 64 that are done with, and for each run of pages that is
+//! given back. Records take 24 bytes a page.
+#![expect(unsafe_code, reason = "hands out mapped memory, and keeps records in it")]
 
 use crate::lock::LeafLock;
-use crate::mapped::{self, Part};
+use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
 use crate::thread;
 use crate::thread_slot::SLOTS;
+use core::mem::offset_of;
 use core::ptr;
+use memtrace_heap::PAGE_SIZE;
 
-/// Words of a region: 256 KiB.
-const REGION_WORDS: usize = 1 << 15;
+/// Bytes of a region, which is aligned to as many. Records come first, then pages.
+const REGION_SIZE: usize = 2 << 20;
+const N_PAGES: usize = REGION_SIZE / PAGE_SIZE;
+/// Pages that records and what precedes them take.
+const N_HEADER_PAGES: usize = (NODE_SIZE + N_PAGES * size_of::<Record>()).div_ceil(PAGE_SIZE);
+const LINE_SIZE: usize = LINE_WORDS * size_of::<u64>();
 const N_LEVELS: usize = MAX_LEVEL as usize + 1;
+const _: () = assert!(PAGE_SIZE == LINE_SIZE * u64::BITS as usize);
+/// The list of pages that are free as a whole.
+const WHOLE: usize = N_LEVELS;
+/// The list of pages that have been given back.
+const UNBACKED: usize = N_LEVELS + 1;
+/// So many pages are taken before it is looked for arrays that are empty by now.
+const N_FRESH: usize = 64;
+/// Pages that go back by one system call, at most.
+const MAX_RUN: usize = 64;
 /// So many are given back at once.
 const N_AT_ONCE: usize = 64;
 /// If they cannot be, it is tried again after so many more.
@@ -38,12 +64,32 @@ const MAX_WAITING: usize = 1024;
 /// Arrays that are not in use.
 pub(crate) struct ArrayMemory(LeafLock<Memory>);
 
+/// What is known of a page, in its region; zero for one that was never used.
+#[repr(C)]
+struct Record {
+    /// The lines that are free, if the page has memory.
+    free: u64,
+    next: *mut Record,
+    /// Null for the first of its list.
+    previous: *mut Record,
+}
+
+#[repr(C)]
+struct Region {
+    /// A node of [`mapped`].
+    node: [u8; NODE_SIZE],
+    records: [Record; N_PAGES],
+}
+
 struct Memory {
-    /// By level, the first free array; its first word is the address of the next.
-    free: [*mut u64; N_LEVELS],
-    /// What is left of the latest region, and how many words that is.
-    rest: *mut u64,
-    n_rest: usize,
+    /// The first page of each list.
+    lists: [*mut Record; N_LEVELS + 2],
+    /// The latest region, and the first of its pages that were never used.
+    region: *mut Region,
+    next_page: usize,
+    /// How many more pages may be taken before it is looked for empty arrays.
+    n_fresh: usize,
+    usage: Usage,
     waiting: [u64; MAX_WAITING],
     n_waiting: usize,
     /// How many must wait before it is tried to give them back.
@@ -52,15 +98,28 @@ struct Memory {
     n_refused: usize,
 }
 
+/// How much memory there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Words of arrays in use; those that wait are among them.
+    pub(crate) n_words: usize,
+    /// Pages with memory.
+    pub(crate) n_pages: usize,
+    /// Those of them that are free as a whole.
+    pub(crate) n_whole: usize,
+}
+
 // SAFETY: the memory belongs to whoever holds the lock.
 unsafe impl Send for Memory {}
 
 impl ArrayMemory {
     pub(crate) const fn new() -> Self {
         Self(LeafLock::new(Memory {
-            free: [ptr::null_mut(); N_LEVELS],
-            rest: ptr::null_mut(),
-            n_rest: 0,
+            lists: [ptr::null_mut(); N_LEVELS + 2],
+            region: ptr::null_mut(),
+            next_page: N_PAGES,
+            n_fresh: 0,
+            usage: Usage { n_words: 0, n_pages: 0, n_whole: 0 },
             waiting: [0; MAX_WAITING],
             n_waiting: 0,
             n_wanted: N_AT_ONCE,
@@ -70,8 +129,8 @@ impl ArrayMemory {
 
     /// Returns an array of zeros; `None` if none is free, and `may_map` is not set or there is no memory.
     pub(crate) fn take(&self, level: u32, may_map: bool) -> Option<Shape> {
-        let array = self.0.lock().take(level, may_map)?;
-        Some(Shape::new(array.expose_provenance() as u64, level))
+        let array_addr = self.0.lock().take(level, may_map)?;
+        Some(Shape::new(array_addr as u64, level))
     }
 
     /// Takes back an array that nobody has ever seen.
@@ -100,6 +159,32 @@ impl ArrayMemory {
         }
     }
 
+    /// Frees what waits, if no other thread can be looking at it. To be called as [`Self::retire`].
+    pub(crate) fn free_waiting(&self) {
+        let mut memory = self.0.lock();
+        if memory.n_waiting != 0 {
+            memory.free_waiting();
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.0.lock().usage
+    }
+
+    /// Gives pages that are free as a whole back to the system, `n_pages` at most; returns how many.
+    pub(crate) fn give_back_pages(&self, n_pages: usize) -> usize {
+        let mut n_given = 0usize;
+        while n_given < n_pages {
+            // Whoever needs an array waits for one system call, not for all of them.
+            let n_now = self.0.lock().give_back_run(n_pages.saturating_sub(n_given));
+            if n_now == 0 {
+                break;
+            }
+            n_given = n_given.saturating_add(n_now);
+        }
+        n_given
+    }
+
     /// Takes the lock for the time of a fork.
     pub(crate) fn before_fork(&self) {
         self.0.acquire();
@@ -110,74 +195,224 @@ impl ArrayMemory {
     }
 }
 
+/// Lines at which an array of a level may begin.
+const fn aligned(level: u32) -> u64 {
+    match 1u64.checked_shl(1 << level) {
+        Some(beyond) => u64::MAX / beyond.wrapping_sub(1),
+        None => 1,
+    }
+}
+
+/// The lines, of those free, at which there is room for an array of a level.
+const fn room(free: u64, level: u32) -> u64 {
+    let mut room = free;
+    let mut done = 0;
+    while done < level {
+        room &= room >> (1u32 << done);
+        done = done.wrapping_add(1);
+    }
+    room & aligned(level)
+}
+
+/// The lines of an array of a level at the beginning of a page.
+const fn lines(level: u32) -> u64 {
+    1u64.wrapping_shl(1 << level).wrapping_sub(1)
+}
+
+/// The list that a page with memory belongs to; `None` if nothing is free.
+fn list_of(free: u64) -> Option<usize> {
+    if free == u64::MAX {
+        return Some(WHOLE);
+    }
+    (0..=MAX_LEVEL).rev().find(|&level| room(free, level) != 0).map(|level| level as usize)
+}
+
+/// The record of the page that an address is in.
+fn record_of(addr: usize) -> *mut Record {
+    let index = addr % REGION_SIZE / PAGE_SIZE;
+    let region_addr = addr & !REGION_SIZE.wrapping_sub(1);
+    let at = region_addr
+        .wrapping_add(offset_of!(Region, records))
+        .wrapping_add(index.wrapping_mul(size_of::<Record>()));
+    ptr::with_exposed_provenance_mut(at)
+}
+
+/// The address of the page that a record is of.
+fn page_addr_of(record: *mut Record) -> usize {
+    let addr = record.addr();
+    let region_addr = addr & !REGION_SIZE.wrapping_sub(1);
+    let offset = addr.wrapping_sub(region_addr).wrapping_sub(offset_of!(Region, records));
+    region_addr.wrapping_add((offset / size_of::<Record>()).wrapping_mul(PAGE_SIZE))
+}
+
 impl Memory {
-    fn take(&mut self, level: u32, may_map: bool) -> Option<*mut u64> {
-        // The shortest that is long enough; what is left of it becomes free.
-        for longer in level..=MAX_LEVEL {
-            if let Some(array) = self.unlink(longer) {
-                for half in (level..longer).rev() {
-                    let rest = array.wrapping_add(LINE_WORDS << half);
-                    self.link(Shape::new(rest.expose_provenance() as u64, half));
-                }
-                return Some(array);
+    fn take(&mut self, level: u32, may_map: bool) -> Option<usize> {
+        // The page with the least room that is enough.
+        let found = self.lists.get(level as usize..=WHOLE)?.iter().find(|first| !first.is_null());
+        let record = match found {
+            Some(first) => *first,
+            None => self.back_page(may_map)?,
+        };
+        // SAFETY: a record of a region, which stays mapped; whoever holds the lock has it.
+        let free = unsafe { (*record).free };
+        let line = room(free, level).trailing_zeros();
+        self.set_free(record, free & !lines(level).wrapping_shl(line));
+        self.usage.n_words = self.usage.n_words.saturating_add(LINE_WORDS << level);
+        Some(page_addr_of(record).wrapping_add((line as usize).wrapping_mul(LINE_SIZE)))
+    }
+
+    /// Changes what is free of a page that has memory, and its list with it.
+    fn set_free(&mut self, record: *mut Record, free: u64) {
+        // SAFETY: as above.
+        let before = unsafe { ptr::replace(&raw mut (*record).free, free) };
+        let (old, new) = (list_of(before), list_of(free));
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.unlink(record, old);
+        }
+        if let Some(new) = new {
+            self.link(record, new);
+        }
+    }
+
+    fn link(&mut self, record: *mut Record, list: usize) {
+        if list == WHOLE {
+            self.usage.n_whole = self.usage.n_whole.saturating_add(1);
+        }
+        let Some(first) = self.lists.get_mut(list) else { return };
+        // SAFETY: records of regions, which stay mapped; whoever holds the lock has them.
+        unsafe {
+            (*record).next = *first;
+            (*record).previous = ptr::null_mut();
+            if let Some(first) = first.as_mut() {
+                first.previous = record;
             }
         }
-        let n_words = LINE_WORDS << level;
-        if self.n_rest < n_words {
+        *first = record;
+    }
+
+    fn unlink(&mut self, record: *mut Record, list: usize) {
+        if list == WHOLE {
+            self.usage.n_whole = self.usage.n_whole.saturating_sub(1);
+        }
+        // SAFETY: as above.
+        unsafe {
+            let (next, previous) = ((*record).next, (*record).previous);
+            if let Some(next) = next.as_mut() {
+                next.previous = previous;
+            }
+            match previous.as_mut() {
+                Some(previous) => previous.next = next,
+                None => {
+                    if let Some(first) = self.lists.get_mut(list) {
+                        *first = next;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns a page with memory that is free as a whole, though none was.
+    fn back_page(&mut self, may_map: bool) -> Option<*mut Record> {
+        if self.n_fresh == 0 {
             if !may_map {
                 return None;
             }
-            self.free_rest();
-            self.rest = mapped::map::<u64>(REGION_WORDS, Part::LiveTable);
-            self.n_rest = if self.rest.is_null() { 0 } else { REGION_WORDS };
+            self.n_fresh = N_FRESH;
         }
-        let n_rest = self.n_rest.checked_sub(n_words)?;
-        let array = self.rest;
-        self.rest = array.wrapping_add(n_words);
-        self.n_rest = n_rest;
-        Some(array)
-    }
-
-    /// Takes the first free array of a level.
-    fn unlink(&mut self, level: u32) -> Option<*mut u64> {
-        let first = self.free.get_mut(level as usize)?;
-        let array = ptr::NonNull::new(*first)?;
-        // SAFETY: a free array's first word is the address of the next, or zero.
-        let next = unsafe { array.read() };
-        *first = ptr::with_exposed_provenance_mut(next as usize);
-        // SAFETY: the array is nobody's; the rest of it is zero.
-        unsafe { array.write(0) };
-        Some(array.as_ptr())
-    }
-
-    /// Makes arrays of what is left of a region.
-    fn free_rest(&mut self) {
-        for level in (0..=MAX_LEVEL).rev() {
-            let n_words = LINE_WORDS << level;
-            while self.n_rest >= n_words {
-                let addr = self.rest.expose_provenance() as u64;
-                self.link(Shape::new(addr, level));
-                self.rest = self.rest.wrapping_add(n_words);
-                self.n_rest = self.n_rest.saturating_sub(n_words);
+        let unbacked = self.lists.get(UNBACKED).copied().filter(|first| !first.is_null());
+        if unbacked.is_none() && self.next_page >= N_PAGES {
+            self.map_region()?;
+        }
+        if !mapped::charge(PAGE_SIZE) {
+            return None;
+        }
+        let record = match unbacked {
+            Some(first) => {
+                self.unlink(first, UNBACKED);
+                first
             }
+            None => {
+                let page = self.next_page;
+                self.next_page = page.saturating_add(1);
+                record_of(self.region.addr().wrapping_add(page.wrapping_mul(PAGE_SIZE)))
+            }
+        };
+        self.n_fresh = self.n_fresh.saturating_sub(1);
+        self.usage.n_pages = self.usage.n_pages.saturating_add(1);
+        self.set_free(record, u64::MAX);
+        Some(record)
+    }
+
+    /// Maps a region; its pages are charged for one by one as they are used.
+    #[cold]
+    fn map_region(&mut self) -> Option<()> {
+        const HEADER_SIZE: usize = N_HEADER_PAGES * PAGE_SIZE;
+        if !mapped::charge(HEADER_SIZE) {
+            return None;
         }
+        let region = mapped::map_aligned(REGION_SIZE, Part::LiveTable);
+        if region.is_null() {
+            mapped::uncharge(HEADER_SIZE);
+            return None;
+        }
+        region.expose_provenance();
+        self.region = region.cast();
+        self.next_page = N_HEADER_PAGES;
+        Some(())
     }
 
     fn free(&mut self, shape: Shape) {
-        let array = ptr::with_exposed_provenance_mut::<u64>(shape.addr() as usize);
+        let addr = shape.addr() as usize;
+        let array = ptr::with_exposed_provenance_mut::<u64>(addr);
         // SAFETY: an array of this length that nobody looks at.
         unsafe { array.write_bytes(0, shape.n_words()) };
-        self.link(shape);
+        let record = record_of(addr);
+        let lines = lines(shape.level()).wrapping_shl((addr % PAGE_SIZE / LINE_SIZE) as u32);
+        // SAFETY: as above.
+        let free = unsafe { (*record).free };
+        self.set_free(record, free | lines);
+        self.usage.n_words = self.usage.n_words.saturating_sub(shape.n_words());
     }
 
-    /// Puts an array of zeros first among the free ones.
-    fn link(&mut self, shape: Shape) {
-        let array = ptr::with_exposed_provenance_mut::<u64>(shape.addr() as usize);
-        if let Some(first) = self.free.get_mut(shape.level() as usize) {
-            // SAFETY: as above.
-            unsafe { array.write(first.expose_provenance() as u64) };
-            *first = array;
+    /// Gives some pages back that lie side by side, `n_pages` at most; returns how many.
+    fn give_back_run(&mut self, n_pages: usize) -> usize {
+        let Some(&record) = self.lists.get(WHOLE) else { return 0 };
+        if record.is_null() || n_pages == 0 {
+            return 0;
         }
+        // Zero and the header are no pages: the run ends there.
+        // SAFETY: the record before one of a page, or the one after it unless it is the last.
+        let is_whole = |record: *mut Record| unsafe { (*record).free } == u64::MAX;
+        let (mut first, mut n_run) = (record, 1usize);
+        let max_run = n_pages.min(MAX_RUN);
+        while n_run < max_run && is_whole(first.wrapping_sub(1)) {
+            (first, n_run) = (first.wrapping_sub(1), n_run.saturating_add(1));
+        }
+        let index = |record: *mut Record| page_addr_of(record) % REGION_SIZE / PAGE_SIZE;
+        let n_after = N_PAGES.saturating_sub(index(first));
+        while n_run < max_run.min(n_after) && is_whole(first.wrapping_add(n_run)) {
+            n_run = n_run.saturating_add(1);
+        }
+        let size = n_run.wrapping_mul(PAGE_SIZE);
+        let page = ptr::with_exposed_provenance_mut(page_addr_of(first));
+        // SAFETY: pages of a region that are free (I3).
+        if !unsafe { mapped::discard(page, size) } {
+            return 0;
+        }
+        mapped::uncharge(size);
+        self.usage.n_pages = self.usage.n_pages.saturating_sub(n_run);
+        // The lowest address first among those that serve again.
+        for at in (0..n_run).rev() {
+            let record = first.wrapping_add(at);
+            self.unlink(record, WHOLE);
+            // SAFETY: as above.
+            unsafe { (*record).free = 0 };
+            self.link(record, UNBACKED);
+        }
+        n_run
     }
 
     /// Whether there is room for one more to wait. Where there is none it is now and then tried to make some:
@@ -214,9 +449,59 @@ mod tests {
     use super::*;
     use crate::page_array::line;
     extern crate std;
+    use core::sync::atomic::Ordering::Relaxed;
     use proptest::prelude::*;
     use std::boxed::Box;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    impl Memory {
+        /// Checks the invariants by number, and returns one that does not hold.
+        fn violated_invariant(&self) -> Option<&'static str> {
+            let (mut usage, mut seen) = (Usage::default(), BTreeSet::new());
+            for (list, first) in self.lists.iter().enumerate() {
+                let (mut record, mut previous) = (*first, ptr::null_mut());
+                // SAFETY: null, or a record of a region.
+                while let Some(Record { free, next, previous: before }) = unsafe { record.as_ref() }
+                {
+                    let is_right = if list == UNBACKED {
+                        *free == 0
+                    } else {
+                        // SAFETY: a page with memory.
+                        let page = unsafe {
+                            &*ptr::with_exposed_provenance::<[[u64; 8]; 64]>(page_addr_of(record))
+                        };
+                        let is_zero = |at: usize| *free >> at & 1 == 0 || page[at] == [0; 8];
+                        if !(0..64).all(is_zero) {
+                            return Some("I3");
+                        }
+                        list_of(*free) == Some(list)
+                    };
+                    if !is_right || *before != previous || !seen.insert(record) {
+                        return Some("I5");
+                    }
+                    usage.n_whole += usize::from(list == WHOLE);
+                    (previous, record) = (record, *next);
+                }
+            }
+            (usage.n_whole != self.usage.n_whole).then_some("n_whole")
+        }
+    }
+
+    #[test]
+    fn an_array_begins_where_as_many_lines_are_free_as_it_has_and_at_a_multiple_of_them() {
+        for level in 0..=MAX_LEVEL {
+            let n_lines = 1usize << level;
+            for free in [u64::MAX, 0, 0xffff_0000_ffff_0000, 0x00ff_00f0_0f0c_0302, 1 << 63] {
+                let is_free = |at: usize| free >> at & 1 != 0;
+                let expected = (0..64usize)
+                    .filter(|at| at % n_lines == 0 && (*at..at + n_lines).all(is_free))
+                    .fold(0u64, |bits, at| bits | 1 << at);
+                assert_eq!(room(free, level), expected, "{free:x} {level}");
+            }
+            assert_eq!(lines(level).count_ones() as usize, n_lines);
+        }
+        assert_eq!((list_of(0), list_of(u64::MAX), list_of(6)), (None, Some(WHOLE), Some(0)));
+    }
 
     #[test]
     fn arrays_serve_again_after_a_thread_was_in_the_way_for_as_long_as_there_was_room() {
@@ -226,28 +511,78 @@ mod tests {
         let take = || arrays.take(0, true).unwrap();
         let other = SLOTS.claim().unwrap();
         other.during(|| (0..MAX_WAITING + 100).for_each(|_| arrays.retire(take())));
-        assert!(arrays.0.lock().free[0].is_null());
+        let in_use = arrays.usage().n_words;
+        assert_eq!(in_use, (MAX_WAITING + 100) * LINE_WORDS);
         // Other tests' threads may be in the way, too, for a moment.
         let is_free = || {
             std::thread::yield_now();
             let shape = take();
             let _ = arrays.can_retire().then(|| arrays.retire(shape));
-            !arrays.0.lock().free[0].is_null()
+            arrays.usage().n_words < in_use / 2
         };
         assert!((0..1_000_000).any(|_| is_free()));
         SLOTS.release(other);
+    }
+
+    #[test]
+    fn pages_without_arrays_in_use_go_back_and_serve_again() {
+        let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
+        let take_all = || -> std::vec::Vec<_> {
+            (0..100_000).map(|i| arrays.take(i % 3, true).unwrap()).collect()
+        };
+        let all = take_all();
+        let full = arrays.usage();
+        assert!(
+            full.n_whole < 2 && full.n_pages * PAGE_SIZE < full.n_words * 8 * 11 / 10,
+            "{full:?}"
+        );
+        // What stays is spread over all regions.
+        let (stay, go): (std::vec::Vec<_>, std::vec::Vec<_>) =
+            all.into_iter().enumerate().partition(|(i, _)| i % 20_000 == 0);
+        go.into_iter().for_each(|(_, shape)| arrays.give_back(shape));
+        let is_resident = || {
+            let regions = stay.iter().map(|(_, shape)| shape.addr() as usize / REGION_SIZE);
+            regions
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .map(|region| {
+                    mapped::resident_bytes(
+                        ptr::without_provenance(region * REGION_SIZE),
+                        REGION_SIZE,
+                    )
+                })
+                .sum::<u64>()
+        };
+        let before = is_resident();
+        assert_eq!(arrays.give_back_pages(10), 10);
+        let n_given = 10 + arrays.give_back_pages(usize::MAX);
+        let usage = arrays.usage();
+        assert_eq!((usage.n_whole, usage.n_pages), (0, full.n_pages - n_given));
+        assert!(usage.n_pages <= stay.len() + 1, "{usage:?}");
+        assert!(is_resident() + n_given as u64 * 4000 / 2 < before, "{} {before}", is_resident());
+        assert_eq!(arrays.0.lock().violated_invariant(), None);
+        // No address space is wanted for as much again.
+        let region = arrays.0.lock().region;
+        drop(take_all());
+        assert_eq!(region, arrays.0.lock().region);
+        assert_eq!(arrays.0.lock().violated_invariant(), None);
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(50))]
         #[test]
         fn arrays_in_use_are_zero_when_taken_and_do_not_overlap(
-            steps in prop::collection::vec((0..=MAX_LEVEL, 0..100usize, any::<bool>()), 1..400),
+            steps in prop::collection::vec((0..=MAX_LEVEL, 0..100usize, 0..5u8), 1..800),
         ) {
             let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
             let mut in_use = BTreeMap::new();
-            for (level, which, gives_back) in steps {
-                if gives_back && !in_use.is_empty() {
+            for (level, which, what) in steps {
+                if what == 0 && which % 4 == 0 {
+                    arrays.give_back_pages(which);
+                    prop_assert_eq!(arrays.0.lock().violated_invariant(), None);
+                    continue;
+                }
+                if what < 3 && !in_use.is_empty() {
                     let addr = *in_use.keys().nth(which % in_use.len()).unwrap();
                     arrays.give_back(in_use.remove(&addr).unwrap());
                     continue;
@@ -257,8 +592,8 @@ mod tests {
                 for index in 0..1 << level {
                     // SAFETY: in use from now on.
                     for word in unsafe { line(shape, index) } {
-                        prop_assert_eq!(word.load(core::sync::atomic::Ordering::Relaxed), 0);
-                        word.store(1, core::sync::atomic::Ordering::Relaxed);
+                        prop_assert_eq!(word.load(Relaxed), 0);
+                        word.store(1, Relaxed);
                     }
                 }
                 let end = |shape: Shape| shape.addr() + 8 * shape.n_words() as u64;
@@ -268,6 +603,14 @@ mod tests {
                 prop_assert!(above.is_none_or(|(addr, _)| end(shape) <= *addr));
                 in_use.insert(shape.addr(), shape);
             }
+            prop_assert_eq!(arrays.0.lock().violated_invariant(), None);
+            let n_words = in_use.values().map(|shape| shape.n_words()).sum::<usize>();
+            prop_assert_eq!(arrays.usage().n_words, n_words);
+            in_use.into_values().for_each(|shape| arrays.give_back(shape));
+            let usage = arrays.usage();
+            prop_assert_eq!((usage.n_words, usage.n_whole), (0, usage.n_pages));
+            prop_assert_eq!(arrays.give_back_pages(usize::MAX), usage.n_pages);
+            prop_assert_eq!(arrays.usage(), Usage::default());
         }
     }
 }
