@@ -159,12 +159,14 @@ impl ArrayMemory {
         }
     }
 
-    /// Frees what waits, if no other thread can be looking at it. To be called as [`Self::retire`].
-    pub(crate) fn free_waiting(&self) {
+    /// Frees what waits, if no other thread can be looking at it, and says whether nothing waits now. To be called as
+    /// [`Self::retire`].
+    pub(crate) fn free_waiting(&self) -> bool {
         let mut memory = self.0.lock();
         if memory.n_waiting != 0 {
             memory.free_waiting();
         }
+        memory.n_waiting == 0
     }
 
     pub(crate) fn usage(&self) -> Usage {

@@ -4,6 +4,8 @@
 //!
 //! - **I1** Every entry that is not zero lies on a page of entries that is marked as used, and charged for.
 //! - **I2** Chunks are linked into a list and never removed.
+//! - **I3** Entries become other than zero in an operation that marks their page ([`page_mark`]), or has seen
+//!   that they are.
 //!
 //! # Orderings
 //!
@@ -11,23 +13,29 @@
 //! | --- | --- | --- | --- |
 //! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
-//! | mark | `mark_used` (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
+//! | mark | [`page_mark`] (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
 //!
 //! What leads a sweep to an entry is `SeqCst`: see [`page_shadow`](crate::page_shadow).
 //!
 //! # Cost
 //!
 //! Two loads to an entry. 8 bytes for each page of 4 KiB, in as many pages of entries as are in use: 4 KiB for
-//! 2 MiB of heap.
+//! 2 MiB of heap. Pages of entries that are all zero go back to the system.
 #![expect(unsafe_code, reason = "chunks in mapped memory, found by address")]
 
 use crate::live::NoRoom;
-use crate::mapped::{self, Part};
+use crate::lock::LeafLock;
+use crate::mapped::{self, NODE_SIZE, Part};
+use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
+use crate::thread;
+use crate::thread_slot::SLOTS;
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-    Ordering::SeqCst,
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::Release, Ordering::SeqCst,
 };
+use memtrace_heap::PAGE_SIZE;
 
 pub(crate) const PAGE_BITS: u32 = 12;
 /// A chunk covers 64 MiB of addresses with 128 KiB of entries.
@@ -38,7 +46,14 @@ pub(crate) const ADDRESS_BITS: u32 = 47;
 const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
 /// Entries for which there is one mark: those of 4 KiB.
 const MARK_ENTRIES: usize = 512;
+const _: () = assert!(MARK_ENTRIES * size_of::<AtomicU64>() == PAGE_SIZE);
 const N_MARKS: usize = CHUNK_ENTRIES / MARK_ENTRIES;
+const USED: u8 = page_mark::FIRST;
+/// Pages of entries that are given back at once, marks in use that are looked at for them, and marks that are met.
+const N_AT_ONCE: usize = 16;
+const N_LOOKED_AT: usize = 16;
+const N_MET: usize = 1024;
+
 #[repr(C, align(64))]
 struct Header {
     next: *mut Chunk,
@@ -47,17 +62,26 @@ struct Header {
     is_used: [AtomicU8; N_MARKS],
 }
 
+/// Entries begin with a page of the system's, after the node before the chunk.
 #[repr(C)]
 pub(crate) struct Chunk {
     header: Header,
+    _padding: [u8; PAGE_SIZE - NODE_SIZE - size_of::<Header>()],
     entries: [AtomicU64; CHUNK_ENTRIES],
 }
+
+const _: () = assert!((NODE_SIZE + offset_of!(Chunk, entries)).is_multiple_of(PAGE_SIZE));
 
 /// All entries.
 pub(crate) struct Directory {
     /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
     chunks_by_addr: AtomicPtr<AtomicPtr<Chunk>>,
     chunks: AtomicPtr<Chunk>,
+    /// Held by who gives pages back.
+    giving: LeafLock<()>,
+    /// Where the search for pages to give back goes on.
+    cursor_chunk: AtomicPtr<Chunk>,
+    cursor_mark: AtomicUsize,
 }
 
 /// A page with its entry.
@@ -69,6 +93,7 @@ pub(crate) struct Page<'a> {
     /// The entry of the page before, if that is of the same chunk.
     pub(crate) neighbour: Option<&'a AtomicU64>,
     mark: &'a AtomicU8,
+    giving: &'a LeafLock<()>,
 }
 
 impl Directory {
@@ -76,7 +101,19 @@ impl Directory {
         Self {
             chunks_by_addr: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
+            giving: LeafLock::new(()),
+            cursor_chunk: AtomicPtr::new(ptr::null_mut()),
+            cursor_mark: AtomicUsize::new(0),
         }
+    }
+
+    /// Takes the lock for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.giving.acquire();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.giving.release();
     }
 
     /// Maps it; `false` if that fails. Not to be called by two threads at once.
@@ -156,7 +193,7 @@ impl Directory {
         for chunk in self.chunks() {
             let marked = chunk.entries.as_chunks::<MARK_ENTRIES>().0.iter();
             for (n, (entries, mark)) in marked.zip(&chunk.header.is_used).enumerate() {
-                if mark.load(SeqCst) == 0 {
+                if !is_used(mark.load(SeqCst), USED) {
                     continue;
                 }
                 let first = (n.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
@@ -189,20 +226,85 @@ impl Directory {
             entry: chunk.entries.get(index).ok_or(NoRoom)?,
             neighbour: index.checked_sub(1).and_then(|index| chunk.entries.get(index)),
             mark: chunk.header.is_used.get(index / MARK_ENTRIES).ok_or(NoRoom)?,
+            giving: &self.giving,
         })
+    }
+
+    /// Gives some pages back whose entries are all zero, others each time. Whether there is likely to be more. To be
+    /// called in an operation of the thread's own, which holds no lock.
+    pub(crate) fn give_back_pages(&self) -> bool {
+        let Some(_held) = self.giving.try_lock() else { return false };
+        let mut leaving: [Option<(&AtomicU8, &Group)>; N_AT_ONCE] = [None; N_AT_ONCE];
+        if self.find_leaving(&mut leaving) == 0 {
+            return false;
+        }
+        let leaving = leaving.iter().flatten();
+        if !SLOTS.are_others_idle(thread::slot()) {
+            leaving.for_each(|(mark, _)| stay(mark, USED));
+            return false;
+        }
+        let given = leaving.filter(|(mark, entries)| {
+            leave(mark, USED, || {
+                // SAFETY: a page of entries beyond the region's first, all zero, which nobody stores into (I3).
+                let discard =
+                    || unsafe { mapped::discard(entries.as_ptr().cast_mut().cast(), PAGE_SIZE) };
+                is_zero(entries) && discard()
+            })
+        });
+        given.count() == N_AT_ONCE
+    }
+
+    /// Finds pages whose entries are all zero now, notes that they are leaving, and returns how many.
+    fn find_leaving<'a>(
+        &'a self,
+        leaving: &mut [Option<(&'a AtomicU8, &'a Group)>; N_AT_ONCE],
+    ) -> usize {
+        // Relaxed: changed under the lock only.
+        let mut index = self.cursor_mark.load(Relaxed);
+        let mut at = self.cursor_chunk.load(Relaxed);
+        let (mut n_leaving, mut n_looked_at) = (0usize, 0usize);
+        for _ in 0..N_MET {
+            // SAFETY: null, or a chunk that stays mapped and linked (I2).
+            let Some(chunk) = (unsafe { at.as_ref() }) else {
+                (at, index) = (self.first_chunk(), 0);
+                continue;
+            };
+            let entries = chunk.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
+            let Some((mark, entries)) = chunk.header.is_used.get(index).zip(entries) else {
+                (at, index) = (chunk.header.next, 0);
+                continue;
+            };
+            index = index.saturating_add(1);
+            if !is_used(mark.load(Relaxed), USED) {
+                continue;
+            }
+            n_looked_at = n_looked_at.saturating_add(1);
+            if is_zero(entries)
+                && let Some(place) = leaving.get_mut(n_leaving)
+            {
+                begin_leaving(mark, USED);
+                *place = Some((mark, entries));
+                n_leaving = n_leaving.saturating_add(1);
+            }
+            if n_looked_at == N_LOOKED_AT {
+                break;
+            }
+        }
+        self.cursor_mark.store(index, Relaxed);
+        self.cursor_chunk.store(at, Relaxed);
+        n_leaving
     }
 }
 
+fn is_zero(entries: &Group) -> bool {
+    // Relaxed: by who has no operation under way meanwhile, or to be looked at again.
+    entries.iter().all(|entry| entry.load(Relaxed) == 0)
+}
+
 impl Page<'_> {
-    /// Marks the page of entries that this one is on as used, before the entry is stored into.
+    /// Marks the page of entries that this one is on as used, before the entry is stored into in the same operation.
     pub(crate) fn mark_used(&self) -> Result<(), NoRoom> {
-        if self.mark.load(Acquire) == 0 {
-            if !mapped::charge(MARK_ENTRIES.wrapping_mul(size_of::<AtomicU64>())) {
-                return Err(NoRoom);
-            }
-            self.mark.store(1, SeqCst);
-        }
-        Ok(())
+        use_page(self.mark, USED, self.giving)
     }
 }
 
@@ -214,7 +316,7 @@ impl Chunk {
         let (mark, entries) = self.header.is_used.get(index).zip(entries).ok_or(BeyondLast)?;
         let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
         let first_addr = self.header.base_addr.wrapping_add(first);
-        Ok((mark.load(SeqCst) != 0).then_some((first_addr, entries)))
+        Ok(is_used(mark.load(SeqCst), USED).then_some((first_addr, entries)))
     }
 
     pub(crate) fn next(&self) -> *mut Chunk {

@@ -89,12 +89,22 @@ pub(crate) struct Slot {
     pub(crate) blocks: OwnSum,
     /// The most that `bytes` has been.
     pub(crate) max_bytes: OwnSum,
-    /// How many operations on tables are under way: more than one where a signal handler interrupts one.
+    /// How many operations on tables are under way: more than one where a signal handler interrupts one; and,
+    /// times [`RECORDING`], how many blocks are being recorded.
     n_operations: AtomicU32,
+    /// How often the thread has come by where now and then something is done.
+    n_turns: AtomicU32,
     number: AtomicU32,
     /// The number of the next slot that nobody holds.
     next_free: AtomicU32,
 }
+
+/// What stands for a block that is being recorded, beside the number of operations.
+const RECORDING: u32 = 1 << 16;
+
+/// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
+/// be done.
+const N_BETWEEN_TURNS: u32 = 16;
 
 impl Slot {
     #[inline(always)]
@@ -105,8 +115,32 @@ impl Slot {
     /// Runs an operation on tables from which memory may be given back.
     #[inline(always)]
     pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
+        self.marked(1, operation)
+    }
+
+    /// Records a block: from before its detail is stored until its trace is.
+    #[inline(always)]
+    pub(crate) fn recording<R>(&self, record: impl FnOnce() -> R) -> R {
+        self.marked(RECORDING, record)
+    }
+
+    /// Whether the thread is recording a block.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.n_operations.load(Relaxed) >= RECORDING
+    }
+
+    /// Whether it is time to look whether something is to be done.
+    #[inline(always)]
+    pub(crate) fn is_turn(&self) -> bool {
+        let n_turns = self.n_turns.load(Relaxed).wrapping_add(1);
+        self.n_turns.store(n_turns, Relaxed);
+        n_turns.is_multiple_of(N_BETWEEN_TURNS)
+    }
+
+    #[inline(always)]
+    fn marked<R>(&self, weight: u32, operation: impl FnOnce() -> R) -> R {
         let before = self.n_operations.load(Relaxed);
-        self.n_operations.store(before.wrapping_add(1), Relaxed);
+        self.n_operations.store(before.wrapping_add(weight), Relaxed);
         // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
         compiler_fence(SeqCst);
         let result = operation();
@@ -206,8 +240,10 @@ impl Slots {
         }
         self.iter().all(|slot| {
             // One, if this is not a signal handler's, in the middle of another operation.
-            let n_allowed = u32::from(core::ptr::eq(slot, own));
-            slot.n_operations.load(Acquire) <= n_allowed
+            let is_own = core::ptr::eq(slot, own);
+            let n_operations = slot.n_operations.load(Acquire);
+            // A block that the calling thread is recording is no matter here.
+            if is_own { n_operations % RECORDING <= 1 } else { n_operations == 0 }
         })
     }
 
