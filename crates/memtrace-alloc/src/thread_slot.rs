@@ -31,6 +31,7 @@ use crate::lock::LeafLock;
 use crate::mapped::Part;
 use crate::membarrier;
 use crate::segments::Segments;
+use core::hint::spin_loop;
 use core::sync::atomic::{
     AtomicI64, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst, compiler_fence,
@@ -101,6 +102,9 @@ pub(crate) struct Slot {
 
 /// What stands for a block that is being recorded, beside the number of operations.
 const RECORDING: u32 = 1 << 16;
+
+/// So often it is looked whether another thread's operation is over: for longer than most last.
+const N_LOOKS: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
 /// be done.
@@ -241,9 +245,17 @@ impl Slots {
         self.iter().all(|slot| {
             // One, if this is not a signal handler's, in the middle of another operation.
             let is_own = core::ptr::eq(slot, own);
-            let n_operations = slot.n_operations.load(Acquire);
-            // A block that the calling thread is recording is no matter here.
-            if is_own { n_operations % RECORDING <= 1 } else { n_operations == 0 }
+            // What begins after the fence is no matter: a thread is waited for until it is idle once.
+            (0..N_LOOKS).any(|_| {
+                let n_operations = slot.n_operations.load(Acquire);
+                // Nor is a block that the calling thread is recording.
+                let is_idle =
+                    if is_own { n_operations % RECORDING <= 1 } else { n_operations == 0 };
+                if !is_idle {
+                    spin_loop();
+                }
+                is_idle
+            })
         })
     }
 

@@ -118,3 +118,196 @@ impl PageShadow {
         during(|| self.flat.give_back_words()) || is_more
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::tests::{all, insert, shadow, take, trace};
+    use super::*;
+    use crate::live::{Detail, LiveTable, LiveTrace};
+    use crate::site::SiteId;
+    use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+    use std::vec::Vec;
+
+    extern crate std;
+
+    /// Other tests' threads are in the way as long as they run.
+    fn comes_true(mut is_true: impl FnMut() -> bool) -> bool {
+        (0..6000).any(|_| is_true() || std::thread::sleep(Duration::from_millis(10)) != ())
+    }
+
+    #[test]
+    fn traces_that_stay_are_there_when_most_are_gone_and_their_memory_has_gone_back() {
+        let shadow = shadow();
+        const N: u64 = 400_000;
+        let addr_of = |i: u64| (7 << 32) + i * 80;
+        (0..N).for_each(|i| assert_eq!(insert(shadow, addr_of(i), trace(i)), Ok(None)));
+        let full = shadow.arrays.usage();
+        let stays = |i: &u64| i % 20_000 < 200;
+        (0..N).filter(|i| !stays(i)).for_each(|i| {
+            assert_eq!(take(shadow, addr_of(i)), Some(trace(i)));
+        });
+        assert!(comes_true(|| {
+            shadow.tend_at_length();
+            shadow.arrays.usage().n_pages < full.n_pages / 10
+        }));
+        let expected: BTreeMap<_, _> =
+            (0..N).filter(stays).map(|i| (addr_of(i), trace(i))).collect();
+        assert_eq!(all(shadow), expected);
+        // All of it serves again.
+        (0..N).filter(|i| !stays(i)).for_each(|i| {
+            assert_eq!(insert(shadow, addr_of(i), trace(i + 1)), Ok(None));
+        });
+        assert!(shadow.arrays.usage().n_pages < full.n_pages * 6 / 5);
+        assert_eq!(all(shadow).len() as u64, N);
+    }
+
+    #[test]
+    fn a_program_that_goes_on_gives_back_what_it_had_without_being_asked() {
+        let shadow = shadow();
+        const N: u64 = 200_000;
+        let addr_of = |i: u64| (9 << 32) + i * 64;
+        (0..N).for_each(|i| assert_eq!(insert(shadow, addr_of(i), trace(i)), Ok(None)));
+        let full = shadow.arrays.usage();
+        (0..N).for_each(|i| assert_eq!(take(shadow, addr_of(i)), Some(trace(i))));
+        // Pages with a block or two, which are not the quick ways' business.
+        let go_on = || {
+            for i in 0..1000 {
+                let addr = (10 << 32) + i * 2048;
+                assert_eq!(insert(shadow, addr, trace(2000)), Ok(None));
+                assert_eq!(take(shadow, addr), Some(trace(2000)));
+            }
+            shadow.arrays.usage().n_pages < full.n_pages / 10
+        };
+        assert!(comes_true(go_on));
+    }
+
+    /// Threads that fill pages and empty them, while another gives back whatever is empty.
+    #[test]
+    fn nothing_is_lost_while_memory_goes_back_and_serves_again() {
+        let shadow = shadow();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let loads: Vec<_> = (0..3u64)
+                .map(|t| {
+                    let is_done = &is_done;
+                    scope.spawn(move || {
+                        // One goes without.
+                        if t != 2 {
+                            thread::claim_slot();
+                        }
+                        let mut round = t;
+                        while !is_done.load(Relaxed) {
+                            round += 3;
+                            // The same pages of entries, and now and then others.
+                            let first = (round % 7) << 30;
+                            let size = |i: u64| if i % 97 == 0 { 17 << 20 } else { round + i };
+                            let addrs = (0..600).map(|i| (i, first + i * 160 + t * 16));
+                            for (i, addr) in addrs.clone() {
+                                assert_eq!(insert(shadow, addr, trace(size(i))), Ok(None));
+                            }
+                            for (i, addr) in addrs {
+                                assert_eq!(shadow.get(addr), Some(trace(size(i))));
+                                assert_eq!(take(shadow, addr), Some(trace(size(i))), "{addr:#x}");
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..1500 {
+                shadow.tend_at_length();
+            }
+            is_done.store(true, Relaxed);
+            loads.into_iter().for_each(|load| load.join().unwrap());
+        });
+        assert!(all(shadow).is_empty());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many blocks from an address on, at so many bytes from each other.
+        Insert(u64, u64, u8),
+        Take(u64, u64, u8),
+        Tend,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+        #[test]
+        fn live_blocks_keep_their_details_while_those_of_others_go_back(
+            steps in prop::collection::vec(
+                prop_oneof![
+                    3 => (0..64u64, 1..40u64, any::<u8>())
+                        .prop_map(|(page, by, n)| Step::Insert(page << 12, by << 4, n)),
+                    3 => (0..64u64, 1..40u64, any::<u8>())
+                        .prop_map(|(page, by, n)| Step::Take(page << 12, by << 4, n)),
+                    2 => Just(Step::Tend),
+                ],
+                1..60,
+            ),
+        ) {
+            let shadow = shadow();
+            let mut oracle = BTreeMap::new();
+            let mut n = 0u32;
+            for step in steps {
+                match step {
+                    Step::Insert(first, by, n_blocks) => {
+                        for addr in (0..u64::from(n_blocks)).map(|i| first + i * by) {
+                            n += 1;
+                            let size = if n % 50 == 0 { 1 << 25 } else { 8 };
+                            let trace = LiveTrace { size, site: SiteId(n) };
+                            let detail = Detail { thread: n, birth: n * 2 };
+                            let held = take(shadow, addr);
+                            prop_assert_eq!(held, oracle.remove(&addr).map(|(trace, _)| trace));
+                            thread::slot().unwrap().recording(|| {
+                                shadow.set_detail(addr, detail).unwrap();
+                                insert(shadow, addr, trace).unwrap();
+                            });
+                            oracle.insert(addr, (trace, detail));
+                        }
+                    }
+                    Step::Take(first, by, n_blocks) => {
+                        for addr in (0..u64::from(n_blocks)).map(|i| first + i * by) {
+                            let held = take(shadow, addr);
+                            prop_assert_eq!(held, oracle.remove(&addr).map(|(trace, _)| trace));
+                        }
+                    }
+                    Step::Tend => {
+                        shadow.tend_at_length();
+                        while shadow.give_back_details(|_| false) {}
+                    }
+                }
+            }
+            let mut seen = BTreeMap::new();
+            shadow.for_each::<true>(|addr, trace, detail| {
+                assert!(seen.insert(addr, (trace, detail)).is_none());
+            });
+            prop_assert_eq!(seen, oracle);
+        }
+    }
+
+    #[test]
+    fn a_detail_that_waits_for_its_trace_stays() {
+        let shadow = shadow();
+        let detail = Detail { thread: 3, birth: 4 };
+        let is_given = || {
+            let _ = (0..10).filter(|_| shadow.give_back_details(|_| false)).count();
+            shadow.detail(64) != detail
+        };
+        thread::slot().unwrap().recording(|| {
+            shadow.set_detail(64, detail).unwrap();
+            assert!(!is_given());
+            // Nor does another thread give it back.
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::claim_slot();
+                    assert!(!is_given());
+                });
+            });
+        });
+        assert!(comes_true(is_given));
+        assert_eq!(shadow.detail(64), Detail::UNKNOWN);
+    }
+}

@@ -10,7 +10,7 @@ use std::vec::Vec;
 
 extern crate std;
 
-fn shadow() -> &'static PageShadow {
+pub(super) fn shadow() -> &'static PageShadow {
     let shadow: &'static PageShadow = Box::leak(Box::new(PageShadow::new()));
     assert!(shadow.prepare());
     thread::claim_slot();
@@ -19,12 +19,16 @@ fn shadow() -> &'static PageShadow {
 }
 
 /// As the recorder inserts.
-fn insert(shadow: &PageShadow, addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+pub(super) fn insert(
+    shadow: &PageShadow,
+    addr: u64,
+    trace: LiveTrace,
+) -> Result<Option<LiveTrace>, NoRoom> {
     if shadow.insert_quickly(addr, trace) { Ok(None) } else { shadow.insert(addr, trace) }
 }
 
 /// As the recorder takes.
-fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
+pub(super) fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
     match shadow.take_quickly(addr) {
         Quick::Taken(trace) => Some(trace),
         Quick::Nothing => None,
@@ -32,11 +36,11 @@ fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
     }
 }
 
-fn trace(size: u64) -> LiveTrace {
+pub(super) fn trace(size: u64) -> LiveTrace {
     LiveTrace { size, site: SiteId(7) }
 }
 
-fn all(shadow: &PageShadow) -> BTreeMap<u64, LiveTrace> {
+pub(super) fn all(shadow: &PageShadow) -> BTreeMap<u64, LiveTrace> {
     let mut seen = BTreeMap::new();
     shadow.for_each::<false>(|addr, trace, _| assert!(seen.insert(addr, trace).is_none()));
     seen
@@ -51,6 +55,8 @@ enum Op {
     Take(u64),
     TakeIf(u64, LiveTrace),
     Clear,
+    /// Gives memory back that is not needed.
+    Tend,
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -70,6 +76,7 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => addr.clone().prop_map(Op::Take),
         1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
         1 => Just(Op::Clear),
+        3 => Just(Op::Tend),
     ]
 }
 
@@ -112,6 +119,7 @@ proptest! {
                         oracle.remove(&addr);
                     }
                 }
+                Op::Tend => shadow.tend_at_length(),
                 Op::Clear => {
                     let mut forgotten = Vec::new();
                     shadow.clear(&mut |trace| forgotten.push(trace.size));
@@ -270,6 +278,7 @@ fn sweeps_and_releases_take_each_trace_once() {
         let mut n_forgotten = 0;
         for _ in 0..300 {
             shadow.clear(&mut |_| n_forgotten += 1);
+            shadow.tend_at_length();
         }
         is_done.store(true, Relaxed);
         n_taken.fetch_add(n_forgotten, Relaxed);

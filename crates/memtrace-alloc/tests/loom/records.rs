@@ -167,9 +167,66 @@ pub(crate) mod array_memory {
             }
         }
 
+        pub(crate) fn free_waiting(&self) -> bool {
+            true
+        }
+
+        pub(crate) fn usage(&self) -> Usage {
+            Usage { n_words: 0, n_pages: 0, n_whole: 0 }
+        }
+
+        pub(crate) fn give_back_pages(&self, _: usize) -> usize {
+            0
+        }
+
         pub(crate) fn before_fork(&self) {}
 
         pub(crate) fn after_fork(&self) {}
+    }
+
+    pub(crate) struct Usage {
+        pub(crate) n_words: usize,
+        pub(crate) n_pages: usize,
+        pub(crate) n_whole: usize,
+    }
+}
+
+/// It is nobody's turn to give memory back to the system.
+pub(crate) mod pace {
+    use crate::thread_slot::Slot;
+
+    pub(crate) struct Pace;
+
+    impl Pace {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn begin_now_and_then(&self, _: &Slot) -> Option<u64> {
+            None
+        }
+
+        pub(crate) fn begin(&self) -> Option<u64> {
+            None
+        }
+
+        pub(crate) fn end(&self, _: u64, _: bool) {}
+    }
+
+    pub(crate) struct RecentMost;
+
+    impl RecentMost {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn most(&self, _: u64, figure: u64) -> u64 {
+            figure
+        }
+    }
+
+    pub(crate) fn n_blocks() -> u64 {
+        0
     }
 }
 
@@ -215,6 +272,14 @@ pub(crate) mod page_directory {
         pub(crate) fn prepare(&self) -> bool {
             true
         }
+
+        pub(crate) fn give_back_pages(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn before_fork(&self) {}
+
+        pub(crate) fn after_fork(&self) {}
 
         pub(crate) fn entry(&self, addr: u64) -> Option<&AtomicU64> {
             match addr >> PAGE_BITS {
@@ -285,6 +350,18 @@ pub(crate) mod flat_shadow {
         pub(crate) fn is_vacant(&self) -> bool {
             true
         }
+
+        pub(crate) fn give_back_words(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn give_back_details(&self, _: impl Fn(u64) -> bool) -> bool {
+            false
+        }
+
+        pub(crate) fn before_fork(&self) {}
+
+        pub(crate) fn after_fork(&self) {}
     }
 
     impl LiveTable for FlatShadow {
