@@ -11,13 +11,15 @@
 //! An array that is done with is used again for another page of heap, once no thread can be looking at it any
 //! more. Threads tell of operations under way in a line of their own, without a fence
 //! ([`thread_slot`](crate::thread_slot)); whoever gives arrays back has the kernel put one into all threads of
-//! the process (`membarrier`), and then looks whether any operation is under way. If there is, or the kernel
-//! does not do this, the arrays wait: for ever, if need be, which is memory lost and nothing else.
+//! the process (`membarrier`), and then looks, again and again, which operations are over. What waits meanwhile is
+//! noted in arrays of the longest kind. If the kernel does not do this, nothing is used again, which is memory
+//! lost and nothing else.
 //!
 //! # Invariants
 //!
 //! - **I1** An array that is handed out is zero, aligned to 64 bytes, and nobody else's.
-//! - **I2** What waits is not written to: a thread may still look at it, and finds that all is gone.
+//! - **I2** What waits is not written to: a thread may still look at it, and finds that all is gone. What is done
+//!   was waited for long enough.
 //! - **I3** What is free is zero, and no thread looks at it.
 //! - **I4** A page has memory, and is charged for, if it was taken from since it was last given back; only such
 //!   pages have bits set.
@@ -34,7 +36,7 @@ use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{Grace, SLOTS};
 use core::mem::offset_of;
 use core::ptr;
 use memtrace_heap::PAGE_SIZE;
@@ -56,11 +58,16 @@ const UNBACKED: usize = N_LEVELS + 1;
 const N_FRESH: usize = 64;
 /// Pages that go back by one system call, at most.
 const MAX_RUN: usize = 64;
-/// So many are given back at once.
+/// So many that are done with are waited for at once, at least.
 const N_AT_ONCE: usize = 64;
-/// If they cannot be, it is tried again after so many more.
+/// It is looked whether they can be used again each time that so many more have come.
 const N_BETWEEN: usize = N_AT_ONCE / 4;
-const MAX_WAITING: usize = 1024;
+/// No more are made to wait that could be left where they are: some thread may have stopped for ever.
+const MAX_WAITING: usize = 1 << 14;
+/// Where that, or the kernel, is in the way, it is tried again after so many.
+const N_BETWEEN_TRIES: usize = 1024;
+/// So many are made zero at once.
+const N_ZEROED: usize = 4 * N_AT_ONCE;
 
 /// Arrays that are not in use.
 pub(crate) struct ArrayMemory(LeafLock<Memory>);
@@ -91,12 +98,37 @@ struct Memory {
     /// How many more pages may be taken before it is looked for empty arrays.
     n_fresh: usize,
     usage: Usage,
-    waiting: [u64; MAX_WAITING],
+    /// Arrays that are done with, for whose grace there has been no beginning.
+    retired: Notes,
+    /// Those whose grace is under way, and that grace.
+    waiting: Notes,
+    grace: Option<Grace>,
+    /// Those whose grace is over.
+    done: Notes,
+    n_retired: usize,
+    /// How many all these are.
     n_waiting: usize,
-    /// How many must wait before it is tried to give them back.
-    n_wanted: usize,
-    /// How often there was no room for one more to wait.
+    /// Whether a grace could not begin when it was last tried, and how often there has been no room since.
+    is_refused: bool,
     n_refused: usize,
+}
+
+/// Words of arrays, noted in arrays of the longest kind: in each the address of the next, then notes.
+#[derive(Clone, Copy)]
+struct Notes {
+    latest: *mut u64,
+    /// Of the latest, the word of the address included.
+    n_words: usize,
+}
+
+const N_NOTE_WORDS: usize = LINE_WORDS << MAX_LEVEL;
+
+impl Notes {
+    const NONE: Self = Self { latest: ptr::null_mut(), n_words: N_NOTE_WORDS };
+
+    const fn are_none(self) -> bool {
+        self.latest.is_null()
+    }
 }
 
 /// How much memory there is.
@@ -121,9 +153,13 @@ impl ArrayMemory {
             next_page: N_PAGES,
             n_fresh: 0,
             usage: Usage { n_words: 0, n_pages: 0, n_whole: 0 },
-            waiting: [0; MAX_WAITING],
+            retired: Notes::NONE,
+            waiting: Notes::NONE,
+            grace: None,
+            done: Notes::NONE,
+            n_retired: 0,
             n_waiting: 0,
-            n_wanted: N_AT_ONCE,
+            is_refused: false,
             n_refused: 0,
         }))
     }
@@ -139,35 +175,38 @@ impl ArrayMemory {
         self.0.lock().free(shape);
     }
 
-    /// Whether there is room for one more to wait. To be called as [`Self::retire`].
+    /// Whether arrays that are empty are to be retired: not if they would wait for very long. To be called as
+    /// [`Self::retire`].
     pub(crate) fn can_retire(&self) -> bool {
-        self.0.lock().has_room()
+        let mut memory = self.0.lock();
+        let has_room = |memory: &Memory| !memory.is_refused && memory.n_waiting < MAX_WAITING;
+        if !has_room(&memory) {
+            memory.n_refused = memory.n_refused.wrapping_add(1);
+            if memory.n_refused.is_multiple_of(N_BETWEEN_TRIES) {
+                memory.free_some(1);
+            }
+        }
+        has_room(&memory)
     }
 
     /// Takes back an array that other threads may still be looking at, all of whose traces are gone; it is
-    /// lost if there is no room for one more to wait. To be called in an operation of the thread's own.
+    /// lost if there is no memory to note it. To be called in an operation of the thread's own.
     pub(crate) fn retire(&self, shape: Shape) {
         let mut memory = self.0.lock();
-        if !memory.has_room() {
+        if !memory.note(|memory| &mut memory.retired, shape.to_entry()) {
             return;
         }
-        let place = memory.n_waiting;
-        let Some(waiting) = memory.waiting.get_mut(place) else { return };
-        *waiting = shape.to_entry();
-        memory.n_waiting = place.saturating_add(1);
-        if memory.n_waiting >= memory.n_wanted {
-            memory.free_waiting();
+        memory.n_retired = memory.n_retired.wrapping_add(1);
+        memory.n_waiting = memory.n_waiting.saturating_add(1);
+        if memory.n_retired.is_multiple_of(N_BETWEEN) {
+            memory.free_some(N_AT_ONCE);
         }
     }
 
-    /// Frees what waits, if no other thread can be looking at it, and says whether nothing waits now. To be called as
-    /// [`Self::retire`].
-    pub(crate) fn free_waiting(&self) -> bool {
-        let mut memory = self.0.lock();
-        if memory.n_waiting != 0 {
-            memory.free_waiting();
-        }
-        memory.n_waiting == 0
+    /// Frees some of what is done with, if no other thread can be looking at it, and says whether nothing is left. To be
+    /// called as [`Self::retire`].
+    pub(crate) fn free_some(&self) -> bool {
+        self.0.lock().free_some(1)
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -418,32 +457,70 @@ impl Memory {
         n_run
     }
 
-    /// Whether there is room for one more to wait. Where there is none it is now and then tried to make some:
-    /// who was in the way for all earlier attempts is not in the way for ever.
-    fn has_room(&mut self) -> bool {
-        if self.n_waiting == MAX_WAITING {
-            self.n_refused = self.n_refused.wrapping_add(1);
-            if self.n_refused.is_multiple_of(N_BETWEEN) {
-                self.free_waiting();
-            }
+    /// Notes the word of an array; `false` without memory for that.
+    fn note(&mut self, notes: impl Fn(&mut Self) -> &mut Notes, word: u64) -> bool {
+        if notes(self).n_words >= N_NOTE_WORDS {
+            let Some(addr) = self.take(MAX_LEVEL, true) else { return false };
+            let latest = ptr::with_exposed_provenance_mut::<u64>(addr);
+            // SAFETY: an array of this length that is nobody else's.
+            unsafe { latest.write(notes(self).latest.expose_provenance() as u64) };
+            *notes(self) = Notes { latest, n_words: 1 };
         }
-        self.n_waiting < MAX_WAITING
+        let notes = notes(self);
+        // SAFETY: below the length of the array.
+        unsafe { notes.latest.wrapping_add(notes.n_words).write(word) };
+        notes.n_words = notes.n_words.saturating_add(1);
+        true
     }
 
-    /// Frees what waits, if no other thread can be looking at it.
-    #[cold]
-    fn free_waiting(&mut self) {
-        if !SLOTS.are_others_idle(thread::slot()) {
-            self.n_wanted = self.n_waiting.saturating_add(N_BETWEEN);
-            return;
+    /// Takes the latest of the notes of arrays that are done with.
+    fn take_done(&mut self) -> Option<u64> {
+        if self.done.are_none() {
+            return None;
         }
-        while let Some(last) = self.n_waiting.checked_sub(1) {
-            self.n_waiting = last;
-            if let Some(&word) = self.waiting.get(last) {
-                self.free(Shape::from_word(word));
+        let latest = self.done.latest;
+        self.done.n_words = self.done.n_words.saturating_sub(1);
+        // SAFETY: below the length of the array, and written by `note`.
+        let word = unsafe { latest.wrapping_add(self.done.n_words).read() };
+        if self.done.n_words == 1 {
+            // SAFETY: the address of the next, or zero.
+            let next = unsafe { latest.read() };
+            self.free(Shape::new(latest.expose_provenance() as u64, MAX_LEVEL));
+            let latest = ptr::with_exposed_provenance_mut::<u64>(next as usize);
+            self.done = Notes { latest, n_words: N_NOTE_WORDS };
+        }
+        Some(word)
+    }
+
+    /// Frees some of what is done with, if no other thread can be looking at it, and says whether nothing is left; begins
+    /// to wait for what has come since, if those are so many.
+    #[cold]
+    fn free_some(&mut self, n_wanted: usize) -> bool {
+        if self.done.are_none()
+            && self.grace.is_some_and(|grace| SLOTS.is_over(grace, thread::slot()))
+        {
+            (self.done, self.waiting, self.grace) = (self.waiting, Notes::NONE, None);
+        }
+        if self.waiting.are_none() && self.n_retired_at_least(n_wanted) {
+            self.grace = SLOTS.begin_grace();
+            self.is_refused = self.grace.is_none();
+            if !self.is_refused {
+                (self.waiting, self.retired) = (self.retired, Notes::NONE);
             }
         }
-        self.n_wanted = N_AT_ONCE;
+        for _ in 0..N_ZEROED {
+            let Some(word) = self.take_done() else { break };
+            self.n_waiting = self.n_waiting.saturating_sub(1);
+            self.free(Shape::from_word(word));
+        }
+        self.done.are_none() && self.waiting.are_none() && self.retired.are_none()
+    }
+
+    /// Whether so many arrays have been retired whose grace has not begun.
+    fn n_retired_at_least(&self, n_wanted: usize) -> bool {
+        // SAFETY: the address of the next, or zero; notes of the longest array are more than are ever asked for.
+        let is_full_before = || unsafe { self.retired.latest.read() } != 0;
+        !self.retired.are_none() && (self.retired.n_words > n_wanted || is_full_before())
     }
 }
 
@@ -507,23 +584,26 @@ mod tests {
     }
 
     #[test]
-    fn arrays_serve_again_after_a_thread_was_in_the_way_for_as_long_as_there_was_room() {
+    fn arrays_serve_again_after_a_thread_was_in_the_way_while_very_many_waited() {
         let arrays: &ArrayMemory = Box::leak(Box::new(ArrayMemory::new()));
         crate::membarrier::prepare();
         thread::claim_slot();
         let take = || arrays.take(0, true).unwrap();
         let other = SLOTS.claim().unwrap();
-        other.during(|| (0..MAX_WAITING + 100).for_each(|_| arrays.retire(take())));
-        let in_use = arrays.usage().n_words;
-        assert_eq!(in_use, (MAX_WAITING + 100) * LINE_WORDS);
+        const N: usize = 3000;
+        other.during(|| {
+            let retire = |shape| thread::slot().unwrap().during(|| arrays.retire(shape));
+            (0..N).for_each(|_| retire(take()));
+            assert!(!arrays.free_some());
+        });
+        assert!(arrays.usage().n_words >= N * LINE_WORDS);
         // Other tests' threads may be in the way, too, for a moment.
         let is_free = || {
             std::thread::yield_now();
-            let shape = take();
-            let _ = arrays.can_retire().then(|| arrays.retire(shape));
-            arrays.usage().n_words < in_use / 2
+            thread::slot().unwrap().during(|| arrays.free_some())
         };
         assert!((0..1_000_000).any(|_| is_free()));
+        assert_eq!(arrays.usage().n_words, 0);
         SLOTS.release(other);
     }
 

@@ -59,11 +59,11 @@ use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
 use crate::site::SiteId;
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{Grace, SLOTS};
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, Ordering::Acquire, Ordering::Relaxed,
+    AtomicPtr, AtomicU8, AtomicU64, Ordering, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release, Ordering::SeqCst,
 };
 use memtrace_heap::PAGE_SIZE;
@@ -134,16 +134,46 @@ const N_LOOKED_AT: usize = 64;
 /// Marks that are met on the way, most of them of pages not in use.
 const N_MARKS: usize = 4096;
 
-/// Where the search for pages to give back goes on.
-struct Cursor {
-    chunk: AtomicPtr<Chunk>,
-    page: AtomicUsize,
+/// Pages of words or details that are given back, each by its chunk and its index.
+struct Giving {
+    leaving: [(*mut Chunk, usize); N_AT_ONCE],
+    n_leaving: usize,
+    /// When it is over they can go; `None` if there are none.
+    grace: Option<Grace>,
+    /// Where the search for others goes on.
+    next: (*mut Chunk, usize),
 }
 
-impl Cursor {
+// SAFETY: chunks stay mapped (I4), and are used by all threads.
+unsafe impl Send for Giving {}
+
+impl Giving {
     const fn new() -> Self {
-        Self { chunk: AtomicPtr::new(ptr::null_mut()), page: AtomicUsize::new(0) }
+        Self {
+            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
+            n_leaving: 0,
+            grace: None,
+            next: (ptr::null_mut(), 0),
+        }
     }
+
+    /// Takes the pages that are leaving, with their marks.
+    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static Chunk, usize, &'static AtomicU8)> {
+        let leaving = self.leaving;
+        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
+        self.grace = None;
+        leaving.into_iter().take(n_leaving).filter_map(|(chunk, page)| {
+            // SAFETY: null, or a chunk that stays mapped and linked (I4).
+            let chunk = unsafe { chunk.as_ref() }?;
+            Some((chunk, page, chunk.is_page_used.get(page)?))
+        })
+    }
+}
+
+/// Pages of either kind.
+struct GivingBoth {
+    words: Giving,
+    details: Giving,
 }
 
 /// One word for each 16 bytes of address space, in chunks mapped on demand.
@@ -152,9 +182,7 @@ pub(crate) struct FlatShadow {
     directory: AtomicPtr<AtomicPtr<Chunk>>,
     chunks: AtomicPtr<Chunk>,
     /// Held by who gives pages back.
-    giving: LeafLock<()>,
-    words_cursor: Cursor,
-    details_cursor: Cursor,
+    giving: LeafLock<GivingBoth>,
 }
 
 impl FlatShadow {
@@ -162,9 +190,7 @@ impl FlatShadow {
         Self {
             directory: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
-            giving: LeafLock::new(()),
-            words_cursor: Cursor::new(),
-            details_cursor: Cursor::new(),
+            giving: LeafLock::new(GivingBoth { words: Giving::new(), details: Giving::new() }),
         }
     }
 
@@ -296,9 +322,10 @@ impl FlatShadow {
     /// Gives some pages of words back in which there is nothing, others each time. Whether there is likely to be
     /// more. To be called in an operation of the thread's own, which holds no lock.
     pub(crate) fn give_back_words(&self) -> bool {
-        self.give_back(HAS_WORDS, &self.words_cursor, |chunk, page| {
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        self.give_back(HAS_WORDS, &mut giving.words, |chunk, page| {
             let words = chunk.words.as_chunks::<PAGE_WORDS>().0.get(page)?;
-            // Relaxed: by who has no operation under way meanwhile, or to be looked at again.
+            // Relaxed: when no operation is under way that may store, or to be looked at again then.
             words.iter().all(|word| word.load(Relaxed) == 0).then_some(words.as_ptr())
         })
     }
@@ -309,7 +336,8 @@ impl FlatShadow {
         if thread::slot().is_none_or(|slot| slot.is_recording()) {
             return false;
         }
-        self.give_back(HAS_DETAILS, &self.details_cursor, |chunk, page| {
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        self.give_back(HAS_DETAILS, &mut giving.details, |chunk, page| {
             let details = Self::details(chunk)?.as_chunks::<PAGE_WORDS>().0.get(page)?;
             let first = (page.wrapping_mul(PAGE_WORDS) as u64) << GRANULE_BITS;
             let first_addr = chunk.header.base_addr.wrapping_add(first);
@@ -324,27 +352,23 @@ impl FlatShadow {
     fn give_back(
         &self,
         what: u8,
-        cursor: &Cursor,
+        giving: &mut Giving,
         vacant: impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
     ) -> bool {
-        if self.is_vacant() {
+        if giving.grace.is_none() {
+            if !self.find_leaving(what, giving, &vacant) {
+                return false;
+            }
+            giving.grace = SLOTS.begin_grace();
+        }
+        let Some(grace) = giving.grace else {
+            giving.take_leaving().for_each(|(_, _, mark)| stay(mark, what));
+            return false;
+        };
+        if !SLOTS.is_over(grace, thread::slot()) {
             return false;
         }
-        let Some(_held) = self.giving.try_lock() else { return false };
-        let mut leaving: [Option<(&Chunk, usize)>; N_AT_ONCE] = [None; N_AT_ONCE];
-        let n_leaving = self.find_leaving(what, cursor, &mut leaving, &vacant);
-        let leaving = leaving.iter().flatten();
-        let marks = leaving.filter_map(|&(chunk, page)| {
-            chunk.is_page_used.get(page).map(|mark| (chunk, page, mark))
-        });
-        if n_leaving == 0 {
-            return false;
-        }
-        if !SLOTS.are_others_idle(thread::slot()) {
-            marks.for_each(|(_, _, mark)| stay(mark, what));
-            return false;
-        }
-        let given = marks.filter(|&(chunk, page, mark)| {
+        let given = giving.take_leaving().filter(|&(chunk, page, mark)| {
             leave(mark, what, || {
                 vacant(chunk, page).is_some_and(|start| {
                     // SAFETY: a page of words or details beyond the region's first, which nobody stores into
@@ -356,22 +380,23 @@ impl FlatShadow {
         given.count() >= N_AT_ONCE / 4
     }
 
-    /// Finds pages in which there is nothing now, notes that they are leaving, and returns how many.
-    fn find_leaving<'a>(
-        &'a self,
+    /// Finds pages in which there is nothing now, and notes that they are leaving; whether there is one.
+    fn find_leaving(
+        &self,
         what: u8,
-        cursor: &Cursor,
-        leaving: &mut [Option<(&'a Chunk, usize)>; N_AT_ONCE],
+        giving: &mut Giving,
         vacant: &impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
-    ) -> usize {
-        // Relaxed: changed under the lock only.
-        let mut page = cursor.page.load(Relaxed);
-        let mut at = cursor.chunk.load(Relaxed);
-        let (mut n_leaving, mut n_looked_at) = (0usize, 0usize);
+    ) -> bool {
+        let (mut at, mut page) = giving.next;
+        let mut n_looked_at = 0usize;
         for _ in 0..N_MARKS {
             // SAFETY: null, or a chunk that stays mapped and linked (I4).
             let Some(chunk) = (unsafe { at.as_ref() }) else {
-                (at, page) = (self.chunks.load(SeqCst), 0);
+                at = self.chunks.load(SeqCst);
+                page = 0;
+                if at.is_null() {
+                    break;
+                }
                 continue;
             };
             let Some(mark) = chunk.is_page_used.get(page) else {
@@ -381,21 +406,20 @@ impl FlatShadow {
             if is_used(mark.load(Relaxed), what) {
                 n_looked_at = n_looked_at.saturating_add(1);
                 if vacant(chunk, page).is_some()
-                    && let Some(place) = leaving.get_mut(n_leaving)
+                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
                 {
                     begin_leaving(mark, what);
-                    *place = Some((chunk, page));
-                    n_leaving = n_leaving.saturating_add(1);
+                    *place = (at, page);
+                    giving.n_leaving = giving.n_leaving.saturating_add(1);
                 }
             }
             page = page.saturating_add(1);
-            if n_leaving == N_AT_ONCE || n_looked_at == N_LOOKED_AT {
+            if giving.n_leaving == N_AT_ONCE || n_looked_at == N_LOOKED_AT {
                 break;
             }
         }
-        cursor.page.store(page, Relaxed);
-        cursor.chunk.store(at, Relaxed);
-        n_leaving
+        giving.next = (at, page);
+        giving.n_leaving != 0
     }
 
     /// Calls `visit` with every word that is not zero, its address, and what it held.

@@ -28,12 +28,12 @@ use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{Grace, SLOTS};
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
-    Ordering::Release, Ordering::SeqCst,
+    AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use memtrace_heap::PAGE_SIZE;
 
@@ -78,10 +78,42 @@ pub(crate) struct Directory {
     chunks_by_addr: AtomicPtr<AtomicPtr<Chunk>>,
     chunks: AtomicPtr<Chunk>,
     /// Held by who gives pages back.
-    giving: LeafLock<()>,
-    /// Where the search for pages to give back goes on.
-    cursor_chunk: AtomicPtr<Chunk>,
-    cursor_mark: AtomicUsize,
+    giving: LeafLock<Giving>,
+}
+
+/// Pages of entries that are given back, each by its chunk and the index of its mark.
+struct Giving {
+    leaving: [(*mut Chunk, usize); N_AT_ONCE],
+    n_leaving: usize,
+    /// When it is over they can go; `None` if there are none.
+    grace: Option<Grace>,
+    /// Where the search for others goes on.
+    next: (*mut Chunk, usize),
+}
+
+// SAFETY: chunks stay mapped (I2), and are used by all threads.
+unsafe impl Send for Giving {}
+
+impl Giving {
+    const fn new() -> Self {
+        Self {
+            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
+            n_leaving: 0,
+            grace: None,
+            next: (ptr::null_mut(), 0),
+        }
+    }
+
+    /// Takes the pages that are leaving, as marks and entries.
+    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static AtomicU8, &'static Group)> {
+        let leaving = self.leaving;
+        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
+        self.grace = None;
+        leaving.into_iter().take(n_leaving).filter_map(|(chunk, index)| {
+            // SAFETY: null, or a chunk that stays mapped and linked (I2).
+            unsafe { chunk.as_ref() }?.marked(index)
+        })
+    }
 }
 
 /// A page with its entry.
@@ -93,7 +125,7 @@ pub(crate) struct Page<'a> {
     /// The entry of the page before, if that is of the same chunk.
     pub(crate) neighbour: Option<&'a AtomicU64>,
     mark: &'a AtomicU8,
-    giving: &'a LeafLock<()>,
+    giving: &'a LeafLock<Giving>,
 }
 
 impl Directory {
@@ -101,9 +133,7 @@ impl Directory {
         Self {
             chunks_by_addr: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
-            giving: LeafLock::new(()),
-            cursor_chunk: AtomicPtr::new(ptr::null_mut()),
-            cursor_mark: AtomicUsize::new(0),
+            giving: LeafLock::new(Giving::new()),
         }
     }
 
@@ -233,17 +263,21 @@ impl Directory {
     /// Gives some pages back whose entries are all zero, others each time. Whether there is likely to be more. To be
     /// called in an operation of the thread's own, which holds no lock.
     pub(crate) fn give_back_pages(&self) -> bool {
-        let Some(_held) = self.giving.try_lock() else { return false };
-        let mut leaving: [Option<(&AtomicU8, &Group)>; N_AT_ONCE] = [None; N_AT_ONCE];
-        if self.find_leaving(&mut leaving) == 0 {
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        if giving.grace.is_none() {
+            if !self.find_leaving(&mut giving) {
+                return false;
+            }
+            giving.grace = SLOTS.begin_grace();
+        }
+        let Some(grace) = giving.grace else {
+            giving.take_leaving().for_each(|(mark, _)| stay(mark, USED));
+            return false;
+        };
+        if !SLOTS.is_over(grace, thread::slot()) {
             return false;
         }
-        let leaving = leaving.iter().flatten();
-        if !SLOTS.are_others_idle(thread::slot()) {
-            leaving.for_each(|(mark, _)| stay(mark, USED));
-            return false;
-        }
-        let given = leaving.filter(|(mark, entries)| {
+        let given = giving.take_leaving().filter(|(mark, entries)| {
             leave(mark, USED, || {
                 // SAFETY: a page of entries beyond the region's first, all zero, which nobody stores into (I3).
                 let discard =
@@ -254,45 +288,37 @@ impl Directory {
         given.count() == N_AT_ONCE
     }
 
-    /// Finds pages whose entries are all zero now, notes that they are leaving, and returns how many.
-    fn find_leaving<'a>(
-        &'a self,
-        leaving: &mut [Option<(&'a AtomicU8, &'a Group)>; N_AT_ONCE],
-    ) -> usize {
-        // Relaxed: changed under the lock only.
-        let mut index = self.cursor_mark.load(Relaxed);
-        let mut at = self.cursor_chunk.load(Relaxed);
-        let (mut n_leaving, mut n_looked_at) = (0usize, 0usize);
+    /// Finds pages whose entries are all zero now, and notes that they are leaving; whether there is one.
+    fn find_leaving(&self, giving: &mut Giving) -> bool {
+        let (mut at, mut index) = giving.next;
+        let mut n_looked_at = 0usize;
         for _ in 0..N_MET {
             // SAFETY: null, or a chunk that stays mapped and linked (I2).
             let Some(chunk) = (unsafe { at.as_ref() }) else {
                 (at, index) = (self.first_chunk(), 0);
                 continue;
             };
-            let entries = chunk.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
-            let Some((mark, entries)) = chunk.header.is_used.get(index).zip(entries) else {
+            let Some((mark, entries)) = chunk.marked(index) else {
                 (at, index) = (chunk.header.next, 0);
                 continue;
             };
+            if is_used(mark.load(Relaxed), USED) {
+                n_looked_at = n_looked_at.saturating_add(1);
+                if is_zero(entries)
+                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
+                {
+                    begin_leaving(mark, USED);
+                    *place = (at, index);
+                    giving.n_leaving = giving.n_leaving.saturating_add(1);
+                }
+            }
             index = index.saturating_add(1);
-            if !is_used(mark.load(Relaxed), USED) {
-                continue;
-            }
-            n_looked_at = n_looked_at.saturating_add(1);
-            if is_zero(entries)
-                && let Some(place) = leaving.get_mut(n_leaving)
-            {
-                begin_leaving(mark, USED);
-                *place = Some((mark, entries));
-                n_leaving = n_leaving.saturating_add(1);
-            }
             if n_looked_at == N_LOOKED_AT {
                 break;
             }
         }
-        self.cursor_mark.store(index, Relaxed);
-        self.cursor_chunk.store(at, Relaxed);
-        n_leaving
+        giving.next = (at, index);
+        giving.n_leaving != 0
     }
 }
 
@@ -309,11 +335,16 @@ impl Page<'_> {
 }
 
 impl Chunk {
+    /// Returns mark `index`, and its entries.
+    fn marked(&self, index: usize) -> Option<(&AtomicU8, &Group)> {
+        let entries = self.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
+        self.header.is_used.get(index).zip(entries)
+    }
+
     /// Returns the entries that share mark `index`, if they are in use, and the address of the first one's
     /// page; an error beyond the last mark.
     pub(crate) fn group(&self, index: usize) -> Result<Option<(u64, &Group)>, BeyondLast> {
-        let entries = self.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
-        let (mark, entries) = self.header.is_used.get(index).zip(entries).ok_or(BeyondLast)?;
+        let (mark, entries) = self.marked(index).ok_or(BeyondLast)?;
         let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
         let first_addr = self.header.base_addr.wrapping_add(first);
         Ok(is_used(mark.load(SeqCst), USED).then_some((first_addr, entries)))

@@ -4,10 +4,10 @@
 //! # Mechanism
 //!
 //! Who stores something marks the page first, in the same operation ([`Slot::during`](crate::thread_slot::Slot)).
-//! Who gives pages back, one thread at a time, notes that a page is *leaving*, and then sees to it that no
-//! operation is under way that has looked at the mark before. From then on, who wants to store takes that note
-//! back. What is still leaving then becomes *busy*; if nothing is in the page it goes back. Who wants to store
-//! into a page that is busy waits.
+//! Who gives pages back, one thread at a time, notes that a page is *leaving*, and waits until every operation is
+//! over that may have looked at the mark before: until the next time, if need be. Who wants to store meanwhile
+//! takes that note back. What is still leaving then becomes *busy*; if nothing is in the page it goes back. Who wants
+//! to store into a page that is busy waits.
 //!
 //! # Orderings
 //!
@@ -15,9 +15,8 @@
 //! | --- | --- | --- | --- |
 //! | mark | all (SeqCst) | `use_page` (Acquire), sweeps (SeqCst) | itself, before what is stored |
 //!
-//! That an operation which saw the page in use, and not leaving, is seen by who gives back is what
-//! [`Slots::are_others_idle`](crate::thread_slot::Slots::are_others_idle) promises; that it has stored, if it is
-//! over, too.
+//! That an operation which saw the page in use, and not leaving, is over and its stores are seen by who gives back is
+//! what [`Slots::is_over`](crate::thread_slot::Slots::is_over) promises.
 
 use crate::live::NoRoom;
 use crate::lock::LeafLock;
@@ -41,7 +40,7 @@ const fn busy(what: u8) -> u8 {
 /// Marks a page as used, and charges for that the first time. To be called in the operation in which something
 /// is stored there.
 #[inline]
-pub(crate) fn use_page(mark: &AtomicU8, what: u8, giving: &LeafLock<()>) -> Result<(), NoRoom> {
+pub(crate) fn use_page<T>(mark: &AtomicU8, what: u8, giving: &LeafLock<T>) -> Result<(), NoRoom> {
     if mark.load(Acquire) & (what | leaving(what) | busy(what)) == what {
         return Ok(());
     }
@@ -50,7 +49,7 @@ pub(crate) fn use_page(mark: &AtomicU8, what: u8, giving: &LeafLock<()>) -> Resu
 
 #[cold]
 #[inline(never)]
-fn use_page_slowly(mark: &AtomicU8, what: u8, giving: &LeafLock<()>) -> Result<(), NoRoom> {
+fn use_page_slowly<T>(mark: &AtomicU8, what: u8, giving: &LeafLock<T>) -> Result<(), NoRoom> {
     loop {
         let held = mark.load(Acquire);
         if held & busy(what) != 0 {

@@ -16,8 +16,10 @@
 //! | --- | --- | --- | --- |
 //! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
-//! | `n_operations`, one more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
-//! | `n_operations`, one less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
+//! | `n_operations`, one more | the holder (Relaxed, with a compiler fence) | see [`Slots::begin_grace`] | that it reads tables |
+//! | `n_operations`, one less | the holder (Release) | `is_over` (Acquire) | that it has read them |
+//! | `n_graces` | `begin_grace` (SeqCst, after the fence) | `is_over` (SeqCst, before slots) | that the fence is done |
+//! | `passed` | `is_over` (Release) | `is_over` (Acquire) | the same as `n_operations`, one less |
 //!
 //! # Cost
 //!
@@ -31,7 +33,6 @@ use crate::lock::LeafLock;
 use crate::mapped::Part;
 use crate::membarrier;
 use crate::segments::Segments;
-use core::hint::spin_loop;
 use core::sync::atomic::{
     AtomicI64, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst, compiler_fence,
@@ -95,6 +96,8 @@ pub(crate) struct Slot {
     n_operations: AtomicU32,
     /// How often the thread has come by where now and then something is done.
     n_turns: AtomicU32,
+    /// The latest grace after whose beginning the thread was seen to be idle.
+    passed: AtomicU32,
     number: AtomicU32,
     /// The number of the next slot that nobody holds.
     next_free: AtomicU32,
@@ -102,9 +105,6 @@ pub(crate) struct Slot {
 
 /// What stands for a block that is being recorded, beside the number of operations.
 const RECORDING: u32 = 1 << 16;
-
-/// So often it is looked whether another thread's operation is over: for longer than most last.
-const N_LOOKS: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
 /// be done.
@@ -145,10 +145,10 @@ impl Slot {
     fn marked<R>(&self, weight: u32, operation: impl FnOnce() -> R) -> R {
         let before = self.n_operations.load(Relaxed);
         self.n_operations.store(before.wrapping_add(weight), Relaxed);
-        // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
+        // The processor's own order is seen to by whoever gives memory back (`Slots::begin_grace`).
         compiler_fence(SeqCst);
         let result = operation();
-        // Release pairs with the Acquire of `are_others_idle`: who sees that it is over may write to what it
+        // Release pairs with the Acquire of `is_over`: who sees that it is over may write to what it
         // looked at.
         self.n_operations.store(before, Release);
         result
@@ -167,6 +167,22 @@ pub(crate) struct Slots {
     free: LeafLock<u32>,
     /// Operations under way of threads without a slot.
     n_others: AtomicU32,
+    /// As [`Slot::passed`], for all of them together.
+    others_passed: AtomicU32,
+    /// Graces that have begun.
+    n_graces: AtomicU32,
+}
+
+/// A time that is over when every operation is that was under way when it began: whatever had been taken out of the
+/// tables before, nobody looks at any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grace(u32);
+
+impl Grace {
+    /// Whether who was idle after the beginning of `passed` was so after that of this one.
+    fn is_of(self, passed: u32) -> bool {
+        passed.wrapping_sub(self.0).cast_signed() >= 0
+    }
 }
 
 pub(crate) static SLOTS: Slots = Slots::new();
@@ -178,6 +194,8 @@ impl Slots {
             n_slots: AtomicU32::new(0),
             free: LeafLock::new(0),
             n_others: AtomicU32::new(0),
+            others_passed: AtomicU32::new(0),
+            n_graces: AtomicU32::new(0),
         }
     }
 
@@ -229,33 +247,45 @@ impl Slots {
         result
     }
 
-    /// Whether no operation on tables is under way but the calling thread's own, which holds `own`: whatever
-    /// had been taken out of the tables before this call, nobody looks at any more. `false` also if that
-    /// cannot be found out.
+    /// Begins a grace; `None` if its end could not be found out.
     ///
-    /// Other threads mark an operation without a fence; `membarrier` makes each of them pass one. An
-    /// operation that began before has its mark seen here then; one that begins after it sees the tables as
-    /// they are now. (Linux manual, membarrier(2): the pair of a compiler fence and this call.)
+    /// Other threads mark an operation without a fence; `membarrier` makes each of them pass one. The mark of an
+    /// operation that began before is seen from now on, until it is over; one that begins after it sees the tables
+    /// as they are now. (Linux manual, membarrier(2): the pair of a compiler fence and this call.)
     #[cold]
-    pub(crate) fn are_others_idle(&self, own: Option<&Slot>) -> bool {
+    pub(crate) fn begin_grace(&self) -> Option<Grace> {
+        // Counted after the fence: who is idle then is so after the fences of all graces that are counted.
+        membarrier::fence_all_threads()
+            .then(|| Grace(self.n_graces.fetch_add(1, SeqCst).wrapping_add(1)))
+    }
+
+    /// Whether a grace is over, but for the operation of the calling thread, which holds `own`.
+    ///
+    /// Each thread need be seen idle once only, so many that are always at work are not in the way for long.
+    #[cold]
+    pub(crate) fn is_over(&self, grace: Grace, own: Option<&Slot>) -> bool {
         let Some(own) = own else { return false };
-        if !membarrier::fence_all_threads() || self.n_others.load(SeqCst) != 0 {
-            return false;
+        let now = self.n_graces.load(SeqCst);
+        if !grace.is_of(self.others_passed.load(Acquire)) {
+            if self.n_others.load(SeqCst) != 0 {
+                return false;
+            }
+            self.others_passed.store(now, Release);
         }
-        self.iter().all(|slot| {
-            // One, if this is not a signal handler's, in the middle of another operation.
-            let is_own = core::ptr::eq(slot, own);
-            // What begins after the fence is no matter: a thread is waited for until it is idle once.
-            (0..N_LOOKS).any(|_| {
-                let n_operations = slot.n_operations.load(Acquire);
-                // Nor is a block that the calling thread is recording.
-                let is_idle =
-                    if is_own { n_operations % RECORDING <= 1 } else { n_operations == 0 };
-                if !is_idle {
-                    spin_loop();
-                }
-                is_idle
-            })
+        self.iter().fold(true, |is_over, slot| {
+            if core::ptr::eq(slot, own) {
+                // One, if this is not a signal handler's, in the middle of another operation. A block that is being
+                // recorded is no matter.
+                return is_over && slot.n_operations.load(Acquire) % RECORDING <= 1;
+            }
+            if grace.is_of(slot.passed.load(Acquire)) {
+                return is_over;
+            }
+            if slot.n_operations.load(Acquire) != 0 {
+                return false;
+            }
+            slot.passed.store(now, Release);
+            is_over
         })
     }
 

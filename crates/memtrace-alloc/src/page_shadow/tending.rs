@@ -81,7 +81,7 @@ impl PageShadow {
         }
         // Other threads may be in the way for a moment.
         const N_TRIES: usize = 8;
-        let _ = (0..N_TRIES).any(|_| during(|| self.arrays.free_waiting()));
+        let _ = (0..N_TRIES).any(|_| during(|| self.arrays.free_some()));
         while self.tend_arrays(None) {}
         while self.tend_sparse() {}
     }
@@ -96,11 +96,8 @@ impl PageShadow {
         let mut n_found = 0;
         if usage.n_words as u64 > n_wanted {
             n_found = during(|| {
-                let n_found = self.scavenge();
-                if n_found != 0 {
-                    self.arrays.free_waiting();
-                }
-                n_found
+                self.arrays.free_some();
+                self.scavenge()
             });
         }
         let usage = self.arrays.usage();

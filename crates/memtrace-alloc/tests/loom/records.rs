@@ -153,13 +153,17 @@ pub(crate) mod array_memory {
             true
         }
 
-        /// As `Memory::free_waiting`, which does so for many at a time.
+        /// As `Memory::free_some`, which does so for many at a time.
         pub(crate) fn retire(&self, shape: Shape) {
             N_RETIRED.set(N_RETIRED.get() + 1);
             if SUPPLY.get() != Supply::UsedAgain {
                 return;
             }
-            if mistakes::is_made(Mistake::UseAgainAtOnce) || SLOTS.are_others_idle(thread::slot()) {
+            let is_over = || {
+                let grace = SLOTS.begin_grace();
+                grace.is_some_and(|grace| SLOTS.is_over(grace, thread::slot()))
+            };
+            if mistakes::is_made(Mistake::UseAgainAtOnce) || is_over() {
                 let words =
                     (0..shape.n_words()).map(|i| shape.addr() as usize + i * size_of::<u64>());
                 atomic::give_back(words);
@@ -167,7 +171,7 @@ pub(crate) mod array_memory {
             }
         }
 
-        pub(crate) fn free_waiting(&self) -> bool {
+        pub(crate) fn free_some(&self) -> bool {
             true
         }
 
