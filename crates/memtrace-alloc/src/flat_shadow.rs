@@ -129,8 +129,8 @@ struct Details {
 }
 
 /// Pages that are given back at once, and how many are looked at for them.
-const N_AT_ONCE: usize = 32;
-const N_LOOKED_AT: usize = 64;
+const N_AT_ONCE: usize = 64;
+const N_LOOKED_AT: usize = 128;
 /// Marks that are met on the way, most of them of pages not in use.
 const N_MARKS: usize = 4096;
 
@@ -159,10 +159,9 @@ impl Giving {
 
     /// Takes the pages that are leaving, with their marks.
     fn take_leaving(&mut self) -> impl Iterator<Item = (&'static Chunk, usize, &'static AtomicU8)> {
-        let leaving = self.leaving;
         let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
         self.grace = None;
-        leaving.into_iter().take(n_leaving).filter_map(|(chunk, page)| {
+        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, page)| {
             // SAFETY: null, or a chunk that stays mapped and linked (I4).
             let chunk = unsafe { chunk.as_ref() }?;
             Some((chunk, page, chunk.is_page_used.get(page)?))
@@ -647,7 +646,13 @@ impl LiveTable for FlatShadow {
         if !block_addr.is_multiple_of(GRANULE as u64) {
             return None;
         }
-        self.decode(block_addr, self.word(block_addr)?.load(SeqCst))
+        let chunk = self.chunk(block_addr)?;
+        let index = word_index(block_addr);
+        // Reading a page that was never used, or has gone back, would make it resident.
+        if !is_used(chunk.is_page_used.get(index / PAGE_WORDS)?.load(SeqCst), HAS_WORDS) {
+            return None;
+        }
+        self.decode(block_addr, chunk.words.get(index)?.load(SeqCst))
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
@@ -667,9 +672,14 @@ impl LiveTable for FlatShadow {
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
-        let details = self.chunk(block_addr).and_then(Self::details);
-        let place = details.and_then(|details| details.get(word_index(block_addr)));
-        place.map_or(Detail::UNKNOWN, |place| Detail::from_word(place.load(Acquire)))
+        let place = || {
+            let chunk = self.chunk(block_addr)?;
+            let index = word_index(block_addr);
+            // As in `get`.
+            let mark = chunk.is_page_used.get(index / PAGE_WORDS)?.load(SeqCst);
+            if is_used(mark, HAS_DETAILS) { Self::details(chunk)?.get(index) } else { None }
+        };
+        place().map_or(Detail::UNKNOWN, |place| Detail::from_word(place.load(Acquire)))
     }
 
     #[inline]

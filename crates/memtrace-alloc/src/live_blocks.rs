@@ -33,7 +33,7 @@
 use crate::flat_shadow::{small_head, trace_of_small_head};
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::pace::Pace;
-use crate::page_shadow::PageShadow;
+use crate::page_shadow::{PageShadow, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;
@@ -84,7 +84,7 @@ impl LiveBlocks {
     #[cold]
     #[inline(never)]
     fn tend_details(&self, now_ms: u64) {
-        let is_more = !thread::holds_lock() && self.give_back_details();
+        let is_more = !thread::holds_lock() && self.give_back_details() && self.give_back_details();
         self.pace.end(now_ms, is_more);
     }
 
@@ -109,7 +109,9 @@ impl LiveBlocks {
     /// Gives back all that can be, after traces were forgotten.
     pub(crate) fn tend_at_length(&self) {
         self.shadow.tend_at_length();
-        while !thread::holds_lock() && self.give_back_details() {}
+        if !thread::holds_lock() {
+            while_fruitful(|| self.give_back_details());
+        }
     }
 
     /// What the heap's words take, in resident bytes.

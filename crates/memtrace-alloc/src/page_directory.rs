@@ -106,10 +106,9 @@ impl Giving {
 
     /// Takes the pages that are leaving, as marks and entries.
     fn take_leaving(&mut self) -> impl Iterator<Item = (&'static AtomicU8, &'static Group)> {
-        let leaving = self.leaving;
         let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
         self.grace = None;
-        leaving.into_iter().take(n_leaving).filter_map(|(chunk, index)| {
+        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, index)| {
             // SAFETY: null, or a chunk that stays mapped and linked (I2).
             unsafe { chunk.as_ref() }?.marked(index)
         })

@@ -76,6 +76,7 @@ use core::sync::atomic::{
 };
 use scavenging::Cursor;
 use tending::Tending;
+pub(crate) use tending::while_fruitful;
 
 /// Block addresses are multiples of this many bytes.
 const GRANULE: u64 = 16;

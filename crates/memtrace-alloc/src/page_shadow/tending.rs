@@ -41,6 +41,16 @@ impl Tending {
     }
 }
 
+/// Gives back again and again, until there is likely to be no more: other threads, and what is in use, are in the way
+/// some of the time.
+pub(crate) fn while_fruitful(mut give_back: impl FnMut() -> bool) {
+    const N_TRIES: u32 = 32;
+    let mut n_tries = 0u32;
+    while n_tries < N_TRIES {
+        n_tries = if give_back() { 0 } else { n_tries.saturating_add(1) };
+    }
+}
+
 impl PageShadow {
     /// Gives memory back if it is the calling thread's turn. To be called outside of operations.
     #[inline]
@@ -82,8 +92,8 @@ impl PageShadow {
         // Other threads may be in the way for a moment.
         const N_TRIES: usize = 8;
         let _ = (0..N_TRIES).any(|_| during(|| self.arrays.free_some()));
-        while self.tend_arrays(None) {}
-        while self.tend_sparse() {}
+        while_fruitful(|| self.tend_arrays(None));
+        while_fruitful(|| self.tend_sparse());
     }
 
     /// Gives back arrays, and pages of them: without a time as if nothing had been in use just before. Whether there
@@ -273,7 +283,7 @@ mod tests {
                     }
                     Step::Tend => {
                         shadow.tend_at_length();
-                        while shadow.give_back_details(|_| false) {}
+                        while_fruitful(|| shadow.give_back_details(|_| false));
                     }
                 }
             }
