@@ -106,6 +106,9 @@ struct Memory {
     /// Those whose grace is over.
     done: Notes,
     n_retired: usize,
+    /// An array for notes to come; null if there is none. Not to be had when it is wanted most: where there is no
+    /// memory, and empty arrays are looked for.
+    spare: *mut u64,
     /// How many all these are.
     n_waiting: usize,
     /// Whether a grace could not begin when it was last tried, and how often there has been no room since.
@@ -134,7 +137,7 @@ impl Notes {
 /// How much memory there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Words of arrays in use; those that wait are among them.
+    /// Words of arrays in use; those that wait are among them, what they are noted in is not.
     pub(crate) n_words: usize,
     /// Pages with memory.
     pub(crate) n_pages: usize,
@@ -158,6 +161,7 @@ impl ArrayMemory {
             grace: None,
             done: Notes::NONE,
             n_retired: 0,
+            spare: ptr::null_mut(),
             n_waiting: 0,
             is_refused: false,
             n_refused: 0,
@@ -166,7 +170,9 @@ impl ArrayMemory {
 
     /// Returns an array of zeros; `None` if none is free, and `may_map` is not set or there is no memory.
     pub(crate) fn take(&self, level: u32, may_map: bool) -> Option<Shape> {
-        let array_addr = self.0.lock().take(level, may_map)?;
+        let mut memory = self.0.lock();
+        let array_addr = memory.take(level, may_map)?;
+        memory.renew_spare();
         Some(Shape::new(array_addr as u64, level))
     }
 
@@ -179,7 +185,11 @@ impl ArrayMemory {
     /// [`Self::retire`].
     pub(crate) fn can_retire(&self) -> bool {
         let mut memory = self.0.lock();
-        let has_room = |memory: &Memory| !memory.is_refused && memory.n_waiting < MAX_WAITING;
+        memory.renew_spare();
+        let has_room = |memory: &Memory| {
+            let can_note = memory.retired.n_words < N_NOTE_WORDS || !memory.spare.is_null();
+            can_note && !memory.is_refused && memory.n_waiting < MAX_WAITING
+        };
         if !has_room(&memory) {
             memory.n_refused = memory.n_refused.wrapping_add(1);
             if memory.n_refused.is_multiple_of(N_BETWEEN_TRIES) {
@@ -193,7 +203,7 @@ impl ArrayMemory {
     /// lost if there is no memory to note it. To be called in an operation of the thread's own.
     pub(crate) fn retire(&self, shape: Shape) {
         let mut memory = self.0.lock();
-        if !memory.note(|memory| &mut memory.retired, shape.to_entry()) {
+        if !memory.note(shape.to_entry()) {
             return;
         }
         memory.n_retired = memory.n_retired.wrapping_add(1);
@@ -457,19 +467,31 @@ impl Memory {
         n_run
     }
 
-    /// Notes the word of an array; `false` without memory for that.
-    fn note(&mut self, notes: impl Fn(&mut Self) -> &mut Notes, word: u64) -> bool {
-        if notes(self).n_words >= N_NOTE_WORDS {
-            let Some(addr) = self.take(MAX_LEVEL, true) else { return false };
-            let latest = ptr::with_exposed_provenance_mut::<u64>(addr);
-            // SAFETY: an array of this length that is nobody else's.
-            unsafe { latest.write(notes(self).latest.expose_provenance() as u64) };
-            *notes(self) = Notes { latest, n_words: 1 };
+    /// Takes an array for notes to come, unless there is one.
+    fn renew_spare(&mut self) {
+        if self.spare.is_null()
+            && let Some(addr) = self.take(MAX_LEVEL, false)
+        {
+            self.spare = ptr::with_exposed_provenance_mut(addr);
+            self.usage.n_words = self.usage.n_words.saturating_sub(N_NOTE_WORDS);
         }
-        let notes = notes(self);
+    }
+
+    /// Notes the word of an array that is retired; `false` without memory for that.
+    fn note(&mut self, word: u64) -> bool {
+        if self.retired.n_words >= N_NOTE_WORDS {
+            self.renew_spare();
+            let latest = core::mem::replace(&mut self.spare, ptr::null_mut());
+            if latest.is_null() {
+                return false;
+            }
+            // SAFETY: an array of this length that is nobody else's.
+            unsafe { latest.write(self.retired.latest.expose_provenance() as u64) };
+            self.retired = Notes { latest, n_words: 1 };
+        }
         // SAFETY: below the length of the array.
-        unsafe { notes.latest.wrapping_add(notes.n_words).write(word) };
-        notes.n_words = notes.n_words.saturating_add(1);
+        unsafe { self.retired.latest.wrapping_add(self.retired.n_words).write(word) };
+        self.retired.n_words = self.retired.n_words.saturating_add(1);
         true
     }
 
@@ -479,12 +501,13 @@ impl Memory {
             return None;
         }
         let latest = self.done.latest;
-        self.done.n_words = self.done.n_words.saturating_sub(1);
+        self.done.n_words = self.done.n_words.saturating_sub(1).max(1);
         // SAFETY: below the length of the array, and written by `note`.
         let word = unsafe { latest.wrapping_add(self.done.n_words).read() };
         if self.done.n_words == 1 {
             // SAFETY: the address of the next, or zero.
             let next = unsafe { latest.read() };
+            self.usage.n_words = self.usage.n_words.saturating_add(N_NOTE_WORDS);
             self.free(Shape::new(latest.expose_provenance() as u64, MAX_LEVEL));
             let latest = ptr::with_exposed_provenance_mut::<u64>(next as usize);
             self.done = Notes { latest, n_words: N_NOTE_WORDS };
@@ -641,7 +664,7 @@ mod tests {
         let n_given = 10 + arrays.give_back_pages(usize::MAX);
         let usage = arrays.usage();
         assert_eq!((usage.n_whole, usage.n_pages), (0, full.n_pages - n_given));
-        assert!(usage.n_pages <= stay.len() + 1, "{usage:?}");
+        assert!(usage.n_pages <= stay.len() + 2, "{usage:?}");
         assert!(is_resident() + n_given as u64 * 4000 / 2 < before, "{} {before}", is_resident());
         assert_eq!(arrays.0.lock().violated_invariant(), None);
         // No address space is wanted for as much again.
@@ -690,10 +713,12 @@ mod tests {
             let n_words = in_use.values().map(|shape| shape.n_words()).sum::<usize>();
             prop_assert_eq!(arrays.usage().n_words, n_words);
             in_use.into_values().for_each(|shape| arrays.give_back(shape));
+            // One page has the array for notes to come.
             let usage = arrays.usage();
-            prop_assert_eq!((usage.n_words, usage.n_whole), (0, usage.n_pages));
-            prop_assert_eq!(arrays.give_back_pages(usize::MAX), usage.n_pages);
-            prop_assert_eq!(arrays.usage(), Usage::default());
+            let n_pages = usage.n_pages.saturating_sub(1);
+            prop_assert_eq!((usage.n_words, usage.n_whole), (0, n_pages));
+            prop_assert_eq!(arrays.give_back_pages(usize::MAX), n_pages);
+            prop_assert_eq!(arrays.usage().n_pages, usage.n_pages - n_pages);
         }
     }
 }
