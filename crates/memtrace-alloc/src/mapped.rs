@@ -123,6 +123,10 @@ pub(crate) fn map_aligned(size: usize, part: Part) -> *mut u8 {
 
 /// Maps a region and puts it into the list.
 fn map_node(size: usize, align: usize, part: Part) -> *mut Node {
+    #[cfg(test)]
+    if refusal::is_now() {
+        return ptr::null_mut();
+    }
     let node = SystemPages.map(size, align).cast::<Node>();
     if node.is_null() {
         return node;
@@ -194,6 +198,33 @@ pub fn resident_bytes(start: *const u8, len: usize) -> u64 {
         page = page.saturating_add(bytes);
     }
     n_resident.saturating_mul(PAGE_SIZE as u64)
+}
+
+/// Mappings that are refused to one thread.
+#[cfg(test)]
+pub(crate) mod refusal {
+    extern crate std;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static N_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+
+    /// Runs `f` with the mapping refused before which there are `n_before`; says whether there was one.
+    pub(crate) fn during(n_before: u32, f: impl FnOnce()) -> bool {
+        N_LEFT.set(n_before);
+        f();
+        N_LEFT.replace(u32::MAX) > n_before
+    }
+
+    pub(super) fn is_now() -> bool {
+        match N_LEFT.get() {
+            u32::MAX => false,
+            // Above all numbers to come, so that one is refused.
+            0 => N_LEFT.replace(u32::MAX - 1) == 0,
+            n_left => N_LEFT.replace(n_left - 1) == 0,
+        }
+    }
 }
 
 #[cfg(test)]
