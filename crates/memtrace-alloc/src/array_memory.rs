@@ -37,6 +37,7 @@ use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_word::{LINE_WORDS, MAX_LEVEL, Shape};
 use crate::thread;
 use crate::thread_slot::{Grace, SLOTS};
+use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr;
 use memtrace_heap::PAGE_SIZE;
@@ -76,10 +77,23 @@ pub(crate) struct ArrayMemory(LeafLock<Memory>);
 #[repr(C)]
 struct Record {
     /// The lines that are free, if the page has memory.
-    free: u64,
-    next: *mut Record,
+    free: Cell<u64>,
+    next: Cell<*mut Record>,
     /// Null for the first of its list.
-    previous: *mut Record,
+    previous: Cell<*mut Record>,
+}
+
+impl Record {
+    /// The record at an address; `None` if it is null. For who holds the lock.
+    fn at<'a>(record: *mut Self) -> Option<&'a Self> {
+        // SAFETY: null, or within the records of a region, which stays mapped and is zero at first.
+        unsafe { record.as_ref() }
+    }
+
+    /// What is free of the page of a record.
+    fn free_at(record: *mut Self) -> u64 {
+        Self::at(record).map_or(0, |record| record.free.get())
+    }
 }
 
 #[repr(C)]
@@ -250,7 +264,11 @@ impl ArrayMemory {
 /// Lines at which an array of a level may begin.
 const fn aligned(level: u32) -> u64 {
     match 1u64.checked_shl(1 << level) {
-        Some(beyond) => u64::MAX / beyond.wrapping_sub(1),
+        // As many bits as are below it, with as many zeros between them.
+        Some(beyond) => match u64::MAX.checked_div(beyond.wrapping_sub(1)) {
+            Some(aligned) => aligned,
+            None => u64::MAX,
+        },
         None => 1,
     }
 }
@@ -294,7 +312,8 @@ fn page_addr_of(record: *mut Record) -> usize {
     let addr = record.addr();
     let region_addr = addr & !REGION_SIZE.wrapping_sub(1);
     let offset = addr.wrapping_sub(region_addr).wrapping_sub(offset_of!(Region, records));
-    region_addr.wrapping_add((offset / size_of::<Record>()).wrapping_mul(PAGE_SIZE))
+    let index = offset.checked_div(size_of::<Record>()).unwrap_or(0);
+    region_addr.wrapping_add(index.wrapping_mul(PAGE_SIZE))
 }
 
 impl Memory {
@@ -305,8 +324,7 @@ impl Memory {
             Some(first) => *first,
             None => self.back_page(may_map)?,
         };
-        // SAFETY: a record of a region, which stays mapped; whoever holds the lock has it.
-        let free = unsafe { (*record).free };
+        let free = Record::free_at(record);
         let line = room(free, level).trailing_zeros();
         self.set_free(record, free & !lines(level).wrapping_shl(line));
         self.usage.n_words = self.usage.n_words.saturating_add(LINE_WORDS << level);
@@ -315,14 +333,13 @@ impl Memory {
 
     /// Changes what is free of a page that has memory, and its list with it.
     fn set_free(&mut self, record: *mut Record, free: u64) {
-        // SAFETY: as above.
-        let before = unsafe { ptr::replace(&raw mut (*record).free, free) };
-        let (old, new) = (list_of(before), list_of(free));
+        let Some(of_page) = Record::at(record) else { return };
+        let (old, new) = (list_of(of_page.free.replace(free)), list_of(free));
         if old == new {
             return;
         }
         if let Some(old) = old {
-            self.unlink(record, old);
+            self.unlink(of_page, old);
         }
         if let Some(new) = new {
             self.link(record, new);
@@ -333,34 +350,30 @@ impl Memory {
         if list == WHOLE {
             self.usage.n_whole = self.usage.n_whole.saturating_add(1);
         }
-        let Some(first) = self.lists.get_mut(list) else { return };
-        // SAFETY: records of regions, which stay mapped; whoever holds the lock has them.
-        unsafe {
-            (*record).next = *first;
-            (*record).previous = ptr::null_mut();
-            if let Some(first) = first.as_mut() {
-                first.previous = record;
-            }
+        let Some((first, linked)) = self.lists.get_mut(list).zip(Record::at(record)) else {
+            return;
+        };
+        linked.next.set(*first);
+        linked.previous.set(ptr::null_mut());
+        if let Some(first) = Record::at(*first) {
+            first.previous.set(record);
         }
         *first = record;
     }
 
-    fn unlink(&mut self, record: *mut Record, list: usize) {
+    fn unlink(&mut self, record: &Record, list: usize) {
         if list == WHOLE {
             self.usage.n_whole = self.usage.n_whole.saturating_sub(1);
         }
-        // SAFETY: as above.
-        unsafe {
-            let (next, previous) = ((*record).next, (*record).previous);
-            if let Some(next) = next.as_mut() {
-                next.previous = previous;
-            }
-            match previous.as_mut() {
-                Some(previous) => previous.next = next,
-                None => {
-                    if let Some(first) = self.lists.get_mut(list) {
-                        *first = next;
-                    }
+        let (next, previous) = (record.next.get(), record.previous.get());
+        if let Some(next) = Record::at(next) {
+            next.previous.set(previous);
+        }
+        match Record::at(previous) {
+            Some(previous) => previous.next.set(next),
+            None => {
+                if let Some(first) = self.lists.get_mut(list) {
+                    *first = next;
                 }
             }
         }
@@ -375,6 +388,7 @@ impl Memory {
             self.n_fresh = N_FRESH;
         }
         let unbacked = self.lists.get(UNBACKED).copied().filter(|first| !first.is_null());
+        let unbacked = unbacked.and_then(|first| Some((first, Record::at(first)?)));
         if unbacked.is_none() && self.next_page >= N_PAGES {
             self.map_region()?;
         }
@@ -382,8 +396,8 @@ impl Memory {
             return None;
         }
         let record = match unbacked {
-            Some(first) => {
-                self.unlink(first, UNBACKED);
+            Some((first, record)) => {
+                self.unlink(record, UNBACKED);
                 first
             }
             None => {
@@ -423,9 +437,7 @@ impl Memory {
         unsafe { array.write_bytes(0, shape.n_words()) };
         let record = record_of(addr);
         let lines = lines(shape.level()).wrapping_shl((addr % PAGE_SIZE / LINE_SIZE) as u32);
-        // SAFETY: as above.
-        let free = unsafe { (*record).free };
-        self.set_free(record, free | lines);
+        self.set_free(record, Record::free_at(record) | lines);
         self.usage.n_words = self.usage.n_words.saturating_sub(shape.n_words());
     }
 
@@ -435,9 +447,8 @@ impl Memory {
         if record.is_null() || n_pages == 0 {
             return 0;
         }
-        // Zero and the header are no pages: the run ends there.
-        // SAFETY: the record before one of a page, or the one after it unless it is the last.
-        let is_whole = |record: *mut Record| unsafe { (*record).free } == u64::MAX;
+        // The header's pages, whose records are zero, come before all others: the run ends there.
+        let is_whole = |record: *mut Record| Record::free_at(record) == u64::MAX;
         let (mut first, mut n_run) = (record, 1usize);
         let max_run = n_pages.min(MAX_RUN);
         while n_run < max_run && is_whole(first.wrapping_sub(1)) {
@@ -459,9 +470,10 @@ impl Memory {
         // The lowest address first among those that serve again.
         for at in (0..n_run).rev() {
             let record = first.wrapping_add(at);
-            self.unlink(record, WHOLE);
-            // SAFETY: as above.
-            unsafe { (*record).free = 0 };
+            if let Some(record) = Record::at(record) {
+                self.unlink(record, WHOLE);
+                record.free.set(0);
+            }
             self.link(record, UNBACKED);
         }
         n_run
@@ -563,27 +575,26 @@ mod tests {
             let (mut usage, mut seen) = (Usage::default(), BTreeSet::new());
             for (list, first) in self.lists.iter().enumerate() {
                 let (mut record, mut previous) = (*first, ptr::null_mut());
-                // SAFETY: null, or a record of a region.
-                while let Some(Record { free, next, previous: before }) = unsafe { record.as_ref() }
-                {
+                while let Some(Record { free, next, previous: before }) = Record::at(record) {
+                    let (free, next, before) = (free.get(), next.get(), before.get());
                     let is_right = if list == UNBACKED {
-                        *free == 0
+                        free == 0
                     } else {
                         // SAFETY: a page with memory.
                         let page = unsafe {
                             &*ptr::with_exposed_provenance::<[[u64; 8]; 64]>(page_addr_of(record))
                         };
-                        let is_zero = |at: usize| *free >> at & 1 == 0 || page[at] == [0; 8];
+                        let is_zero = |at: usize| free >> at & 1 == 0 || page[at] == [0; 8];
                         if !(0..64).all(is_zero) {
                             return Some("I3");
                         }
-                        list_of(*free) == Some(list)
+                        list_of(free) == Some(list)
                     };
-                    if !is_right || *before != previous || !seen.insert(record) {
+                    if !is_right || before != previous || !seen.insert(record) {
                         return Some("I5");
                     }
                     usage.n_whole += usize::from(list == WHOLE);
-                    (previous, record) = (record, *next);
+                    (previous, record) = (record, next);
                 }
             }
             (usage.n_whole != self.usage.n_whole).then_some("n_whole")

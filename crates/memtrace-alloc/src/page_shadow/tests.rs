@@ -360,10 +360,10 @@ fn a_mapping_that_is_refused_costs_some_traces_their_place_and_no_more() {
             let is_prepared = shadow.prepare() || shadow.prepare();
             assert!(is_prepared);
             for i in 0..24_000u64 {
-                let addr = (i % 3) << 40 | (i / 3) * 48;
+                let addr = ((i % 3) << 40) + (i / 3) * 48;
                 let size = if i % 12_000 < 3 { 1 << 30 } else { i % 2000 };
                 let detail = Detail { thread: 1, birth: i as u32 };
-                let has_detail = i % 5000 == 0;
+                let has_detail = i.is_multiple_of(5000);
                 let is_known = !has_detail || shadow.set_detail(addr, detail).is_ok();
                 n_unknown += u64::from(!is_known);
                 match insert(shadow, addr, trace(size)) {
@@ -371,7 +371,7 @@ fn a_mapping_that_is_refused_costs_some_traces_their_place_and_no_more() {
                     Ok(Some(_)) => panic!("given back unseen"),
                     Err(NoRoom) => n_lost += 1,
                 }
-                if i % 8000 == 0 {
+                if i.is_multiple_of(8000) {
                     shadow.tend_at_length();
                 }
             }
