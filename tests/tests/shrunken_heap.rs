@@ -15,7 +15,7 @@ static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
 /// One at a time: each starts and stops tracing.
 static TURN: Mutex<()> = Mutex::new(());
 
-const N_BLOCKS: usize = if cfg!(debug_assertions) { 400_000 } else { 2_000_000 };
+const N_BLOCKS: usize = if cfg!(debug_assertions) { 1_000_000 } else { 2_000_000 };
 /// Of so many blocks in a row the first hundred stay.
 const N_IN_A_ROW: usize = 20_000;
 
