@@ -14,7 +14,8 @@
 //! # Cost
 //!
 //! A turn looks at up to 2048 entries, and at the arrays of those that have one, and gives back up to 1 MiB:
-//! some 100 µs. Nothing to do: 0.1 % of a processor.
+//! 100 to 250 µs; all of the table of two million blocks, 20 MB, in 77 turns and 12 ms. Nothing to do: 0.1 % of a
+//! processor.
 
 use super::{PageShadow, during};
 use crate::pace::{self, Pace, RecentMost};
