@@ -47,6 +47,16 @@ fn go_on(for_at_least: Duration) {
     }
 }
 
+/// One that has small blocks alone, which are where the recorder looks first.
+fn go_on_with_small_blocks(for_at_least: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < for_at_least {
+        let request: Vec<Box<[u8; 48]>> = (0..4000).map(|i| Box::new([i as u8; 48])).collect();
+        drop(black_box(request));
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Grows to [`N_BLOCKS`] and shrinks; returns those that stay.
 fn grow_and_shrink(n_threads: usize) -> Vec<Box<[u8]>> {
     let mut shares: Vec<Vec<Box<[u8]>>> = thread::scope(|scope| {
@@ -102,7 +112,12 @@ fn check(kept: &[Box<[u8]>], has_threads: bool) {
     });
 }
 
-fn shrinks_to_a_quarter(options: Options, has_threads: bool, n_threads: usize) {
+fn shrinks_to_a_quarter(
+    options: Options,
+    has_threads: bool,
+    n_threads: usize,
+    go_on: fn(Duration),
+) {
     let _turn = TURN.lock();
     start_with(options).unwrap();
     let peak = Mutex::new((0, 0));
@@ -171,15 +186,20 @@ fn shrinks_to_a_quarter(options: Options, has_threads: bool, n_threads: usize) {
 
 #[test]
 fn the_table_of_a_heap_that_one_thread_grew_and_shrank_shrinks_with_it() {
-    shrinks_to_a_quarter(Options::new().frames(1), false, 1);
+    shrinks_to_a_quarter(Options::new().frames(1), false, 1, go_on);
 }
 
 #[test]
 fn the_table_of_a_heap_that_four_threads_grew_and_shrank_shrinks_with_it() {
-    shrinks_to_a_quarter(Options::new().frames(1), false, 4);
+    shrinks_to_a_quarter(Options::new().frames(1), false, 4, go_on);
 }
 
 #[test]
 fn details_of_a_heap_that_shrank_go_back_too() {
-    shrinks_to_a_quarter(Options::new().frames(1).threads(true), true, 2);
+    shrinks_to_a_quarter(Options::new().frames(1).threads(true), true, 2, go_on);
+}
+
+#[test]
+fn a_program_of_small_blocks_gives_back_as_well() {
+    shrinks_to_a_quarter(Options::new().frames(1), false, 1, go_on_with_small_blocks);
 }
