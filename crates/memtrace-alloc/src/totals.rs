@@ -20,7 +20,6 @@
 //!
 //! Two additions and a comparison on a cache line that is the thread's own.
 
-use crate::recorder::RECORDER;
 use crate::thread;
 use crate::thread_slot::{SLOTS, Slot};
 use core::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
@@ -135,8 +134,6 @@ impl Totals {
         let n_times = SLOTS.n_slots().wrapping_shr(N_SLOTS_BITS).saturating_add(1);
         if now.unsigned_abs() >= (FLUSH_BYTES as u64).saturating_mul(n_times.into()) {
             self.flush(slot);
-            // A heap that grows and shrinks comes by here, whatever its blocks.
-            RECORDER.live.shadow().tend_if_due();
         }
     }
 
