@@ -3,7 +3,7 @@
 //! # Mechanism
 //!
 //! Threads that come by outside of the quick ways take turns, one at a time, each a bounded piece of work
-//! ([`pace`](crate::pace)): often while there is something to do, else eight times a second.
+//! ([`pace`]): often while there is something to do, else eight times a second.
 //!
 //! If arrays have more than twice as many words as there have been blocks in the last second, and more than a
 //! MiB, some pages of heap are looked at for arrays that are empty. Pages of arrays that are free as a whole go
