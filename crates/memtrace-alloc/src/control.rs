@@ -465,13 +465,15 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
 pub fn stop() {
     is_on_or_asked_for();
     thread::untraced(|| {
-        let _held = CONTROL.lock();
+        let held = CONTROL.lock();
         if is_on() {
             let state = State(WATCHED.state.swap(OFF, SeqCst));
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);
         }
+        drop(held);
+        RECORDER.live.tend_at_length();
     });
 }
 
@@ -481,13 +483,15 @@ pub fn stop() {
 /// [`crate::traced_memory`] become 0, but for what other threads allocate meanwhile.
 pub fn clear_traces() {
     thread::untraced(|| {
-        let _held = CONTROL.lock();
+        let held = CONTROL.lock();
         if is_on() {
             RECORDER.suspend_peak();
             RECORDER.forget_all(State::now());
             RECORDER.by_site.reset();
             RECORDER.reset_peak();
         }
+        drop(held);
+        RECORDER.live.tend_at_length();
     });
 }
 

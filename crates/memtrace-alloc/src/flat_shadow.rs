@@ -14,6 +14,16 @@
 //!   and so owns that word's addresses, too.
 //! - **I3** Every non-zero word lies on a page of words that is marked as used.
 //! - **I4** Chunks are linked into a list and never removed; nor is a chunk's column of details.
+//! - **I5** Words, and details, are stored in an operation that marks their page ([`page_mark`]); from before
+//!   the detail of a block is stored until its word is, the thread tells that it is recording
+//!   ([`Slot::recording`](crate::thread_slot::Slot::recording)).
+//!
+//! # Pages go back
+//!
+//! A page of words goes back to the system when none of them is in use, and a page of details when none is of
+//! a block that has a trace: a detail is left as it is when its block goes. By I5 no thread is about to use one.
+//! A detail that was left behind may go while its block has no trace for a moment, because it is being resized, or
+//! is just released; if the resize fails, or it is a peak, the block's thread and generation are unknown.
 //!
 //! # Orderings
 //!
@@ -21,7 +31,7 @@
 //! | --- | --- | --- | --- |
 //! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | `for_each`, `clear` (SeqCst) | the chunk's header |
-//! | page mark | `use_page` (SeqCst, before the word) | `insert`, `for_each` (Acquire), `clear` (SeqCst) | itself |
+//! | page mark | [`page_mark`] (SeqCst, before the word) | `insert`, `for_each` (Acquire), `clear` (SeqCst) | itself |
 //! | word | `insert`, `take`, … (SeqCst) | `for_each` (Acquire), `clear` (SeqCst) | its tail and its detail |
 //! | column of details | `map_details` (Release) | `details` (Acquire) | zeroed memory |
 //! | detail | `set_detail` (Release, before the word) | `for_each`, `detail` (Acquire) | that the word before it is gone |
@@ -44,13 +54,19 @@
 #![expect(unsafe_code, reason = "words in mapped memory, found by address")]
 
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
-use crate::mapped::{self, Part};
+use crate::lock::LeafLock;
+use crate::mapped::{self, NODE_SIZE, Part};
+use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
 use crate::site::SiteId;
+use crate::thread;
+use crate::thread_slot::{Grace, SLOTS};
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU64, Ordering, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release, Ordering::SeqCst,
 };
+use memtrace_heap::PAGE_SIZE;
 
 /// Block addresses are multiples of this many bytes.
 pub(crate) const GRANULE: usize = 1 << GRANULE_BITS;
@@ -63,6 +79,7 @@ const ADDRESS_BITS: u32 = 47;
 const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
 /// Words for which there is one mark: those of 4 KiB.
 const PAGE_WORDS: usize = 512;
+const _: () = assert!(PAGE_WORDS * size_of::<AtomicU64>() == PAGE_SIZE);
 const N_PAGES: usize = CHUNK_WORDS / PAGE_WORDS;
 /// Words that a scan looks at together: as many as a mask has bits.
 const GROUP_WORDS: usize = 64;
@@ -93,11 +110,69 @@ struct Header {
     details: AtomicPtr<AtomicU64>,
 }
 
+/// Words begin with a page of the system's, after the node before the chunk.
 #[repr(C)]
 struct Chunk {
     header: Header,
     is_page_used: [AtomicU8; N_PAGES],
+    _padding: [u8; PAGE_SIZE - NODE_SIZE - size_of::<Header>()],
     words: [AtomicU64; CHUNK_WORDS],
+}
+
+const _: () = assert!((NODE_SIZE + offset_of!(Chunk, words)).is_multiple_of(PAGE_SIZE));
+
+/// A chunk's column of details: the same.
+#[repr(C)]
+struct Details {
+    _padding: [u8; PAGE_SIZE - NODE_SIZE],
+    details: [AtomicU64; CHUNK_WORDS],
+}
+
+/// Pages that are given back at once, and how many are looked at for them.
+const N_AT_ONCE: usize = 64;
+const N_LOOKED_AT: usize = 128;
+/// Marks that are met on the way, most of them of pages not in use.
+const N_MARKS: usize = 4096;
+
+/// Pages of words or details that are given back, each by its chunk and its index.
+struct Giving {
+    leaving: [(*mut Chunk, usize); N_AT_ONCE],
+    n_leaving: usize,
+    /// When it is over they can go; `None` if there are none.
+    grace: Option<Grace>,
+    /// Where the search for others goes on.
+    next: (*mut Chunk, usize),
+}
+
+// SAFETY: chunks stay mapped (I4), and are used by all threads.
+unsafe impl Send for Giving {}
+
+impl Giving {
+    const fn new() -> Self {
+        Self {
+            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
+            n_leaving: 0,
+            grace: None,
+            next: (ptr::null_mut(), 0),
+        }
+    }
+
+    /// Takes the pages that are leaving, with their marks.
+    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static Chunk, usize, &'static AtomicU8)> {
+        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
+        self.grace = None;
+        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, page)| {
+            // SAFETY: null, or a chunk that stays mapped and linked (I4).
+            let chunk = unsafe { chunk.as_ref() }?;
+            Some((chunk, page, chunk.is_page_used.get(page)?))
+        })
+    }
+}
+
+/// Pages of either kind.
+struct GivingBoth {
+    words: Giving,
+    details: Giving,
 }
 
 /// One word for each 16 bytes of address space, in chunks mapped on demand.
@@ -105,11 +180,26 @@ pub(crate) struct FlatShadow {
     /// `DIRECTORY_LEN` chunk pointers, mapped by [`Self::prepare`].
     directory: AtomicPtr<AtomicPtr<Chunk>>,
     chunks: AtomicPtr<Chunk>,
+    /// Held by who gives pages back.
+    giving: LeafLock<GivingBoth>,
 }
 
 impl FlatShadow {
     pub(crate) const fn new() -> Self {
-        Self { directory: AtomicPtr::new(ptr::null_mut()), chunks: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            directory: AtomicPtr::new(ptr::null_mut()),
+            chunks: AtomicPtr::new(ptr::null_mut()),
+            giving: LeafLock::new(GivingBoth { words: Giving::new(), details: Giving::new() }),
+        }
+    }
+
+    /// Takes the lock for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.giving.acquire();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.giving.release();
     }
 
     /// Maps the directory; `false` if that fails. Not to be called by two threads at once.
@@ -153,7 +243,7 @@ impl FlatShadow {
         };
         let index = word_index(addr);
         let mark = chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?;
-        use_page(mark, HAS_WORDS)?;
+        use_page(mark, HAS_WORDS, &self.giving)?;
         chunk.words.get(index).ok_or(NoRoom)
     }
 
@@ -218,13 +308,117 @@ impl FlatShadow {
     #[cold]
     #[inline(never)]
     fn map_details(chunk: &Chunk) -> Option<&[AtomicU64]> {
-        let details = mapped::map_sparse::<AtomicU64>(CHUNK_WORDS, Part::LiveTable);
-        if details.is_null() {
+        let column = mapped::map_sparse::<Details>(1, Part::LiveTable);
+        if column.is_null() {
             return None;
         }
+        let details = column.cast::<u8>().wrapping_add(offset_of!(Details, details)).cast();
         // If another thread was first, ours stays untouched: address space, not memory.
         let _ = chunk.header.details.compare_exchange(ptr::null_mut(), details, Release, Relaxed);
         Self::details(chunk)
+    }
+
+    /// Gives some pages of words back in which there is nothing, others each time. Whether there is likely to be
+    /// more. To be called in an operation of the thread's own, which holds no lock.
+    pub(crate) fn give_back_words(&self) -> bool {
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        self.give_back(HAS_WORDS, &mut giving.words, |chunk, page| {
+            let words = chunk.words.as_chunks::<PAGE_WORDS>().0.get(page)?;
+            // Relaxed: when no operation is under way that may store, or to be looked at again then.
+            words.iter().all(|word| word.load(Relaxed) == 0).then_some(words.as_ptr())
+        })
+    }
+
+    /// The same for details: of blocks that have no trace, as `is_live` says by their addresses.
+    pub(crate) fn give_back_details(&self, is_live: impl Fn(u64) -> bool) -> bool {
+        // A signal handler may have interrupted the thread between detail and trace.
+        if thread::slot().is_none_or(|slot| slot.is_recording()) {
+            return false;
+        }
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        self.give_back(HAS_DETAILS, &mut giving.details, |chunk, page| {
+            let details = Self::details(chunk)?.as_chunks::<PAGE_WORDS>().0.get(page)?;
+            let first = (page.wrapping_mul(PAGE_WORDS) as u64) << GRANULE_BITS;
+            let first_addr = chunk.header.base_addr.wrapping_add(first);
+            let addrs = (first_addr..).step_by(GRANULE);
+            // Relaxed: as above.
+            let mut stale = addrs.zip(details).filter(|(_, detail)| detail.load(Relaxed) != 0);
+            stale.all(|(addr, _)| !is_live(addr)).then_some(details.as_ptr())
+        })
+    }
+
+    /// Gives pages back for which `vacant` returns where they are.
+    fn give_back(
+        &self,
+        what: u8,
+        giving: &mut Giving,
+        vacant: impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
+    ) -> bool {
+        if giving.grace.is_none() {
+            if !self.find_leaving(what, giving, &vacant) {
+                return false;
+            }
+            giving.grace = SLOTS.begin_grace();
+        }
+        let Some(grace) = giving.grace else {
+            giving.take_leaving().for_each(|(_, _, mark)| stay(mark, what));
+            return false;
+        };
+        if !SLOTS.is_over(grace, thread::slot()) {
+            return false;
+        }
+        let given = giving.take_leaving().filter(|&(chunk, page, mark)| {
+            leave(mark, what, || {
+                vacant(chunk, page).is_some_and(|start| {
+                    // SAFETY: a page of words or details beyond the region's first, which nobody stores into
+                    // (I5); zero is what it holds, or as good.
+                    unsafe { mapped::discard(start.cast_mut().cast(), PAGE_SIZE) }
+                })
+            })
+        });
+        given.count() >= N_AT_ONCE / 4
+    }
+
+    /// Finds pages in which there is nothing now, and notes that they are leaving; whether there is one.
+    fn find_leaving(
+        &self,
+        what: u8,
+        giving: &mut Giving,
+        vacant: &impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
+    ) -> bool {
+        let (mut at, mut page) = giving.next;
+        let mut n_looked_at = 0usize;
+        for _ in 0..N_MARKS {
+            // SAFETY: null, or a chunk that stays mapped and linked (I4).
+            let Some(chunk) = (unsafe { at.as_ref() }) else {
+                at = self.chunks.load(SeqCst);
+                page = 0;
+                if at.is_null() {
+                    break;
+                }
+                continue;
+            };
+            let Some(mark) = chunk.is_page_used.get(page) else {
+                (at, page) = (chunk.header.next, 0);
+                continue;
+            };
+            if is_used(mark.load(Relaxed), what) {
+                n_looked_at = n_looked_at.saturating_add(1);
+                if vacant(chunk, page).is_some()
+                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
+                {
+                    begin_leaving(mark, what);
+                    *place = (at, page);
+                    giving.n_leaving = giving.n_leaving.saturating_add(1);
+                }
+            }
+            page = page.saturating_add(1);
+            if giving.n_leaving == N_AT_ONCE || n_looked_at == N_LOOKED_AT {
+                break;
+            }
+        }
+        giving.next = (at, page);
+        giving.n_leaving != 0
     }
 
     /// Calls `visit` with every word that is not zero, its address, and what it held.
@@ -237,7 +431,7 @@ impl FlatShadow {
         for chunk in self.chunks() {
             let pages = chunk.words.as_chunks::<PAGE_WORDS>().0.iter().zip(&chunk.is_page_used);
             for (page, (words, _)) in
-                pages.enumerate().filter(|(_, (_, mark))| mark.load(ordering) & HAS_WORDS != 0)
+                pages.enumerate().filter(|(_, (_, mark))| is_used(mark.load(ordering), HAS_WORDS))
             {
                 let index = page.wrapping_mul(PAGE_WORDS) as u64;
                 let mut addr = chunk.header.base_addr.wrapping_add(index << GRANULE_BITS);
@@ -339,7 +533,7 @@ impl FlatShadow {
             let index = word_index(addr);
             let word = chunk.words[index].load(SeqCst);
             let mark = chunk.is_page_used[index / PAGE_WORDS].load(Relaxed);
-            if word != 0 && mark & HAS_WORDS == 0 {
+            if word != 0 && !is_used(mark, HAS_WORDS) {
                 return Some("I3");
             }
             let next = self.word(tail_addr(addr)).map_or(0, |word| word.load(SeqCst));
@@ -355,20 +549,8 @@ impl FlatShadow {
 }
 
 /// Marks of a page: it has words, and it has details.
-const HAS_WORDS: u8 = 1;
-const HAS_DETAILS: u8 = 2;
-
-/// Marks a page as used, and charges for that the first time.
-#[inline]
-fn use_page(mark: &AtomicU8, what: u8) -> Result<(), NoRoom> {
-    if mark.load(Acquire) & what == 0 {
-        if !mapped::charge(PAGE_WORDS.wrapping_mul(size_of::<AtomicU64>())) {
-            return Err(NoRoom);
-        }
-        mark.fetch_or(what, SeqCst);
-    }
-    Ok(())
-}
+const HAS_WORDS: u8 = page_mark::FIRST;
+const HAS_DETAILS: u8 = page_mark::SECOND;
 
 const KIND: u64 = 3;
 const SMALL: u64 = 1;
@@ -464,7 +646,13 @@ impl LiveTable for FlatShadow {
         if !block_addr.is_multiple_of(GRANULE as u64) {
             return None;
         }
-        self.decode(block_addr, self.word(block_addr)?.load(SeqCst))
+        let chunk = self.chunk(block_addr)?;
+        let index = word_index(block_addr);
+        // Reading a page that was never used, or has gone back, would make it resident.
+        if !is_used(chunk.is_page_used.get(index / PAGE_WORDS)?.load(SeqCst), HAS_WORDS) {
+            return None;
+        }
+        self.decode(block_addr, chunk.words.get(index)?.load(SeqCst))
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
@@ -474,7 +662,8 @@ impl LiveTable for FlatShadow {
         };
         let details = Self::details(chunk).or_else(|| Self::map_details(chunk)).ok_or(NoRoom)?;
         let index = word_index(block_addr);
-        use_page(chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?, HAS_DETAILS)?;
+        let mark = chunk.is_page_used.get(index / PAGE_WORDS).ok_or(NoRoom)?;
+        use_page(mark, HAS_DETAILS, &self.giving)?;
         let place = details.get(index).ok_or(NoRoom)?;
         // Release pairs with the Acquire of a scan: who sees this sees that the word of the block
         // before is gone.
@@ -483,9 +672,14 @@ impl LiveTable for FlatShadow {
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
-        let details = self.chunk(block_addr).and_then(Self::details);
-        let place = details.and_then(|details| details.get(word_index(block_addr)));
-        place.map_or(Detail::UNKNOWN, |place| Detail::from_word(place.load(Acquire)))
+        let place = || {
+            let chunk = self.chunk(block_addr)?;
+            let index = word_index(block_addr);
+            // As in `get`.
+            let mark = chunk.is_page_used.get(index / PAGE_WORDS)?.load(SeqCst);
+            if is_used(mark, HAS_DETAILS) { Self::details(chunk)?.get(index) } else { None }
+        };
+        place().map_or(Detail::UNKNOWN, |place| Detail::from_word(place.load(Acquire)))
     }
 
     #[inline]

@@ -33,10 +33,12 @@
 
 use crate::flat_shadow::{small_head, trace_of_small_head};
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
-use crate::page_shadow::{AtHome, PageShadow};
+use crate::pace::Pace;
+use crate::page_shadow::{AtHome, PageShadow, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;
+use crate::thread_slot::SLOTS;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
@@ -59,11 +61,13 @@ pub(crate) struct LiveBlocks {
     /// Null, or a heap that keeps words.
     heap: AtomicPtr<Heap>,
     shadow: PageShadow,
+    /// When details of blocks that are gone are given back.
+    pace: Pace,
 }
 
 impl LiveBlocks {
     pub(crate) const fn new() -> Self {
-        Self { heap: AtomicPtr::new(ptr::null_mut()), shadow: PageShadow::new() }
+        Self { heap: AtomicPtr::new(ptr::null_mut()), shadow: PageShadow::new(), pace: Pace::new() }
     }
 
     /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
@@ -82,6 +86,50 @@ impl LiveBlocks {
             // Whoever was first is the one (I2).
             let _ = self.heap.compare_exchange(ptr::null_mut(), heap, Release, Relaxed);
             self.shadow.refuse_quickly();
+        }
+    }
+
+    /// Records a block whose detail is stored before its trace, and gives memory of details back now and then.
+    #[inline(always)]
+    pub(crate) fn recording<R>(&self, record: impl FnOnce() -> R) -> R {
+        let Some(slot) = thread::slot() else { return SLOTS.during_other(record) };
+        let result = slot.recording(record);
+        if let Some(now_ms) = self.pace.begin_now_and_then(slot) {
+            self.tend_details(now_ms);
+        }
+        result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tend_details(&self, now_ms: u64) {
+        let is_more = !thread::holds_lock() && self.give_back_details() && self.give_back_details();
+        self.pace.end(now_ms, is_more);
+    }
+
+    /// Gives back some pages of details of blocks that have no trace. Whether there is likely to be more.
+    fn give_back_details(&self) -> bool {
+        self.shadow.give_back_details(|addr| {
+            let word = self.beside().and_then(|beside| beside.heap.block_word(addr as usize));
+            word.is_some_and(|word| word != 0)
+        })
+    }
+
+    /// Gives memory back to the system, if it is time to, and if there is some that traces and details need no more.
+    pub(crate) fn tend_if_due(&self) {
+        self.shadow.tend_if_due();
+        if thread::slot().is_some()
+            && let Some(now_ms) = self.pace.begin()
+        {
+            self.tend_details(now_ms);
+        }
+    }
+
+    /// Gives back all that can be, after traces were forgotten.
+    pub(crate) fn tend_at_length(&self) {
+        self.shadow.tend_at_length();
+        if !thread::holds_lock() {
+            while_fruitful(|| self.give_back_details());
         }
     }
 

@@ -1,4 +1,5 @@
-//! The tracer's own memory: mapped, zeroed, never given back, accounted by part, and within a limit.
+//! The tracer's own memory: mapped, zeroed, accounted by part, and within a limit. Addresses are never given
+//! back; memory behind them may be.
 //!
 //! # The limit
 //!
@@ -11,7 +12,8 @@
 //!
 //! - **I1** Every region is a list node followed by its payload; nodes are pushed at the head of one
 //!   list and never removed, so that a reader may follow it at any time.
-//! - **I2** A payload is zeroed, aligned to 64 bytes, and mapped until the process ends.
+//! - **I2** A payload is zeroed, aligned to 64 bytes, and mapped until the process ends. Pages of it that are
+//!   [given back](discard) are zero again.
 //!
 //! # Orderings
 //!
@@ -47,6 +49,9 @@ struct Node {
     part: Part,
 }
 
+/// Bytes of a region that precede its payload.
+pub(crate) const NODE_SIZE: usize = size_of::<Node>();
+
 static REGIONS: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
 /// What the charges may be together, in bytes.
@@ -67,7 +72,7 @@ pub(crate) fn charge(size: usize) -> bool {
     CHARGED.fetch_update(Relaxed, Relaxed, add).is_ok()
 }
 
-/// Takes back a charge for what was not used after all.
+/// Takes back a charge: for what was not used after all, or is used no more.
 pub(crate) fn uncharge(size: usize) {
     CHARGED.fetch_sub(size as u64, Relaxed);
 }
@@ -102,9 +107,29 @@ pub(crate) fn map_sparse<T>(len: usize, part: Part) -> *mut T {
     else {
         return ptr::null_mut();
     };
-    let node = SystemPages.map(size, PAGE_SIZE).cast::<Node>();
+    let node = map_node(size, PAGE_SIZE, part);
     if node.is_null() {
         return ptr::null_mut();
+    }
+    // SAFETY: one past the node still lies within the region, whose size includes it.
+    unsafe { node.add(1) }.cast()
+}
+
+/// Maps a sparse region of `size` bytes, a power of two and no less than a page, that is aligned to as many, and
+/// returns where it begins: with [`NODE_SIZE`] bytes that are not the caller's. Null if there is no memory.
+pub(crate) fn map_aligned(size: usize, part: Part) -> *mut u8 {
+    map_node(size, size, part).cast()
+}
+
+/// Maps a region and puts it into the list.
+fn map_node(size: usize, align: usize, part: Part) -> *mut Node {
+    #[cfg(test)]
+    if refusal::is_now() {
+        return ptr::null_mut();
+    }
+    let node = SystemPages.map(size, align).cast::<Node>();
+    if node.is_null() {
+        return node;
     }
     #[cfg(target_os = "linux")]
     // SAFETY: advice on a mapping of our own. A table is touched sparsely: with huge pages, one entry
@@ -121,8 +146,18 @@ pub(crate) fn map_sparse<T>(len: usize, part: Part) -> *mut T {
             Err(now) => head = now,
         }
     }
-    // SAFETY: one past the node still lies within the region, whose size includes it.
-    unsafe { node.add(1) }.cast()
+    node
+}
+
+/// Gives the memory behind some pages of payloads back to the system; they are zero again afterwards. Whether it
+/// did: if not, they are as they were.
+///
+/// # Safety
+/// Whole pages of one region, without its first; nobody stores into them meanwhile, and nobody minds their being
+/// zero.
+pub(crate) unsafe fn discard(page: *mut u8, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { SystemPages.discard(page, size) }
 }
 
 /// Returns the bytes of `part` that are resident, as the kernel counts them.
@@ -163,6 +198,33 @@ pub fn resident_bytes(start: *const u8, len: usize) -> u64 {
         page = page.saturating_add(bytes);
     }
     n_resident.saturating_mul(PAGE_SIZE as u64)
+}
+
+/// Mappings that are refused to one thread.
+#[cfg(test)]
+pub(crate) mod refusal {
+    extern crate std;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static N_LEFT: Cell<u32> = const { Cell::new(u32::MAX) };
+    }
+
+    /// Runs `f` with the mapping refused before which there are `n_before`; says whether there was one.
+    pub(crate) fn during(n_before: u32, f: impl FnOnce()) -> bool {
+        N_LEFT.set(n_before);
+        f();
+        N_LEFT.replace(u32::MAX) > n_before
+    }
+
+    pub(super) fn is_now() -> bool {
+        match N_LEFT.get() {
+            u32::MAX => false,
+            // Above all numbers to come, so that one is refused.
+            0 => N_LEFT.replace(u32::MAX - 1) == 0,
+            n_left => N_LEFT.replace(n_left - 1) == 0,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -119,8 +119,8 @@ impl Options {
     /// goes on undisturbed: blocks with stacks not seen before are recorded without a stack, blocks with no
     /// place in the table are not recorded, and [`losses`](crate::losses) counts both.
     ///
-    /// The limit is on memory that has ever been used for tables since the process began: what earlier
-    /// runs of tracing took is used again, and counts. Not among it are the rules for unwinding (16 bytes for
+    /// The limit is on memory that is used for tables in this process: what earlier runs of tracing took and has not
+    /// gone back to the system is used again, and counts. Not among it are the rules for unwinding (16 bytes for
     /// each call that was met), what threads remember of their captures (256 MiB at most for all threads, 24 KiB to 1 MiB for each),
     /// and the words that a pooled heap keeps for its blocks.
     pub const fn table_limit(mut self, bytes: u64) -> Self {

@@ -4,6 +4,8 @@
 //!
 //! - **I1** Every entry that is not zero lies on a page of entries that is marked as used, and charged for.
 //! - **I2** Chunks are linked into a list and never removed.
+//! - **I3** Entries become other than zero in an operation that marks their page ([`page_mark`]), or has seen
+//!   that they are.
 //!
 //! # Orderings
 //!
@@ -11,25 +13,31 @@
 //! | --- | --- | --- | --- |
 //! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
-//! | mark | `mark_used` (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
+//! | mark | [`page_mark`] (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
 //!
 //! What leads a sweep to an entry is `SeqCst`: see [`page_shadow`](crate::page_shadow).
 //!
 //! # Cost
 //!
 //! Two loads to an entry. 8 bytes for each page of 4 KiB, in as many pages of entries as are in use: 4 KiB for
-//! 2 MiB of heap.
+//! 2 MiB of heap. Pages of entries that are all zero go back to the system.
 #![expect(unsafe_code, reason = "chunks in mapped memory, found by address")]
 
 use crate::live::NoRoom;
-use crate::mapped::{self, Part};
+use crate::lock::LeafLock;
+use crate::mapped::{self, NODE_SIZE, Part};
+use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
 use crate::page_word::Granule;
 use crate::sampled_pages::SHARED_CHUNK_MASK;
+use crate::thread;
+use crate::thread_slot::{Grace, SLOTS};
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
     Ordering::SeqCst,
 };
+use memtrace_heap::PAGE_SIZE;
 
 pub(crate) const PAGE_BITS: u32 = 12;
 /// A chunk covers 64 MiB of addresses with 128 KiB of entries.
@@ -40,7 +48,14 @@ pub(crate) const ADDRESS_BITS: u32 = 47;
 const DIRECTORY_LEN: usize = 1 << (ADDRESS_BITS - CHUNK_BITS);
 /// Entries for which there is one mark: those of 4 KiB.
 const MARK_ENTRIES: usize = 512;
+const _: () = assert!(MARK_ENTRIES * size_of::<AtomicU64>() == PAGE_SIZE);
 const N_MARKS: usize = CHUNK_ENTRIES / MARK_ENTRIES;
+const USED: u8 = page_mark::FIRST;
+/// Pages of entries that are given back at once, marks in use that are looked at for them, and marks that are met.
+const N_AT_ONCE: usize = 16;
+const N_LOOKED_AT: usize = 16;
+const N_MET: usize = 1024;
+
 #[repr(C, align(64))]
 struct Header {
     next: *mut Chunk,
@@ -49,11 +64,15 @@ struct Header {
     is_used: [AtomicU8; N_MARKS],
 }
 
+/// Entries begin with a page of the system's, after the node before the chunk.
 #[repr(C)]
 pub(crate) struct Chunk {
     header: Header,
+    _padding: [u8; PAGE_SIZE - NODE_SIZE - size_of::<Header>()],
     entries: [AtomicU64; CHUNK_ENTRIES],
 }
+
+const _: () = assert!((NODE_SIZE + offset_of!(Chunk, entries)).is_multiple_of(PAGE_SIZE));
 
 /// All entries.
 pub(crate) struct Directory {
@@ -62,6 +81,42 @@ pub(crate) struct Directory {
     /// The same, or null where [`Self::quick_entry`] is to return none.
     quick: AtomicPtr<AtomicPtr<Chunk>>,
     chunks: AtomicPtr<Chunk>,
+    /// Held by who gives pages back.
+    giving: LeafLock<Giving>,
+}
+
+/// Pages of entries that are given back, each by its chunk and the index of its mark.
+struct Giving {
+    leaving: [(*mut Chunk, usize); N_AT_ONCE],
+    n_leaving: usize,
+    /// When it is over they can go; `None` if there are none.
+    grace: Option<Grace>,
+    /// Where the search for others goes on.
+    next: (*mut Chunk, usize),
+}
+
+// SAFETY: chunks stay mapped (I2), and are used by all threads.
+unsafe impl Send for Giving {}
+
+impl Giving {
+    const fn new() -> Self {
+        Self {
+            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
+            n_leaving: 0,
+            grace: None,
+            next: (ptr::null_mut(), 0),
+        }
+    }
+
+    /// Takes the pages that are leaving, as marks and entries.
+    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static AtomicU8, &'static Group)> {
+        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
+        self.grace = None;
+        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, index)| {
+            // SAFETY: null, or a chunk that stays mapped and linked (I2).
+            unsafe { chunk.as_ref() }?.marked(index)
+        })
+    }
 }
 
 /// A page with its entry.
@@ -73,6 +128,7 @@ pub(crate) struct Page<'a> {
     /// The entry of the page before, if that is of the same chunk.
     pub(crate) neighbour: Option<&'a AtomicU64>,
     mark: &'a AtomicU8,
+    giving: &'a LeafLock<Giving>,
 }
 
 impl Directory {
@@ -81,7 +137,17 @@ impl Directory {
             chunks_by_addr: AtomicPtr::new(ptr::null_mut()),
             quick: AtomicPtr::new(ptr::null_mut()),
             chunks: AtomicPtr::new(ptr::null_mut()),
+            giving: LeafLock::new(Giving::new()),
         }
+    }
+
+    /// Takes the lock for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.giving.acquire();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.giving.release();
     }
 
     /// Maps it; `false` if that fails. Not to be called by two threads at once.
@@ -182,7 +248,7 @@ impl Directory {
         for chunk in self.chunks() {
             let marked = chunk.entries.as_chunks::<MARK_ENTRIES>().0.iter();
             for (n, (entries, mark)) in marked.zip(&chunk.header.is_used).enumerate() {
-                if mark.load(SeqCst) == 0 {
+                if !is_used(mark.load(SeqCst), USED) {
                     continue;
                 }
                 let first = (n.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
@@ -223,32 +289,98 @@ impl Directory {
             entry: chunk.entries.get(index).ok_or(NoRoom)?,
             neighbour: index.checked_sub(1).and_then(|index| chunk.entries.get(index)),
             mark: chunk.header.is_used.get(index / MARK_ENTRIES).ok_or(NoRoom)?,
+            giving: &self.giving,
         })
+    }
+
+    /// Gives some pages back whose entries are all zero, others each time. Whether there is likely to be more. To be
+    /// called in an operation of the thread's own, which holds no lock.
+    pub(crate) fn give_back_pages(&self) -> bool {
+        let Some(mut giving) = self.giving.try_lock() else { return false };
+        if giving.grace.is_none() {
+            if !self.find_leaving(&mut giving) {
+                return false;
+            }
+            giving.grace = SLOTS.begin_grace();
+        }
+        let Some(grace) = giving.grace else {
+            giving.take_leaving().for_each(|(mark, _)| stay(mark, USED));
+            return false;
+        };
+        if !SLOTS.is_over(grace, thread::slot()) {
+            return false;
+        }
+        let given = giving.take_leaving().filter(|(mark, entries)| {
+            leave(mark, USED, || {
+                // SAFETY: a page of entries beyond the region's first, all zero, which nobody stores into (I3).
+                let discard =
+                    || unsafe { mapped::discard(entries.as_ptr().cast_mut().cast(), PAGE_SIZE) };
+                is_zero(entries) && discard()
+            })
+        });
+        given.count() == N_AT_ONCE
+    }
+
+    /// Finds pages whose entries are all zero now, and notes that they are leaving; whether there is one.
+    fn find_leaving(&self, giving: &mut Giving) -> bool {
+        let (mut at, mut index) = giving.next;
+        let mut n_looked_at = 0usize;
+        for _ in 0..N_MET {
+            // SAFETY: null, or a chunk that stays mapped and linked (I2).
+            let Some(chunk) = (unsafe { at.as_ref() }) else {
+                (at, index) = (self.first_chunk(), 0);
+                continue;
+            };
+            let Some((mark, entries)) = chunk.marked(index) else {
+                (at, index) = (chunk.header.next, 0);
+                continue;
+            };
+            if is_used(mark.load(Relaxed), USED) {
+                n_looked_at = n_looked_at.saturating_add(1);
+                if is_zero(entries)
+                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
+                {
+                    begin_leaving(mark, USED);
+                    *place = (at, index);
+                    giving.n_leaving = giving.n_leaving.saturating_add(1);
+                }
+            }
+            index = index.saturating_add(1);
+            if n_looked_at == N_LOOKED_AT {
+                break;
+            }
+        }
+        giving.next = (at, index);
+        giving.n_leaving != 0
     }
 }
 
+fn is_zero(entries: &Group) -> bool {
+    // Relaxed: by who has no operation under way meanwhile, or to be looked at again.
+    entries.iter().all(|entry| entry.load(Relaxed) == 0)
+}
+
 impl Page<'_> {
-    /// Marks the page of entries that this one is on as used, before the entry is stored into.
+    /// Marks the page of entries that this one is on as used, before the entry is stored into in the same operation.
     pub(crate) fn mark_used(&self) -> Result<(), NoRoom> {
-        if self.mark.load(Acquire) == 0 {
-            if !mapped::charge(MARK_ENTRIES.wrapping_mul(size_of::<AtomicU64>())) {
-                return Err(NoRoom);
-            }
-            self.mark.store(1, SeqCst);
-        }
-        Ok(())
+        use_page(self.mark, USED, self.giving)
     }
 }
 
 impl Chunk {
+    /// Returns mark `index`, and its entries.
+    fn marked(&self, index: usize) -> Option<(&AtomicU8, &Group)> {
+        let entries = self.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
+        self.header.is_used.get(index).zip(entries)
+    }
+
     /// Returns the entries that share mark `index`, if they are in use, and the address of the first one's
     /// page; an error beyond the last mark.
     pub(crate) fn group(&self, index: usize) -> Result<Option<(u64, &Group)>, BeyondLast> {
-        let entries = self.entries.as_chunks::<MARK_ENTRIES>().0.get(index);
-        let (mark, entries) = self.header.is_used.get(index).zip(entries).ok_or(BeyondLast)?;
+        let (mark, entries) = self.marked(index).ok_or(BeyondLast)?;
         let first = (index.wrapping_mul(MARK_ENTRIES) as u64) << PAGE_BITS;
         let first_addr = self.header.base_addr.wrapping_add(first);
-        Ok((mark.load(SeqCst) != 0).then_some((first_addr, entries)))
+        Ok(is_used(mark.load(SeqCst), USED).then_some((first_addr, entries)))
     }
 
     pub(crate) fn next(&self) -> *mut Chunk {

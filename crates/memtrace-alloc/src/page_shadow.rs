@@ -56,6 +56,7 @@
 
 mod samples;
 mod scavenging;
+mod tending;
 
 use crate::array_memory::ArrayMemory;
 use crate::flat_shadow::FlatShadow;
@@ -77,6 +78,8 @@ use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
 use scavenging::Cursor;
+use tending::Tending;
+pub(crate) use tending::while_fruitful;
 
 /// Block addresses are multiples of this many bytes.
 const GRANULE: u64 = 16;
@@ -107,6 +110,7 @@ pub(crate) struct PageShadow {
     cursor: Cursor,
     /// How often there was no memory for an array, one time after the other.
     n_failed: AtomicU32,
+    tending: Tending,
     /// What has no place here.
     flat: FlatShadow,
 }
@@ -119,6 +123,7 @@ impl PageShadow {
             growths: [const { Growth::new() }; N_LOCKS],
             cursor: Cursor::new(),
             n_failed: AtomicU32::new(0),
+            tending: Tending::new(),
             flat: FlatShadow::new(),
         }
     }
@@ -136,11 +141,15 @@ impl PageShadow {
     /// Takes all locks for the time of a fork.
     pub(crate) fn before_fork(&self) {
         self.growths.iter().for_each(|growth| growth.lock.acquire());
+        self.directory.before_fork();
+        self.flat.before_fork();
         self.arrays.before_fork();
     }
 
     pub(crate) fn after_fork(&self) {
         self.arrays.after_fork();
+        self.flat.after_fork();
+        self.directory.after_fork();
         self.growths.iter().for_each(|growth| growth.lock.release());
     }
 
@@ -558,11 +567,13 @@ impl LiveTable for PageShadow {
         }
         let page = self.directory.page_or_map(block_addr)?;
         let tag = Tag::of(block_addr);
-        during(|| self.insert_slowly(page, tag, live(tag, trace)))
+        let inserted = during(|| self.insert_slowly(page, tag, live(tag, trace)));
+        self.tend_now_and_then();
+        inserted
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
-        self.flat.set_detail(block_addr, detail)
+        during(|| self.flat.set_detail(block_addr, detail))
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
@@ -594,7 +605,9 @@ impl LiveTable for PageShadow {
         // Blocks without a trace are common: from before the start, or a tool's own.
         let entry = self.directory.entry(block_addr).filter(|entry| entry.load(Acquire) != 0);
         let taken = entry.and_then(|entry| during(|| self.take_slowly(entry, block_addr)));
-        taken.or_else(|| self.flat.take(block_addr))
+        let taken = taken.or_else(|| self.flat.take(block_addr));
+        self.tend_now_and_then();
+        taken
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
@@ -642,13 +655,23 @@ impl LiveTable for PageShadow {
 }
 
 impl PageShadow {
+    /// Gives back pages of details of blocks that have no trace, here or where `is_live_elsewhere` looks. Whether
+    /// there is likely to be more. Not to be called while the thread holds a lock.
+    pub(crate) fn give_back_details(&self, is_live_elsewhere: impl Fn(u64) -> bool) -> bool {
+        // In an operation, so that one which a signal handler interrupts is seen.
+        during(|| {
+            self.flat.give_back_details(|addr| self.get(addr).is_some() || is_live_elsewhere(addr))
+        })
+    }
+
     /// Inserts a trace that has no place in a word.
     #[cold]
     #[inline(never)]
     fn insert_large(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         // Given back unseen.
         let stale = self.take(block_addr);
-        Ok(self.flat.insert(block_addr, trace)?.or(stale))
+        let inserted = during(|| self.flat.insert(block_addr, trace));
+        Ok(inserted?.or(stale))
     }
 }
 

@@ -186,6 +186,8 @@ impl Recorder {
     #[inline(never)]
     fn allocated_unrecalled(&self, block: *mut u8, size: usize, entry: Entry) {
         let (block_addr, size) = (block.addr() as u64, size as u64);
+        // Every few thousand allocations of a thread come here, even where all else takes the short ways.
+        self.live.shadow().tend_now_and_then();
         let site = thread::guarded(|state| self.site_unrecalled(entry.registers(), state));
         match site {
             Some(site) => self.record(block_addr, LiveTrace { size, site }, None, On),
@@ -231,14 +233,18 @@ impl Recorder {
         }
         thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
-            if control::records().any() {
-                self.set_detail(block_addr, self.detail_now(|| self.number_of(state)));
-            }
             if self.by_site.is_on() {
                 let (n_blocks, bytes) = now.stands_for(size);
                 self.by_site.add_allocated(trace.site, n_blocks, bytes);
             }
-            self.record(block_addr, trace, old_bytes, now);
+            if !control::records().any() {
+                return self.record(block_addr, trace, old_bytes, now);
+            }
+            let detail = self.detail_now(|| self.number_of(state));
+            self.live.recording(|| {
+                self.set_detail(block_addr, detail);
+                self.record(block_addr, trace, old_bytes, now);
+            });
         })
     }
 
@@ -460,15 +466,17 @@ impl Recorder {
     fn resized_unguarded(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>) {
         // If tracing has stopped since, the record is taken back.
         let state = State::now();
-        if control::records().any() {
-            let number = || thread::with_state(ThreadState::number).unwrap_or(0);
-            self.set_detail(block_addr, self.detail_now(number));
-        }
         if self.by_site.is_on() {
             let (n_blocks, bytes) = state.stands_for(trace.size);
             self.by_site.add_allocated(trace.site, n_blocks, bytes);
         }
-        self.record(block_addr, trace, old_bytes, state);
+        self.live.recording(|| {
+            if control::records().any() {
+                let number = || thread::with_state(ThreadState::number).unwrap_or(0);
+                self.set_detail(block_addr, self.detail_now(number));
+            }
+            self.record(block_addr, trace, old_bytes, state);
+        });
     }
 
     /// Gives a block that is recorded a new record, of what the program told of it; `false` if there is
@@ -486,10 +494,12 @@ impl Recorder {
         if old.size > trace.size {
             self.shrinking(block_addr, old);
         }
-        if control::records().any() {
-            self.set_detail(block_addr, detail);
-        }
-        self.record(block_addr, trace, Some(old.size), state);
+        self.live.recording(|| {
+            if control::records().any() {
+                self.set_detail(block_addr, detail);
+            }
+            self.record(block_addr, trace, Some(old.size), state);
+        });
         true
     }
 
@@ -961,6 +971,7 @@ pub fn traced_memory() -> TracedMemory {
 ///
 /// **Cost**: a system call for each 4 MiB of its tables.
 pub fn tracer_memory() -> TracerMemory {
+    RECORDER.live.tend_if_due();
     let (rules, rules_len) = memtrace_unwind::rule_table();
     TracerMemory {
         sites: resident_bytes_of(Part::Sites),
@@ -1034,6 +1045,7 @@ pub fn for_each_site_totals(mut visit: impl FnMut(SiteId, SiteTotals)) -> bool {
 /// **Cost**: reads 8 to 13 bytes for each block, and 8 more if threads or generations are recorded: 2 to 6 ms
 /// for a million blocks of 64 bytes.
 pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
+    RECORDER.live.tend_if_due();
     if control::records().any() {
         RECORDER.live.for_each::<true>(|addr, trace, detail| {
             visit(LiveBlock::new(addr, trace, RECORDER.told(detail)));

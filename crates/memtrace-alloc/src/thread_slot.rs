@@ -16,8 +16,11 @@
 //! | --- | --- | --- | --- |
 //! | `n_slots` | `claim` (Release) | `iter` (Acquire) | that the slot is mapped |
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
-//! | `blocks_and_marks`, a mark more | the holder (Relaxed, with a compiler fence) | see [`Slots::are_others_idle`] | that it reads tables |
-//! | `blocks_and_marks`, a mark less | the holder (Release) | `are_others_idle` (Acquire) | that it has read them |
+//! | `blocks_and_marks`, a mark more | the holder (Relaxed, with a compiler fence) | see [`Slots::begin_grace`] | that it reads tables |
+//! | `blocks_and_marks`, a mark less | the holder (Release) | `is_over` (Acquire) | that it has read them |
+//! | `n_recordings` | the holder, as marks | `is_over` (Acquire) | the same of details that are stored before their trace |
+//! | `n_graces` | `begin_grace` (SeqCst, after the fence) | `is_over` (SeqCst, before slots) | that the fence is done |
+//! | `passed` | `is_over` (Release) | `is_over` (Acquire) | the same as a mark less |
 //!
 //! # Cost
 //!
@@ -70,10 +73,20 @@ pub(crate) struct Slot {
     pub(crate) bytes: OwnSum,
     /// The most that `bytes` has been.
     pub(crate) max_bytes: OwnSum,
+    /// How many blocks are being recorded: from before their details are stored until their traces are.
+    n_recordings: AtomicU32,
+    /// How often the thread has come by where now and then something is done.
+    n_turns: AtomicU32,
+    /// The latest grace after whose beginning the thread was seen to be idle.
+    passed: AtomicU32,
     number: AtomicU32,
     /// The number of the next slot that nobody holds.
     next_free: AtomicU32,
 }
+
+/// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
+/// be done.
+const N_BETWEEN_TURNS: u32 = 16;
 
 /// One block; below it marks are counted, each of which takes part of a stack.
 const BLOCK: i64 = 1 << 16;
@@ -183,11 +196,11 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn begin(&self) {
         self.change::<1>();
-        // The processor's own order is seen to by whoever gives memory back (`Slots::are_others_idle`).
+        // The processor's own order is seen to by whoever gives memory back (`Slots::begin_grace`).
         compiler_fence(SeqCst);
     }
 
-    /// Ends an operation. Like the other two, a Release that pairs with the Acquire of `are_others_idle`: who
+    /// Ends an operation. Like the other two, a Release that pairs with the Acquire of `is_over`: who
     /// sees that it is over may write to what it looked at.
     #[inline(always)]
     pub(crate) fn end(&self) {
@@ -215,6 +228,31 @@ impl Slot {
         result
     }
 
+    /// Records a block: from before its detail is stored until its trace is.
+    #[inline(always)]
+    pub(crate) fn recording<R>(&self, record: impl FnOnce() -> R) -> R {
+        let before = self.n_recordings.load(Relaxed);
+        self.n_recordings.store(before.wrapping_add(1), Relaxed);
+        // As for operations.
+        compiler_fence(SeqCst);
+        let result = record();
+        self.n_recordings.store(before, Release);
+        result
+    }
+
+    /// Whether the thread is recording a block.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.n_recordings.load(Relaxed) != 0
+    }
+
+    /// Whether it is time to look whether something is to be done.
+    #[inline(always)]
+    pub(crate) fn is_turn(&self) -> bool {
+        let n_turns = self.n_turns.load(Relaxed).wrapping_add(1);
+        self.n_turns.store(n_turns, Relaxed);
+        n_turns.is_multiple_of(N_BETWEEN_TURNS)
+    }
+
     /// How many operations are under way.
     fn n_operations(&self) -> i64 {
         self.blocks_and_marks.load(Acquire).rem_euclid(BLOCK)
@@ -233,6 +271,22 @@ pub(crate) struct Slots {
     free: LeafLock<u32>,
     /// Operations under way of threads without a slot.
     n_others: AtomicU32,
+    /// As [`Slot::passed`], for all of them together.
+    others_passed: AtomicU32,
+    /// Graces that have begun.
+    n_graces: AtomicU32,
+}
+
+/// A time that is over when every operation is that was under way when it began: whatever had been taken out of the
+/// tables before, nobody looks at any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grace(u32);
+
+impl Grace {
+    /// Whether who was idle after the beginning of `passed` was so after that of this one.
+    fn is_of(self, passed: u32) -> bool {
+        passed.wrapping_sub(self.0).cast_signed() >= 0
+    }
 }
 
 pub(crate) static SLOTS: Slots = Slots::new();
@@ -244,6 +298,8 @@ impl Slots {
             n_slots: AtomicU32::new(0),
             free: LeafLock::new(0),
             n_others: AtomicU32::new(0),
+            others_passed: AtomicU32::new(0),
+            n_graces: AtomicU32::new(0),
         }
     }
 
@@ -295,23 +351,46 @@ impl Slots {
         result
     }
 
-    /// Whether no operation on tables is under way but the calling thread's own, which holds `own`: whatever
-    /// had been taken out of the tables before this call, nobody looks at any more. `false` also if that
-    /// cannot be found out.
+    /// Begins a grace; `None` if its end could not be found out.
     ///
-    /// Other threads mark an operation without a fence; `membarrier` makes each of them pass one. An
-    /// operation that began before has its mark seen here then; one that begins after it sees the tables as
-    /// they are now. (Linux manual, membarrier(2): the pair of a compiler fence and this call.)
+    /// Other threads mark an operation without a fence; `membarrier` makes each of them pass one. The mark of an
+    /// operation that began before is seen from now on, until it is over; one that begins after it sees the tables
+    /// as they are now. (Linux manual, membarrier(2): the pair of a compiler fence and this call.)
     #[cold]
-    pub(crate) fn are_others_idle(&self, own: Option<&Slot>) -> bool {
+    pub(crate) fn begin_grace(&self) -> Option<Grace> {
+        // Counted after the fence: who is idle then is so after the fences of all graces that are counted.
+        membarrier::fence_all_threads()
+            .then(|| Grace(self.n_graces.fetch_add(1, SeqCst).wrapping_add(1)))
+    }
+
+    /// Whether a grace is over, but for the operation of the calling thread, which holds `own`.
+    ///
+    /// Each thread need be seen idle once only, so many that are always at work are not in the way for long.
+    #[cold]
+    pub(crate) fn is_over(&self, grace: Grace, own: Option<&Slot>) -> bool {
         let Some(own) = own else { return false };
-        if !membarrier::fence_all_threads() || self.n_others.load(SeqCst) != 0 {
-            return false;
+        let now = self.n_graces.load(SeqCst);
+        if !grace.is_of(self.others_passed.load(Acquire)) {
+            if self.n_others.load(SeqCst) != 0 {
+                return false;
+            }
+            self.others_passed.store(now, Release);
         }
-        self.iter().all(|slot| {
-            // One, if this is not a signal handler's, in the middle of another operation.
-            let n_allowed = i64::from(core::ptr::eq(slot, own));
-            slot.n_operations() <= n_allowed
+        self.iter().fold(true, |is_over, slot| {
+            if core::ptr::eq(slot, own) {
+                // One, if this is not a signal handler's, in the middle of another operation. A block that is being
+                // recorded is no matter.
+                return is_over && slot.n_operations() <= 1;
+            }
+            if grace.is_of(slot.passed.load(Acquire)) {
+                return is_over;
+            }
+            // One after the other: what began before the grace is over then, whatever has begun since.
+            if slot.n_operations() != 0 || slot.n_recordings.load(Acquire) != 0 {
+                return false;
+            }
+            slot.passed.store(now, Release);
+            is_over
         })
     }
 
@@ -327,6 +406,7 @@ impl Slots {
                 slot.take_blocks();
             } else {
                 slot.blocks_and_marks.store(0, Relaxed);
+                slot.n_recordings.store(0, Relaxed);
             }
         }
     }
@@ -351,6 +431,9 @@ mod tests {
             blocks_and_marks: AtomicI64::new(0),
             bytes: OwnSum::default(),
             max_bytes: OwnSum::default(),
+            n_recordings: AtomicU32::new(0),
+            n_turns: AtomicU32::new(0),
+            passed: AtomicU32::new(0),
             number: AtomicU32::new(1),
             next_free: AtomicU32::new(0),
         };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mapped;
 use crate::page_directory::{ADDRESS_BITS, CHUNK_BITS, Chunk, Group};
 use crate::page_word::LINE_WORDS;
 use crate::site::SiteId;
@@ -10,7 +11,7 @@ use std::vec::Vec;
 
 extern crate std;
 
-fn shadow() -> &'static PageShadow {
+pub(super) fn shadow() -> &'static PageShadow {
     let shadow: &'static PageShadow = Box::leak(Box::new(PageShadow::new()));
     assert!(shadow.prepare());
     thread::claim_slot();
@@ -19,12 +20,16 @@ fn shadow() -> &'static PageShadow {
 }
 
 /// As the recorder inserts.
-fn insert(shadow: &PageShadow, addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
+pub(super) fn insert(
+    shadow: &PageShadow,
+    addr: u64,
+    trace: LiveTrace,
+) -> Result<Option<LiveTrace>, NoRoom> {
     if shadow.insert_quickly(addr, trace) { Ok(None) } else { shadow.insert(addr, trace) }
 }
 
 /// As the recorder takes.
-fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
+pub(super) fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
     match shadow.take_quickly(addr) {
         Quick::Taken(trace) => Some(trace),
         Quick::Nothing => None,
@@ -32,11 +37,11 @@ fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
     }
 }
 
-fn trace(size: u64) -> LiveTrace {
+pub(super) fn trace(size: u64) -> LiveTrace {
     LiveTrace { size, site: SiteId(7) }
 }
 
-fn all(shadow: &PageShadow) -> BTreeMap<u64, LiveTrace> {
+pub(super) fn all(shadow: &PageShadow) -> BTreeMap<u64, LiveTrace> {
     let mut seen = BTreeMap::new();
     shadow.for_each::<false>(|addr, trace, _| assert!(seen.insert(addr, trace).is_none()));
     seen
@@ -51,6 +56,8 @@ enum Op {
     Take(u64),
     TakeIf(u64, LiveTrace),
     Clear,
+    /// Gives memory back that is not needed.
+    Tend,
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -70,6 +77,7 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => addr.clone().prop_map(Op::Take),
         1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
         1 => Just(Op::Clear),
+        3 => Just(Op::Tend),
     ]
 }
 
@@ -112,6 +120,7 @@ proptest! {
                         oracle.remove(&addr);
                     }
                 }
+                Op::Tend => shadow.tend_at_length(),
                 Op::Clear => {
                     let mut forgotten = Vec::new();
                     shadow.clear(&mut |trace| forgotten.push(trace.size));
@@ -270,6 +279,7 @@ fn sweeps_and_releases_take_each_trace_once() {
         let mut n_forgotten = 0;
         for _ in 0..300 {
             shadow.clear(&mut |_| n_forgotten += 1);
+            shadow.tend_at_length();
         }
         is_done.store(true, Relaxed);
         n_taken.fetch_add(n_forgotten, Relaxed);
@@ -333,6 +343,58 @@ fn memory_of_blocks_of_every_size_is_in_proportion_to_their_number() {
         let per_block = bytes as f64 / n_blocks as f64;
         assert!(per_block <= 20.0 + size as f64 / 400.0, "{size}: {per_block}");
     }
+}
+
+/// Each mapping that a load asks for is refused in turn.
+#[test]
+fn a_mapping_that_is_refused_costs_some_traces_their_place_and_no_more() {
+    let mut n_before = 0;
+    loop {
+        let shadow: &'static PageShadow = Box::leak(Box::new(PageShadow::new()));
+        thread::claim_slot();
+        crate::membarrier::prepare();
+        let mut expected = BTreeMap::new();
+        let (mut n_lost, mut n_unknown) = (0u64, 0u64);
+        let is_refused = mapped::refusal::during(n_before, || {
+            // As `start`, which says that it has failed; and is tried again.
+            let is_prepared = shadow.prepare() || shadow.prepare();
+            assert!(is_prepared);
+            for i in 0..24_000u64 {
+                let addr = ((i % 3) << 40) + (i / 3) * 48;
+                let size = if i % 12_000 < 3 { 1 << 30 } else { i % 2000 };
+                let detail = Detail { thread: 1, birth: i as u32 };
+                let has_detail = i.is_multiple_of(5000);
+                let is_known = !has_detail || shadow.set_detail(addr, detail).is_ok();
+                n_unknown += u64::from(!is_known);
+                match insert(shadow, addr, trace(size)) {
+                    Ok(None) => drop(expected.insert(addr, (trace(size), has_detail && is_known))),
+                    Ok(Some(_)) => panic!("given back unseen"),
+                    Err(NoRoom) => n_lost += 1,
+                }
+                if i.is_multiple_of(8000) {
+                    shadow.tend_at_length();
+                }
+            }
+        });
+        assert_eq!(violated_invariant(shadow), None);
+        let mut seen = BTreeMap::new();
+        shadow.for_each::<true>(|addr, trace, detail| {
+            assert!(seen.insert(addr, (trace, detail != Detail::UNKNOWN)).is_none());
+        });
+        assert!(seen == expected, "of {} mappings", n_before + 1);
+        for (addr, (trace, _)) in expected {
+            assert_eq!(take(shadow, addr), Some(trace));
+        }
+        assert!(all(shadow).is_empty());
+        // What one mapping would have held, of those that are tried again.
+        assert!(n_lost + n_unknown <= 8_000, "{n_lost} {n_unknown}");
+        if !is_refused {
+            assert_eq!((n_lost, n_unknown), (0, 0));
+            break;
+        }
+        n_before += 1;
+    }
+    assert!(n_before >= 8, "{n_before}");
 }
 
 #[test]

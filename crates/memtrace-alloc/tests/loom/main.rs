@@ -64,7 +64,7 @@ mod real {
 use mistakes as page_array;
 use real::{live, lock, page_line, page_shadow, page_word, sampled_pages, thread_slot};
 use records::{
-    array_memory, flat_shadow, mapped, membarrier, page_directory, segments, site, thread,
+    array_memory, flat_shadow, mapped, membarrier, pace, page_directory, segments, site, thread,
 };
 
 mod arrays;

@@ -153,13 +153,17 @@ pub(crate) mod array_memory {
             true
         }
 
-        /// As `Memory::free_waiting`, which does so for many at a time.
+        /// As `Memory::free_some`, which does so for many at a time.
         pub(crate) fn retire(&self, shape: Shape) {
             N_RETIRED.set(N_RETIRED.get() + 1);
             if SUPPLY.get() != Supply::UsedAgain {
                 return;
             }
-            if mistakes::is_made(Mistake::UseAgainAtOnce) || SLOTS.are_others_idle(thread::slot()) {
+            let is_over = || {
+                let grace = SLOTS.begin_grace();
+                grace.is_some_and(|grace| SLOTS.is_over(grace, thread::slot()))
+            };
+            if mistakes::is_made(Mistake::UseAgainAtOnce) || is_over() {
                 let words =
                     (0..shape.n_words()).map(|i| shape.addr() as usize + i * size_of::<u64>());
                 atomic::give_back(words);
@@ -167,9 +171,66 @@ pub(crate) mod array_memory {
             }
         }
 
+        pub(crate) fn free_some(&self) -> bool {
+            true
+        }
+
+        pub(crate) fn usage(&self) -> Usage {
+            Usage { n_words: 0, n_pages: 0, n_whole: 0 }
+        }
+
+        pub(crate) fn give_back_pages(&self, _: usize) -> usize {
+            0
+        }
+
         pub(crate) fn before_fork(&self) {}
 
         pub(crate) fn after_fork(&self) {}
+    }
+
+    pub(crate) struct Usage {
+        pub(crate) n_words: usize,
+        pub(crate) n_pages: usize,
+        pub(crate) n_whole: usize,
+    }
+}
+
+/// It is nobody's turn to give memory back to the system.
+pub(crate) mod pace {
+    use crate::thread_slot::Slot;
+
+    pub(crate) struct Pace;
+
+    impl Pace {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn begin_now_and_then(&self, _: &Slot) -> Option<u64> {
+            None
+        }
+
+        pub(crate) fn begin(&self) -> Option<u64> {
+            None
+        }
+
+        pub(crate) fn end(&self, _: u64, _: bool) {}
+    }
+
+    pub(crate) struct RecentMost;
+
+    impl RecentMost {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn most(&self, _: u64, figure: u64) -> u64 {
+            figure
+        }
+    }
+
+    pub(crate) fn n_blocks() -> u64 {
+        0
     }
 }
 
@@ -221,6 +282,14 @@ pub(crate) mod page_directory {
         pub(crate) fn prepare(&self) -> bool {
             true
         }
+
+        pub(crate) fn give_back_pages(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn before_fork(&self) {}
+
+        pub(crate) fn after_fork(&self) {}
 
         pub(crate) fn entry(&self, addr: u64) -> Option<&AtomicU64> {
             match addr >> PAGE_BITS {
@@ -304,6 +373,18 @@ pub(crate) mod flat_shadow {
         pub(crate) fn is_vacant(&self) -> bool {
             true
         }
+
+        pub(crate) fn give_back_words(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn give_back_details(&self, _: impl Fn(u64) -> bool) -> bool {
+            false
+        }
+
+        pub(crate) fn before_fork(&self) {}
+
+        pub(crate) fn after_fork(&self) {}
     }
 
     impl LiveTable for FlatShadow {
