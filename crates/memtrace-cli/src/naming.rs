@@ -70,7 +70,7 @@ fn frames(module: &Arc<Module>, file_addr: u64, symbols: &Symbols) -> Vec<Frame>
     if symbols.frames.is_empty() {
         return vec![unnamed.named(None, None, missing)];
     }
-    let frames = symbols.frames.iter().map(|symbol| {
+    let frames = symbols.without_allocator().iter().map(|symbol| {
         let file = symbol.file.clone().map(|file| (file, symbol.line.unwrap_or(0)));
         let mut frame = unnamed.clone().named(symbol.function.clone(), file, missing);
         frame.directory = symbol.directory.clone();

@@ -21,6 +21,21 @@ impl Symbols {
     pub(crate) fn missing(missing: Missing) -> Self {
         Symbols { frames: Vec::new(), missing: Some(missing) }
     }
+
+    /// Returns the frames without those of a global allocator that the compiler has inlined into the function
+    /// that allocates: without all that was inlined into `__rust_alloc` or its like, and without that.
+    ///
+    /// For stacks that begin where the program calls its allocator.
+    pub fn without_allocator(&self) -> &[SymbolFrame] {
+        const WAYS_IN: [&str; 3] = ["__rust_alloc", "__rust_alloc_zeroed", "__rust_realloc"];
+        let is_way_in = |frame: &SymbolFrame| {
+            let name = frame.function.as_deref().and_then(|path| path.rsplit("::").next());
+            frame.is_inlined && name.is_some_and(|name| WAYS_IN.contains(&name))
+        };
+        // What it was inlined into is left: an inlined frame is never the last.
+        let way_in = self.frames.iter().position(is_way_in);
+        way_in.and_then(|n| self.frames.get(n + 1..)).unwrap_or(&self.frames)
+    }
 }
 
 /// One function at one place in its source.
@@ -105,5 +120,40 @@ impl fmt::Display for Missing {
                 f.write_str("the address lies in no executable segment of the module file")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(names: &[(&str, bool)]) -> Vec<SymbolFrame> {
+        let frame = |&(name, is_inlined): &(&str, bool)| SymbolFrame {
+            function: Some(name.into()),
+            is_inlined,
+            ..SymbolFrame::default()
+        };
+        names.iter().map(frame).collect()
+    }
+
+    #[test]
+    fn an_allocator_that_was_inlined_is_left_out_and_nothing_else() {
+        let of = |names: &[(&str, bool)]| {
+            let symbols = Symbols { frames: frames(names), missing: None };
+            let left = symbols.without_allocator().iter();
+            left.map(|frame| frame.function.clone().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        for way_in in
+            ["__rust_realloc", "__rustc::__rust_alloc", "__rustc[1f2e]::__rust_alloc_zeroed"]
+        {
+            let all = [("realloc", true), (way_in, true), ("grow", true), ("main", false)];
+            assert_eq!(of(&all), ["grow".into(), Arc::from("main")]);
+            assert_eq!(
+                of(&[("alloc", true), (way_in, false)]),
+                ["alloc".into(), Arc::from(way_in)]
+            );
+        }
+        assert_eq!(of(&[("mine::rust_alloc", true), ("main", false)]).len(), 2);
+        assert!(of(&[]).is_empty());
     }
 }

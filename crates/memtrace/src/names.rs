@@ -114,7 +114,7 @@ fn name(modules: &[Module], symbolizer: &mut Symbolizer, call_addr: u64) -> Arc<
     if symbols.frames.is_empty() {
         return Arc::new([unnamed.named(None, None, missing)]);
     }
-    let frames = symbols.frames.iter().map(|symbol| {
+    let frames = symbols.without_allocator().iter().map(|symbol| {
         let file = symbol.file.clone().map(|file| (file, symbol.line.unwrap_or(0)));
         let mut frame = unnamed.clone().named(symbol.function.clone(), file, missing);
         frame.directory = symbol.directory.clone();
