@@ -27,7 +27,7 @@ use crate::hash::{StackHash, Sum};
 use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::pages::Pages;
-use crate::native::records::{self, Outcome, Records, Start};
+use crate::native::records::{self, Hints, Outcome, Records, Start};
 use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
 use crate::native::world::{Check, World, is_needed};
 use crate::rule::{End, Registers};
@@ -72,8 +72,7 @@ pub struct SiteCache {
     uses_records: bool,
     is_retired: bool,
     index_len: usize,
-    /// Which record held last, by the number of its slot.
-    last: usize,
+    hints: Hints,
     records: Pages,
     records_extent: records::Extent,
     /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
@@ -111,7 +110,7 @@ impl SiteCache {
             uses_records: false,
             is_retired: false,
             index_len: 0,
-            last: 0,
+            hints: Hints::NONE,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
             n_hits_left: N_HITS_A_WALK,
@@ -171,7 +170,7 @@ impl SiteCache {
         let site = records::recall(
             &self.records,
             self.index_len,
-            &mut self.last,
+            &mut self.hints,
             start_of(start),
             &self.stack,
             read,
@@ -200,7 +199,7 @@ impl SiteCache {
             let found = records::search(
                 &mut self.records,
                 self.index_len,
-                &mut self.last,
+                &mut self.hints,
                 start,
                 &self.stack,
                 read,
@@ -306,7 +305,16 @@ impl SiteCache {
                 Records::in_memory(&mut self.records, &mut self.records_extent)
             && records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
         {
-            add_record(&mut records, &trail, &found, start, site, stack, read_word);
+            add_record(
+                &mut records,
+                &mut self.hints,
+                &trail,
+                &found,
+                start,
+                site,
+                stack,
+                read_word,
+            );
         }
         Some(site)
     }
@@ -341,7 +349,7 @@ impl SiteCache {
         }
         let site = sites.find(found.hash)?;
         let mut records = Records::in_memory(&mut self.records, &mut self.records_extent)?;
-        add_record(&mut records, &trail, &found, start, site, stack, read_word);
+        add_record(&mut records, &mut self.hints, &trail, &found, start, site, stack, read_word);
         Some(())
     }
 
@@ -355,6 +363,7 @@ impl SiteCache {
         self.trail_extent = trail::Extent::EMPTY;
         if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent) {
             records.clear();
+            self.hints = Hints::NONE;
         }
     }
 
@@ -382,7 +391,7 @@ impl SiteCache {
     fn use_records(&mut self, records: Pages) {
         self.records = records;
         self.index_len = records::index_len(self.records.len());
-        self.last = 0;
+        self.hints = Hints::NONE;
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth { n_turns: 0, n_hits: self.n_hits(), n_misses: 0 };
         self.set_uses_records(true);
@@ -490,6 +499,7 @@ fn start_of(registers: Registers) -> Start {
 #[inline(always)]
 fn add_record(
     records: &mut Records<'_>,
+    hints: &mut Hints,
     trail: &Trail<'_>,
     found: &Found,
     start: Registers,
@@ -507,7 +517,7 @@ fn add_record(
         fp_counts: trail.depends_on_fp(),
         limit_slot,
     };
-    records.insert(outcome, stack, read_word, trail.n_words(found), |writer| {
+    records.insert(outcome, hints, stack, read_word, trail.n_words(found), |writer| {
         trail.for_each_word(found, |addr, value| writer.push(addr, value))
     });
 }

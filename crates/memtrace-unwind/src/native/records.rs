@@ -47,9 +47,9 @@ use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
-/// Words before the index: some that stay zero, a record of no start, and near places.
-const FRONT_LEN: usize = 8 + N_NEAR;
-/// How many places there are at which walks find their first return address.
+/// Words at the front, which stay zero: a record of no start.
+const FRONT_LEN: usize = 8;
+/// How many notes there are of at which places walks find their first return address.
 const N_NEAR: usize = 8;
 /// Forks that a search passes by, at most.
 const MAX_DEPTH: usize = 8;
@@ -133,52 +133,73 @@ pub(crate) const fn index_len(n_words: usize) -> usize {
 pub(crate) fn recall(
     memory: &[u64],
     index_len: usize,
-    last: &mut usize,
+    hints: &mut Hints,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
-    let guess = guess_number(memory, index_len, *last, start, stack, &read_word)?;
-    // Nothing guessed leads to the front, and from there to a record of no start.
-    let number = *memory.get(guess)? as usize;
-    let slot = *memory.get(number)?;
-    if is_fork(slot) {
+    // Nothing guessed leads to the front, where a record of no start is.
+    let guess = *memory.get(hints.guess_number(index_len, start, stack, &read_word)?)?;
+    let (number, offset) = ((guess >> 32) as usize, guess as u32);
+    // There may be another record by now, or a part of one. Nothing but a branch waits for this.
+    if *memory.get(number)? & !TAG_MASK != offset.into() {
         return None;
     }
-    let site = holds(memory.get(slot as u32 as usize..)?, start, &read_word)?;
-    *last = number;
+    let site = holds(memory.get(offset as usize..)?, start, &read_word)?;
+    hints.last = number;
     Some(site)
 }
 
-/// Returns where the number of the slot is noted, in memory, that is guessed to be the right one.
-///
-/// Programs repeat themselves: two or three such facts tell nearly always which stack it is, and all of them
-/// are at hand at once.
-#[inline(always)]
-fn guess_number(
-    memory: &[u64],
-    index_len: usize,
+/// What guesses are made from, beside the start: what is known before a capture begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Hints {
+    /// Where in memory the slot is that names the record which held last.
     last: usize,
-    start: Start,
-    stack: &StackBounds,
-    read_word: &impl Fn(u64) -> u64,
-) -> Option<usize> {
-    let place = *memory.get(near_number(start.key))?;
-    // A place that was noted for another stack pointer may lie beyond the stack.
-    if place >= stack.n_words_from(start.sp)? {
-        return None;
-    }
-    let near = read_word(start.sp.wrapping_add(place << 3));
-    let facts = start.sp ^ near.rotate_left(29) ^ (last as u64) << 21;
-    let hash = facts.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let number = (hash >> 40) as usize & index_len.wrapping_sub(1);
-    Some(number.wrapping_add(index_len).wrapping_add(FRONT_LEN))
+    /// At which place walks find their first return address, by a part of the key that they start with.
+    near_places: [u16; N_NEAR],
 }
 
-/// Where in memory it is noted at which place a walk from this start finds its first return address.
+impl Hints {
+    pub(crate) const NONE: Self = Self { last: 0, near_places: [0; N_NEAR] };
+
+    /// Returns where in memory the guess is noted.
+    ///
+    /// Programs repeat themselves: three such facts tell nearly always which stack it is, and all of them are at
+    /// hand at once.
+    #[inline(always)]
+    fn guess_number(
+        &self,
+        index_len: usize,
+        start: Start,
+        stack: &StackBounds,
+        read_word: &impl Fn(u64) -> u64,
+    ) -> Option<usize> {
+        let place = u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0));
+        // A place that was noted for another stack pointer may lie beyond the stack.
+        if place >= stack.n_words_from(start.sp)? {
+            return None;
+        }
+        let near = read_word(start.sp.wrapping_add(place << 3));
+        let facts = start.sp ^ near.rotate_left(29) ^ (self.last as u64) << 21;
+        let hash = facts.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let number = (hash >> 40) as usize & index_len.wrapping_sub(1);
+        Some(number.wrapping_add(FRONT_LEN))
+    }
+
+    /// Notes where a walk from this key found its first return address, if no other has.
+    pub(crate) fn note_near(&mut self, key: u64, place: u16) {
+        if let Some(near) = self.near_places.get_mut(near_number(key))
+            && *near == 0
+        {
+            *near = place;
+        }
+    }
+}
+
+/// By which part of a key a near place is noted.
 #[inline(always)]
 const fn near_number(key: u64) -> usize {
-    FRONT_LEN.wrapping_sub(N_NEAR).wrapping_add((key >> 4) as usize % N_NEAR)
+    (key >> 4) as usize % N_NEAR
 }
 
 /// Searches the index for a record that holds, and notes it as the right guess.
@@ -186,14 +207,14 @@ const fn near_number(key: u64) -> usize {
 pub(crate) fn search(
     memory: &mut [u64],
     index_len: usize,
-    last: &mut usize,
+    hints: &mut Hints,
     start: Start,
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
     let mut hash = start.hash();
     for _ in 0..=MAX_DEPTH {
-        let first = set_start(hash, index_len).wrapping_add(FRONT_LEN);
+        let first = set_start(hash, index_len).wrapping_add(index_start(index_len));
         let set: &[u64; N_WAYS] = memory.get(first..)?.first_chunk()?;
         let mut fork = None;
         for (way, &slot) in set.iter().enumerate().filter(|(_, slot)| has_tag(**slot, hash)) {
@@ -202,17 +223,23 @@ pub(crate) fn search(
             } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, &read_word)
             {
                 let number = first.wrapping_add(way);
-                let guess = guess_number(memory, index_len, *last, start, stack, &read_word);
+                let guess = hints.guess_number(index_len, start, stack, &read_word);
                 if let Some(guess) = guess.and_then(|guess| memory.get_mut(guess)) {
-                    *guess = number as u64;
+                    *guess = (number as u64) << 32 | u64::from(slot as u32);
                 }
-                *last = number;
+                hints.last = number;
                 return Some(site);
             }
         }
         hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, &read_word));
     }
     None
+}
+
+/// Where in memory the index begins, behind as many guesses.
+#[inline(always)]
+const fn index_start(index_len: usize) -> usize {
+    index_len.wrapping_add(FRONT_LEN)
 }
 
 /// The hash with which one goes on from a fork at which this word was found.
@@ -271,7 +298,6 @@ const fn place_of_fork(slot: u64) -> u64 {
 
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
-    front: &'a mut [u64],
     index: &'a mut [u64],
     guesses: &'a mut [u64],
     marks: &'a mut [u64],
@@ -285,12 +311,11 @@ impl<'a> Records<'a> {
     /// Returns the records that lie in `memory`, which was zero at first.
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
-        let (front, rest) = memory.split_at_mut_checked(FRONT_LEN)?;
+        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len)?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
-        let (guesses, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 4)?;
         let base = n_words.wrapping_sub(words.len());
-        Some(Self { front, index, guesses, marks, words, base, extent })
+        Some(Self { index, guesses, marks, words, base, extent })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -336,7 +361,6 @@ impl<'a> Records<'a> {
 
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
-        self.front.fill(0);
         self.index.fill(0);
         self.guesses.fill(0);
         self.marks.fill(0);
@@ -350,6 +374,7 @@ impl<'a> Records<'a> {
     pub(crate) fn insert(
         &mut self,
         outcome: Outcome,
+        hints: &mut Hints,
         stack: &StackBounds,
         read_word: impl Fn(u64) -> u64,
         n_words: usize,
@@ -381,10 +406,8 @@ impl<'a> Records<'a> {
             | if fp_counts { FP_COUNTS } else { 0 }
             | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
         let header: &mut [u64; HEADER_LEN] = header;
-        let near = self.front.get_mut(near_number(start.key)).filter(|near| **near == 0);
-        if let (Some(near), Some(places)) = (near, body.get(WORDS_A_GROUP)) {
-            *near = places & 0xFFFF;
-        }
+        let near_place = body.get(WORDS_A_GROUP).copied().unwrap_or(0) as u16;
+        hints.note_near(start.key, near_place);
         *header = [start.key, start.sp, start.fp, facts, u64::MAX];
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         let hash = self.find_leaf(start, stack, &read_word);
