@@ -138,11 +138,16 @@ pub(crate) fn recall(
     stack: &StackBounds,
     read_word: impl Fn(u64) -> u64,
 ) -> Option<NonZeroU32> {
+    let hash = hints.hash(start);
+    let mut guess = *memory.get(guess_number(hash, index_len))?;
+    if guess == AMBIGUOUS {
+        let hash = hints.hash_with_near(hash, start, stack, &read_word)?;
+        guess = *memory.get(guess_number(hash, index_len))?;
+    }
     // Nothing guessed leads to the front, where a record of no start is.
-    let guess = *memory.get(hints.guess_number(index_len, start, stack, &read_word)?)?;
     let (number, offset) = ((guess >> 32) as usize, guess as u32);
     // There may be another record by now, or a part of one. Nothing but a branch waits for this.
-    if *memory.get(number)? & !TAG_MASK != offset.into() {
+    if !is_valid(memory, guess) {
         return None;
     }
     let site = holds(memory.get(offset as usize..)?, start, &read_word)?;
@@ -162,28 +167,27 @@ pub(crate) struct Hints {
 impl Hints {
     pub(crate) const NONE: Self = Self { last: 0, near_places: [0; N_NEAR] };
 
-    /// Returns where in memory the guess is noted.
-    ///
-    /// Programs repeat themselves: three such facts tell nearly always which stack it is, and all of them are at
-    /// hand at once.
+    /// By what a guess is found first: the start, and the record before.
     #[inline(always)]
-    fn guess_number(
+    const fn hash(&self, start: Start) -> u64 {
+        (start.sp ^ (self.last as u64) << 21).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// By what it is found where these are not enough: the first return address, too. `None` beyond the stack.
+    #[inline(always)]
+    fn hash_with_near(
         &self,
-        index_len: usize,
+        hash: u64,
         start: Start,
         stack: &StackBounds,
         read_word: &impl Fn(u64) -> u64,
-    ) -> Option<usize> {
+    ) -> Option<u64> {
         let place = u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0));
         // A place that was noted for another stack pointer may lie beyond the stack.
         if place >= stack.n_words_from(start.sp)? {
             return None;
         }
-        let near = read_word(start.sp.wrapping_add(place << 3));
-        let facts = start.sp ^ near.rotate_left(29) ^ (self.last as u64) << 21;
-        let hash = facts.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let number = (hash >> 40) as usize & index_len.wrapping_sub(1);
-        Some(number.wrapping_add(FRONT_LEN))
+        Some(hash_with(hash, read_word(start.sp.wrapping_add(place << 3))))
     }
 
     /// Notes where a walk from this key found its first return address, if no other has.
@@ -194,6 +198,46 @@ impl Hints {
             *near = place;
         }
     }
+}
+
+/// A guess that says that the facts by which it was found are those of more than one record.
+const AMBIGUOUS: u64 = u64::MAX;
+
+/// Returns where in memory a guess is noted.
+#[inline(always)]
+const fn guess_number(hash: u64, index_len: usize) -> usize {
+    ((hash >> 40) as usize & index_len.wrapping_sub(1)).wrapping_add(FRONT_LEN)
+}
+
+/// Whether a guess leads to a record.
+#[inline(always)]
+fn is_valid(memory: &[u64], guess: u64) -> bool {
+    let slot = memory.get((guess >> 32) as usize).copied().unwrap_or(u64::MAX);
+    slot & !TAG_MASK == u64::from(guess as u32)
+}
+
+/// Notes what would have been the right guess.
+fn note_guess(
+    memory: &mut [u64],
+    index_len: usize,
+    hints: &Hints,
+    start: Start,
+    stack: &StackBounds,
+    read_word: &impl Fn(u64) -> u64,
+    right: u64,
+) -> Option<()> {
+    let hash = hints.hash(start);
+    let first = guess_number(hash, index_len);
+    let guess = *memory.get(first)?;
+    // One that leads nowhere by now speaks for nothing.
+    let is_ambiguous = guess == AMBIGUOUS || guess != 0 && is_valid(memory, guess);
+    *memory.get_mut(first)? = if is_ambiguous { AMBIGUOUS } else { right };
+    if !is_ambiguous {
+        return Some(());
+    }
+    let hash = hints.hash_with_near(hash, start, stack, read_word)?;
+    *memory.get_mut(guess_number(hash, index_len))? = right;
+    Some(())
 }
 
 /// By which part of a key a near place is noted.
@@ -223,10 +267,8 @@ pub(crate) fn search(
             } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, &read_word)
             {
                 let number = first.wrapping_add(way);
-                let guess = hints.guess_number(index_len, start, stack, &read_word);
-                if let Some(guess) = guess.and_then(|guess| memory.get_mut(guess)) {
-                    *guess = (number as u64) << 32 | u64::from(slot as u32);
-                }
+                let guess = (number as u64) << 32 | u64::from(slot as u32);
+                note_guess(memory, index_len, hints, start, stack, &read_word, guess);
                 hints.last = number;
                 return Some(site);
             }
