@@ -302,19 +302,10 @@ impl SiteCache {
         if self.uses_records
             && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && let Some(mut records) =
-                Records::in_memory(&mut self.records, &mut self.records_extent)
+                Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
             && records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
         {
-            add_record(
-                &mut records,
-                &mut self.hints,
-                &trail,
-                &found,
-                start,
-                site,
-                stack,
-                read_word,
-            );
+            add_record(&mut records, &trail, &found, start, site, stack, read_word);
         }
         Some(site)
     }
@@ -323,7 +314,7 @@ impl SiteCache {
     #[inline(always)]
     fn lets_in(&mut self, mark: u64) -> bool {
         self.growth.n_misses as u32 & self.n_skipped_a_record == 0
-            && Records::in_memory(&mut self.records, &mut self.records_extent)
+            && Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
                 .is_some_and(|mut records| records.is_seen(mark))
     }
 
@@ -348,8 +339,9 @@ impl SiteCache {
             return None;
         }
         let site = sites.find(found.hash)?;
-        let mut records = Records::in_memory(&mut self.records, &mut self.records_extent)?;
-        add_record(&mut records, &mut self.hints, &trail, &found, start, site, stack, read_word);
+        let mut records =
+            Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)?;
+        add_record(&mut records, &trail, &found, start, site, stack, read_word);
         Some(())
     }
 
@@ -361,9 +353,10 @@ impl SiteCache {
         self.set_uses_records(self.uses_records);
         self.stack = *stack;
         self.trail_extent = trail::Extent::EMPTY;
-        if let Some(mut records) = Records::in_memory(&mut self.records, &mut self.records_extent) {
+        if let Some(mut records) =
+            Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
+        {
             records.clear();
-            self.hints = Hints::NONE;
         }
     }
 
@@ -465,7 +458,8 @@ impl SiteCache {
         let is_trail_consistent = self.trail.is_empty()
             || Trail::in_memory(&mut self.trail, &mut self.trail_extent)
                 .is_some_and(|trail| trail.is_consistent());
-        let records = Records::in_memory(&mut self.records, &mut self.records_extent);
+        let records =
+            Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints);
         is_trail_consistent && records.is_none_or(|records| records.is_consistent())
     }
 
@@ -499,7 +493,6 @@ fn start_of(registers: Registers) -> Start {
 #[inline(always)]
 fn add_record(
     records: &mut Records<'_>,
-    hints: &mut Hints,
     trail: &Trail<'_>,
     found: &Found,
     start: Registers,
@@ -517,7 +510,7 @@ fn add_record(
         fp_counts: trail.depends_on_fp(),
         limit_slot,
     };
-    records.insert(outcome, hints, stack, read_word, trail.n_words(found), |writer| {
+    records.insert(outcome, stack, read_word, trail.n_words(found), |writer| {
         trail.for_each_word(found, |addr, value| writer.push(addr, value))
     });
 }

@@ -348,17 +348,22 @@ pub(crate) struct Records<'a> {
     /// Where `words` begin.
     base: usize,
     extent: &'a mut Extent,
+    hints: &'a mut Hints,
 }
 
 impl<'a> Records<'a> {
     /// Returns the records that lie in `memory`, which was zero at first.
-    pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
+    pub(crate) fn in_memory(
+        memory: &'a mut [u64],
+        extent: &'a mut Extent,
+        hints: &'a mut Hints,
+    ) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
         let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len)?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 4)?;
         let base = n_words.wrapping_sub(words.len());
-        Some(Self { index, guesses, marks, words, base, extent })
+        Some(Self { index, guesses, marks, words, base, extent, hints })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -404,6 +409,7 @@ impl<'a> Records<'a> {
 
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
+        *self.hints = Hints::NONE;
         self.index.fill(0);
         self.guesses.fill(0);
         self.marks.fill(0);
@@ -417,7 +423,6 @@ impl<'a> Records<'a> {
     pub(crate) fn insert(
         &mut self,
         outcome: Outcome,
-        hints: &mut Hints,
         stack: &StackBounds,
         read_word: impl Fn(u64) -> u64,
         n_words: usize,
@@ -450,7 +455,7 @@ impl<'a> Records<'a> {
             | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
         let header: &mut [u64; HEADER_LEN] = header;
         let near_place = body.get(WORDS_A_GROUP).copied().unwrap_or(0) as u16;
-        hints.note_near(start.key, near_place);
+        self.hints.note_near(start.key, near_place);
         *header = [start.key, start.sp, start.fp, facts, u64::MAX];
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         let hash = self.find_leaf(start, stack, &read_word);
