@@ -437,6 +437,8 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             return Err(StartError::NotInstalled);
         }
         LIMIT.store(options.n_frames, Relaxed);
+        // What threads remember is for the limit of the run before, which they do not look at each time.
+        memtrace_unwind::forget_unloaded();
         let records = Records { threads: options.threads, generations: options.generations };
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();

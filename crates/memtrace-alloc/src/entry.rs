@@ -43,9 +43,12 @@ mod native {
     #[unsafe(naked)]
     pub(crate) extern "C-unwind" fn allocated(block: *mut u8, size: usize) {
         naked_asm!(
+            // It has no frame, from its first instruction to its last; the assembler does not say so by itself.
+            ".cfi_startproc",
             "lea rdx, [rsp + 8]",
             "mov rcx, rbp",
             "jmp {allocated_from}",
+            ".cfi_endproc",
             allocated_from = sym allocated_from,
         )
     }

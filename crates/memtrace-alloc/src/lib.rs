@@ -57,6 +57,7 @@ mod c_symbols;
 mod control;
 mod entry;
 mod environment;
+mod errno;
 mod flat_shadow;
 mod fork;
 mod generation;

@@ -23,6 +23,7 @@
 //! | `LIMIT`, `CHARGED` | `set_limit`, `charge` (Relaxed) | `charge` (Relaxed) | nothing |
 #![expect(unsafe_code, reason = "hands out mapped memory and asks the kernel about it")]
 
+use crate::errno;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -157,7 +158,7 @@ fn map_node(size: usize, align: usize, part: Part) -> *mut Node {
 /// zero.
 pub(crate) unsafe fn discard(page: *mut u8, size: usize) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { SystemPages.discard(page, size) }
+    errno::kept(|| unsafe { SystemPages.discard(page, size) })
 }
 
 /// Returns the bytes of `part` that are resident, as the kernel counts them.

@@ -7,6 +7,8 @@
 mod system {
     #![expect(unsafe_code, reason = "a system call")]
 
+    use crate::errno;
+
     const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 
@@ -20,7 +22,7 @@ mod system {
     }
 
     pub(crate) fn fence_all_threads() -> bool {
-        membarrier(PRIVATE_EXPEDITED)
+        errno::kept(|| membarrier(PRIVATE_EXPEDITED))
     }
 }
 

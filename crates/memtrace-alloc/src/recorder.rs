@@ -186,7 +186,7 @@ impl Recorder {
     #[inline(never)]
     fn allocated_unrecalled(&self, block: *mut u8, size: usize, entry: Entry) {
         let (block_addr, size) = (block.addr() as u64, size as u64);
-        // Every few thousand allocations of a thread come here, even where all else takes the short ways.
+        // One in some thousand allocations of a thread comes here, even where all else takes the short ways.
         self.live.shadow().tend_now_and_then();
         let site = thread::guarded(|state| self.site_unrecalled(entry.registers(), state));
         match site {

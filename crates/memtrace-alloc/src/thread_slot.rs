@@ -85,8 +85,8 @@ pub(crate) struct Slot {
 }
 
 /// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
-/// be done.
-const N_BETWEEN_TURNS: u32 = 16;
+/// be done. Odd, since there are two such things, by which many threads pass in turn.
+const N_BETWEEN_TURNS: u32 = 15;
 
 /// One block; below it marks are counted, each of which takes part of a stack.
 const BLOCK: i64 = 1 << 16;
@@ -347,7 +347,8 @@ impl Slots {
     pub(crate) fn during_other<R>(&self, operation: impl FnOnce() -> R) -> R {
         self.n_others.fetch_add(1, SeqCst);
         let result = operation();
-        self.n_others.fetch_sub(1, SeqCst);
+        // In a child that was forked by a signal handler meanwhile, none is counted.
+        let _ = self.n_others.fetch_update(SeqCst, SeqCst, |n_others| n_others.checked_sub(1));
         result
     }
 

@@ -34,9 +34,12 @@ impl PageShadow {
             return Ok(false);
         }
         let page = self.directory.page_or_map(block_addr)?;
-        page.mark_used()?;
         let word = live(Tag::of(block_addr), trace);
-        Ok(page.entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
+        // One operation, so that the page of entries is not given back in between.
+        during(|| {
+            page.mark_used()?;
+            Ok(page.entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
+        })
     }
 
     /// Forgets a block that may have been sampled, and lets `pages` know what is gone.
@@ -59,6 +62,7 @@ mod tests {
     use crate::generation::mix;
     use crate::page_directory::CHUNK_BITS;
     use crate::site::SiteId;
+    use core::sync::atomic::AtomicBool;
     use proptest::prelude::*;
     use std::boxed::Box;
     use std::collections::BTreeMap;
@@ -159,8 +163,17 @@ mod tests {
     #[test]
     fn threads_that_share_pages_lose_no_sample() {
         let (shadow, pages) = tables();
+        let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for thread in 0..4u64 {
+            // Pages of entries, nearly all of which have no sample, come and go meanwhile.
+            scope.spawn(|| {
+                thread::claim_slot();
+                while !is_over.load(Relaxed) {
+                    shadow.tend_at_length();
+                }
+            });
+            let threads: [_; 4] = core::array::from_fn(|thread| {
+                let thread = thread as u64;
                 scope.spawn(move || {
                     thread::claim_slot();
                     let mut held = BTreeMap::new();
@@ -186,8 +199,11 @@ mod tests {
                     for (addr, trace) in held {
                         assert_eq!(shadow.take_sampled(addr, pages), Some(trace));
                     }
-                });
-            }
+                })
+            });
+            let ends = threads.map(std::thread::ScopedJoinHandle::join);
+            is_over.store(true, Relaxed);
+            ends.map(Result::unwrap);
         });
         for addr in [0, 1 << 12, 1 << 28, (1 << 28) + (1 << 12)] {
             assert!((0..65).all(|_| release((shadow, pages), addr, 0).is_none()));

@@ -175,7 +175,8 @@ impl SiteCache {
             &self.stack,
             read,
         )?;
-        self.n_hits_left = self.n_hits_left.wrapping_sub(1);
+        // It stays at zero, should a signal handler come before the walk.
+        self.n_hits_left = self.n_hits_left.saturating_sub(1);
         // Now and then a walk, which looks whether the code is still what it was.
         (self.n_hits_left != 0).then_some(site)
     }
