@@ -347,8 +347,10 @@ impl Slots {
     pub(crate) fn during_other<R>(&self, operation: impl FnOnce() -> R) -> R {
         self.n_others.fetch_add(1, SeqCst);
         let result = operation();
-        // In a child that was forked by a signal handler meanwhile, none is counted.
-        let _ = self.n_others.fetch_update(SeqCst, SeqCst, |n_others| n_others.checked_sub(1));
+        // Zero only in a child that was forked by a signal handler meanwhile: else it counts this one.
+        if self.n_others.load(SeqCst) != 0 {
+            self.n_others.fetch_sub(1, SeqCst);
+        }
         result
     }
 
