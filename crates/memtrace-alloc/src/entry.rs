@@ -16,7 +16,7 @@
 #![expect(unsafe_code, reason = "a function without a frame, and the return address of its caller")]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
-mod native {
+mod by_target {
     use crate::recorder::RECORDER;
     use core::arch::naked_asm;
     use memtrace_unwind::Registers;
@@ -60,7 +60,7 @@ mod native {
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
-mod native {
+mod by_target {
     use crate::recorder::RECORDER;
     use memtrace_unwind::{Registers, here};
 
@@ -83,4 +83,4 @@ mod native {
     }
 }
 
-pub(crate) use native::{Entry, allocated};
+pub(crate) use by_target::{Entry, allocated};

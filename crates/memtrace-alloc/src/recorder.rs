@@ -297,12 +297,7 @@ impl Recorder {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         let Some(slot) = slot else { return recorder.releasing_in(block_addr, On) };
         match recorder.live.shadow().take_at_home(slot, block_addr) {
-            AtHome::Done(trace) => {
-                slot.end_with_block_removed();
-                if recorder.totals.shrink_own(slot, trace.size) {
-                    recorder.totals.flush_if_much(slot);
-                }
-            }
+            AtHome::Done(trace) => recorder.released(slot, trace),
             AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
             AtHome::Unknown => recorder.releasing_in(block_addr, On),
         }
@@ -313,17 +308,21 @@ impl Recorder {
     fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
         let recorder = &RECORDER;
         match recorder.live.shadow().take_from_line(shape, block_addr) {
-            Quick::Taken(trace) => {
-                slot.end_with_block_removed();
-                if recorder.totals.shrink_own(slot, trace.size) {
-                    recorder.totals.flush_if_much(slot);
-                }
-            }
+            Quick::Taken(trace) => recorder.released(slot, trace),
             Quick::Nothing => slot.end(),
             Quick::Unknown => {
                 slot.end();
                 recorder.release_at_length(recorder.live.shadow(), block_addr, On);
             }
+        }
+    }
+
+    /// Ends the operation in which a trace was taken, and subtracts it from the thread's own sums.
+    #[inline(always)]
+    fn released(&self, slot: &Slot, trace: LiveTrace) {
+        slot.end_with_block_removed();
+        if self.totals.shrink_own(slot, trace.size) {
+            self.totals.flush_if_much(slot);
         }
     }
 

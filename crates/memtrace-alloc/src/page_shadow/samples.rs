@@ -203,7 +203,7 @@ mod tests {
             });
             let ends = threads.map(std::thread::ScopedJoinHandle::join);
             is_over.store(true, Relaxed);
-            ends.map(Result::unwrap);
+            ends.into_iter().for_each(Result::unwrap);
         });
         for addr in [0, 1 << 12, 1 << 28, (1 << 28) + (1 << 12)] {
             assert!((0..65).all(|_| release((shadow, pages), addr, 0).is_none()));
