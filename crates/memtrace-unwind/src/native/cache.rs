@@ -40,6 +40,8 @@ use core::num::NonZeroU32;
 const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
 const LEVELS: [usize; 4] = [1 << 10, 8 << 10, 32 << 10, 128 << 10];
+/// There is to be a level above if not so many captures are answered by a record for each that is not.
+const N_HITS_A_MISS: [u64; 3] = [256, 64, 32];
 
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
@@ -408,7 +410,8 @@ impl SiteCache {
             self.n_skipped_a_record / 2
         };
         if is_full
-            && n_misses.saturating_mul(32) > n_hits
+            && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
+            && n_misses.saturating_mul(n_hits_a_miss) > n_hits
             && self.n_skipped_a_record < 3
             && let Some(&len) = LEVELS.get(self.level.wrapping_add(1))
             && let Some(records) = Pages::map(len, 2)

@@ -119,8 +119,8 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in eight, a power of two. As many words hold guesses,
-/// and a quarter as many the marks.
+/// Slots of the index for a memory of `n_words`: one word in eight, a power of two. As many words hold guesses
+/// of each kind, and a quarter as many the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
     let len = n_words / 8;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
@@ -143,7 +143,7 @@ pub(crate) fn recall(
     let mut guess = *memory.get(guess_number(hash, index_len))?;
     if guess == AMBIGUOUS {
         let hash = hints.hash_with_near(hash, start, stack, &read_word)?;
-        guess = *memory.get(guess_number(hash, index_len))?;
+        guess = *memory.get(near_guess_number(hash, index_len))?;
     }
     // Nothing guessed leads to the front, where a record of no start is.
     let (number, offset) = ((guess >> 32) as usize, guess as u32);
@@ -210,6 +210,13 @@ const fn guess_number(hash: u64, index_len: usize) -> usize {
     ((hash >> 40) as usize & index_len.wrapping_sub(1)).wrapping_add(FRONT_LEN)
 }
 
+/// Returns where one is noted that was found by the first return address, too. Were it among the others, each
+/// kind would displace the other.
+#[inline(always)]
+const fn near_guess_number(hash: u64, index_len: usize) -> usize {
+    guess_number(hash, index_len).wrapping_add(index_len)
+}
+
 /// Whether a guess leads to a record.
 #[inline(always)]
 fn is_valid(memory: &[u64], guess: u64) -> bool {
@@ -237,7 +244,7 @@ fn note_guess(
         return Some(());
     }
     let hash = hints.hash_with_near(hash, start, stack, read_word)?;
-    *memory.get_mut(guess_number(hash, index_len))? = right;
+    *memory.get_mut(near_guess_number(hash, index_len))? = right;
     Some(())
 }
 
@@ -279,10 +286,10 @@ pub(crate) fn search(
     None
 }
 
-/// Where in memory the index begins, behind as many guesses.
+/// Where in memory the index begins, behind as many guesses of each kind.
 #[inline(always)]
 const fn index_start(index_len: usize) -> usize {
-    index_len.wrapping_add(FRONT_LEN)
+    index_len.wrapping_mul(2).wrapping_add(FRONT_LEN)
 }
 
 /// The hash with which one goes on from a fork at which this word was found.
@@ -359,7 +366,7 @@ impl<'a> Records<'a> {
         hints: &'a mut Hints,
     ) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
-        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len)?;
+        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len.wrapping_mul(2))?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 4)?;
         let base = n_words.wrapping_sub(words.len());
