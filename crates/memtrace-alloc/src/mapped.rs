@@ -122,6 +122,33 @@ pub(crate) fn map_aligned(size: usize, part: Part) -> *mut u8 {
     map_node(size, size, part).cast()
 }
 
+/// Bytes of a huge page, and what is aligned to one.
+pub(crate) const HUGE_PAGE_SIZE: usize = 2 << 20;
+
+/// Maps a dense region of `size` bytes, [`HUGE_PAGE_SIZE`] at least, which is accessed all over at random: in huge
+/// pages where the system has them, of which the processor keeps track more easily. Aligned to such a page; the
+/// word before the region is the caller's, too. Null if there is no memory.
+pub(crate) fn map_huge(size: usize, part: Part) -> *mut u8 {
+    let charged = size.saturating_add(PAGE_SIZE);
+    if !charge(charged) {
+        return ptr::null_mut();
+    }
+    let region = map_sparse::<u8>(size.saturating_add(HUGE_PAGE_SIZE), part);
+    if region.is_null() {
+        uncharge(charged);
+        return region;
+    }
+    // The node is at the beginning of a page, and so less than a huge page before the next of them.
+    let to_next = region.align_offset(HUGE_PAGE_SIZE);
+    let region = region.wrapping_add(to_next);
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice on memory of our own.
+    unsafe {
+        libc::madvise(region.cast(), size, libc::MADV_HUGEPAGE)
+    };
+    region
+}
+
 /// Maps a region and puts it into the list.
 fn map_node(size: usize, align: usize, part: Part) -> *mut Node {
     #[cfg(test)]
@@ -133,7 +160,7 @@ fn map_node(size: usize, align: usize, part: Part) -> *mut Node {
         return node;
     }
     #[cfg(target_os = "linux")]
-    // SAFETY: advice on a mapping of our own. A table is touched sparsely: with huge pages, one entry
+    // SAFETY: advice on a mapping of our own. Most tables are touched sparsely: with huge pages, one entry
     // would cost 2 MiB.
     unsafe {
         libc::madvise(node.cast(), size, libc::MADV_NOHUGEPAGE)
@@ -246,6 +273,22 @@ mod tests {
         }
         assert!((99..=101).contains(&((count() - before) / PAGE_SIZE as u64)));
         assert!(resident_bytes_of(Part::Scratch) >= count());
+    }
+
+    #[test]
+    fn a_huge_region_is_zero_and_aligned_and_has_a_word_before_it() {
+        let region = map_huge(2 * HUGE_PAGE_SIZE, Part::Scratch).cast::<u64>();
+        assert!(!region.is_null() && region.addr().is_multiple_of(HUGE_PAGE_SIZE));
+        let n_words = 2 * HUGE_PAGE_SIZE / size_of::<u64>();
+        for at in [region.wrapping_sub(1), region, region.wrapping_add(n_words - 1)] {
+            // SAFETY: within the region, or the word before, which nothing else refers to.
+            unsafe {
+                assert_eq!(at.read(), 0);
+                at.write(1);
+            }
+        }
+        assert!(map_huge(usize::MAX, Part::Scratch).is_null());
+        assert!(map_huge(usize::MAX - 2 * PAGE_SIZE, Part::Scratch).is_null());
     }
 
     #[test]

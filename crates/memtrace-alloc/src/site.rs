@@ -260,8 +260,18 @@ impl Writer {
 }
 
 fn map_index(len: usize) -> *mut Index {
-    // The header takes the place of the first slot.
-    let index = mapped::map::<AtomicU64>(len.saturating_add(1), Part::Sites).cast::<Index>();
+    let size = len.saturating_mul(size_of::<AtomicU64>());
+    // The header takes the place of a word before the first slot.
+    let index = if size < mapped::HUGE_PAGE_SIZE {
+        mapped::map::<AtomicU64>(len.saturating_add(1), Part::Sites)
+    } else {
+        // A program with so many stacks finds hardly any of them by the processor's caches.
+        match mapped::map_huge(size, Part::Sites).cast::<AtomicU64>() {
+            slots if slots.is_null() => slots,
+            slots => slots.wrapping_sub(1),
+        }
+    };
+    let index = index.cast::<Index>();
     if !index.is_null() {
         // SAFETY: fresh memory, large enough and aligned.
         unsafe { (*index).len = len };
@@ -337,10 +347,10 @@ mod tests {
                 .map(|t| {
                     scope.spawn(move || {
                         let intern = |i: u64| {
-                            let i = (i + t * 9973) % 50_000;
+                            let i = (i + t * 9973) % 120_000;
                             (i, intern(sites, &[i, i * i, 7], End::Outermost).unwrap())
                         };
-                        let mut ids: Vec<_> = (0..50_000).map(intern).collect();
+                        let mut ids: Vec<_> = (0..120_000).map(intern).collect();
                         ids.sort_unstable();
                         ids.into_iter().map(|(_, id)| id).collect()
                     })
@@ -349,10 +359,10 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(all.iter().all(|ids| *ids == all[0]));
-        assert_eq!(sites.n_sites(), 50_000);
+        assert_eq!(sites.n_sites(), 120_000);
         let mut numbers: Vec<u32> = all[0].iter().map(|id| id.get()).collect();
         numbers.sort_unstable();
-        assert!(numbers.into_iter().eq(1..=50_000));
+        assert!(numbers.into_iter().eq(1..=120_000));
         for (i, id) in (0..).zip(&all[0]) {
             assert_eq!(sites.get(*id).unwrap().call_addrs, [i, i * i, 7]);
         }
