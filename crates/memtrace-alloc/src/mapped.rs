@@ -282,10 +282,8 @@ mod tests {
         let n_words = 2 * HUGE_PAGE_SIZE / size_of::<u64>();
         for at in [region.wrapping_sub(1), region, region.wrapping_add(n_words - 1)] {
             // SAFETY: within the region, or the word before, which nothing else refers to.
-            unsafe {
-                assert_eq!(at.read(), 0);
-                at.write(1);
-            }
+            let word = unsafe { &mut *at };
+            assert_eq!(core::mem::replace(word, 1), 0);
         }
         assert!(map_huge(usize::MAX, Part::Scratch).is_null());
         assert!(map_huge(usize::MAX - 2 * PAGE_SIZE, Part::Scratch).is_null());
