@@ -14,6 +14,7 @@ mod choice;
 mod entry;
 pub(crate) mod objects_seen;
 mod pages;
+mod record;
 mod records;
 pub(crate) mod registered;
 mod table;

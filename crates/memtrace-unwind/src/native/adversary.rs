@@ -208,6 +208,8 @@ impl Program {
         let functions = core::array::from_fn(|i| {
             let kind = match i {
                 OWN_FUNCTION => Kind::Plain,
+                // A build with frame pointers.
+                1..=9 if seed % 2 == 1 => Kind::FramePointer,
                 1..=4 => Kind::Plain,
                 5..=7 => Kind::Saves,
                 8..=10 => Kind::FramePointer,
@@ -226,7 +228,13 @@ impl Program {
             n_faults: Cell::new(0),
             time: Cell::new(0),
         };
-        Self { rng, process, frames: Vec::new(), is_on_own_stack: true, limit: 8 }
+        Self {
+            rng,
+            process,
+            frames: Vec::new(),
+            is_on_own_stack: true,
+            limit: if seed % 2 == 1 { 16 } else { 8 },
+        }
     }
 
     fn new_frame(&mut self) -> Frame {
@@ -433,7 +441,7 @@ const N_STEPS: usize = 4000;
 #[test]
 fn a_cache_answers_as_a_walk_does_whatever_changes_further_out() {
     let mut sum = Counts::default();
-    for seed in 0..12 {
+    for seed in 0..24 {
         let (n_differences, counts) = differences(seed, N_STEPS);
         assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
         sum.n_hits += counts.n_hits;
@@ -469,6 +477,7 @@ needed! {
     without_the_start_a_cache_is_fooled: Start,
     without_the_frame_pointer_at_the_start_a_cache_is_fooled: StartFp,
     without_return_addresses_a_cache_is_fooled: ReturnAddrs,
+    without_pairs_of_words_a_cache_is_fooled: Pairs,
     without_the_word_beyond_the_limit_a_cache_is_fooled: LimitWord,
     without_return_addresses_on_the_trail_a_cache_is_fooled: TrailReturnAddrs,
     without_saved_frame_pointers_on_the_trail_a_cache_is_fooled: TrailSavedFps,

@@ -27,7 +27,8 @@ use crate::hash::{StackHash, Sum};
 use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::pages::Pages;
-use crate::native::records::{self, Hints, Outcome, Records, Start};
+use crate::native::record::{Outcome, Start};
+use crate::native::records::{self, Hints, Records};
 use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
 use crate::native::world::{Check, World, is_needed};
 use crate::rule::{End, Registers};
@@ -168,14 +169,13 @@ impl SiteCache {
         if self.recall_generation != u64::from(world.generation()) && is_needed(Check::Epoch) {
             return None;
         }
-        let read = |addr| world.read_word(addr);
         let site = records::recall(
             &self.records,
             self.index_len,
             &mut self.hints,
             start_of(start),
             &self.stack,
-            read,
+            world,
         )?;
         // It stays at zero, should a signal handler come before the walk.
         self.n_hits_left = self.n_hits_left.saturating_sub(1);
@@ -197,7 +197,6 @@ impl SiteCache {
             self.n_hits_left = N_HITS_A_WALK;
             self.n_hits_before = self.n_hits_before.wrapping_add(N_HITS_A_WALK);
         } else if self.uses_records && self.epoch == epoch(world, limit) {
-            let read = |addr| world.read_word(addr);
             let start = start_of(start);
             let found = records::search(
                 &mut self.records,
@@ -205,7 +204,7 @@ impl SiteCache {
                 &mut self.hints,
                 start,
                 &self.stack,
-                read,
+                world,
             );
             if found.is_some() {
                 self.n_hits_before = self.n_hits_before.wrapping_add(1);
@@ -308,7 +307,7 @@ impl SiteCache {
                 Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
             && records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
         {
-            add_record(&mut records, &trail, &found, start, site, stack, read_word);
+            add_record(&mut records, &trail, &found, start, site, stack, world);
         }
         Some(site)
     }
@@ -344,7 +343,7 @@ impl SiteCache {
         let site = sites.find(found.hash)?;
         let mut records =
             Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)?;
-        add_record(&mut records, &trail, &found, start, site, stack, read_word);
+        add_record(&mut records, &trail, &found, start, site, stack, world);
         Some(())
     }
 
@@ -502,7 +501,7 @@ fn add_record(
     start: Registers,
     site: NonZeroU32,
     stack: &StackBounds,
-    read_word: impl Fn(u64) -> u64,
+    world: &impl World,
 ) {
     let limit_slot = match found.end {
         End::Limit => Some(trail.limit_slot(found)),
@@ -514,9 +513,7 @@ fn add_record(
         fp_counts: trail.depends_on_fp(),
         limit_slot,
     };
-    records.insert(outcome, stack, read_word, trail.n_words(found), |writer| {
-        trail.for_each_word(found, |addr, value| writer.push(addr, value))
-    });
+    records.insert(outcome, stack, world, trail.words(found));
 }
 
 /// Forgets all rules if code on the stack is not what it was when its rules were learned.

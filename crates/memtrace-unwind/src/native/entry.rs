@@ -179,6 +179,19 @@ impl World for Process {
     }
 
     #[inline(always)]
+    fn differ_by_pairs(&self, addrs: [u64; 4], values: &[u64; 8]) -> bool {
+        let mut differing = 0;
+        for (addr, values) in addrs.into_iter().zip(values.as_chunks::<2>().0) {
+            // SAFETY: as in `read_word`, of two words. As one number: the compiler makes vectors of them.
+            let pair = unsafe { (addr as *const u128).read_unaligned() };
+            // SAFETY: 16 bytes.
+            let values = unsafe { values.as_ptr().cast::<u128>().read_unaligned() };
+            differing |= pair ^ values;
+        }
+        differing != 0
+    }
+
+    #[inline(always)]
     fn trusted(&self, stack: &StackBounds) -> StackBounds {
         stack.if_told()
     }

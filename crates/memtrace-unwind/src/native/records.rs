@@ -7,20 +7,8 @@
 //!
 //! # Layout
 //!
-//! Records lie one after the other in an array of words that is filled over and over again, so that
-//! the oldest makes way for the newest. A record takes
-//!
-//! | word | holds |
-//! | --- | --- |
-//! | 0 | one more than the call address at the start |
-//! | 1 | stack pointer at the start |
-//! | 2 | frame pointer at the start, if the walk depended on it |
-//! | 3 | site (bits 0..32), groups (32..40), whether word 2 counts (40), whether the stack is at its limit (41), the place of the word that must then not be zero (48..64) |
-//! | 4 | the slot of the index that names the record |
-//! | 5 a group | four values and, in the fifth word, their four places |
-//!
-//! where a *place* is a distance from the stack pointer in words. The last group is filled up by saying
-//! its last word again.
+//! Records, each as [`record`](super::record) says, lie one after the other in an array of words that is filled
+//! over and over again, so that the oldest makes way for the newest.
 //!
 //! Several stacks often begin in the same state and differ further out. Which of them it is, is *guessed*: the
 //! record that held the last time with this start and after the same other record; where these have been those
@@ -43,7 +31,10 @@
 //! - **I4** Guesses and forks are hints only: a record is good if it holds, however it was found.
 
 use crate::bounds::StackBounds;
-use crate::native::world::{Check, is_needed};
+use crate::native::record::{
+    self, Groups, Outcome, SLOT_WORD, Start, Word, holds, len_of, named_by, starts_at, words_of,
+};
+use crate::native::world::World;
 use core::num::NonZeroU32;
 
 /// Slots of a set.
@@ -57,25 +48,6 @@ const MAX_DEPTH: usize = 8;
 /// What says of a slot that it is a fork, and which bits of its hash a slot has.
 const IS_FORK: u64 = 1 << 63;
 const TAG_MASK: u64 = !(u32::MAX as u64) & !IS_FORK;
-const HEADER_LEN: usize = 5;
-/// The word of a record that says which slot names it.
-const SLOT_WORD: usize = 4;
-const GROUP_LEN: usize = 5;
-const WORDS_A_GROUP: usize = 4;
-/// Groups that a record may have: two words for each frame of the longest stack, and some for the
-/// tool's own.
-const MAX_GROUPS: usize = 64;
-
-const FP_COUNTS: u64 = 1 << 40;
-const IS_AT_LIMIT: u64 = 1 << 41;
-
-/// The state in which a capture begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
-    pub(crate) key: u64,
-    pub(crate) sp: u64,
-    pub(crate) fp: u64,
-}
 
 impl Start {
     /// The hash with which a search begins.
@@ -83,17 +55,6 @@ impl Start {
     const fn hash(self) -> u64 {
         hash_with(self.key.rotate_left(29), self.sp)
     }
-}
-
-/// What a walk began with and led to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) start: Start,
-    pub(crate) site: u32,
-    /// Whether the walk depended on the frame pointer that it began with.
-    pub(crate) fp_counts: bool,
-    /// The word that must not be zero, if the stack was cut at its limit.
-    pub(crate) limit_slot: Option<u64>,
 }
 
 /// What is known of an array of records beside its memory.
@@ -137,12 +98,12 @@ pub(crate) fn recall(
     hints: &mut Hints,
     start: Start,
     stack: &StackBounds,
-    read_word: impl Fn(u64) -> u64,
+    world: &impl World,
 ) -> Option<NonZeroU32> {
     let hash = hints.hash(start);
     let mut guess = *memory.get(guess_number(hash, index_len))?;
     if guess == AMBIGUOUS {
-        let hash = hints.hash_with_near(hash, start, stack, &read_word)?;
+        let hash = hints.hash_with_near(hash, start, stack, world)?;
         guess = *memory.get(near_guess_number(hash, index_len))?;
     }
     // Nothing guessed leads to the front, where a record of no start is.
@@ -151,7 +112,7 @@ pub(crate) fn recall(
     if !is_valid(memory, guess) {
         return None;
     }
-    let site = holds(memory.get(offset as usize..)?, start, &read_word)?;
+    let site = holds(memory.get(offset as usize..)?, start, world)?;
     hints.last = number;
     Some(site)
 }
@@ -181,22 +142,22 @@ impl Hints {
         hash: u64,
         start: Start,
         stack: &StackBounds,
-        read_word: &impl Fn(u64) -> u64,
+        world: &impl World,
     ) -> Option<u64> {
         let place = u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0));
         // A place that was noted for another stack pointer may lie beyond the stack.
         if place >= stack.n_words_from(start.sp)? {
             return None;
         }
-        Some(hash_with(hash, read_word(start.sp.wrapping_add(place << 3))))
+        Some(hash_with(hash, world.read_word(start.sp.wrapping_add(place << 3))))
     }
 
-    /// Notes where a walk from this key found its first return address, if no other has.
-    pub(crate) fn note_near(&mut self, key: u64, place: u16) {
-        if let Some(near) = self.near_places.get_mut(near_number(key))
+    /// Notes where a walk found its first return address, if none from a like key has.
+    fn note_near(&mut self, start: Start, return_addr_at: u64) {
+        if let Some(near) = self.near_places.get_mut(near_number(start.key))
             && *near == 0
         {
-            *near = place;
+            *near = (return_addr_at.wrapping_sub(start.sp) >> 3) as u16;
         }
     }
 }
@@ -231,7 +192,7 @@ fn note_guess(
     hints: &Hints,
     start: Start,
     stack: &StackBounds,
-    read_word: &impl Fn(u64) -> u64,
+    world: &impl World,
     right: u64,
 ) -> Option<()> {
     let hash = hints.hash(start);
@@ -243,7 +204,7 @@ fn note_guess(
     if !is_ambiguous {
         return Some(());
     }
-    let hash = hints.hash_with_near(hash, start, stack, read_word)?;
+    let hash = hints.hash_with_near(hash, start, stack, world)?;
     *memory.get_mut(near_guess_number(hash, index_len))? = right;
     Some(())
 }
@@ -262,7 +223,7 @@ pub(crate) fn search(
     hints: &mut Hints,
     start: Start,
     stack: &StackBounds,
-    read_word: impl Fn(u64) -> u64,
+    world: &impl World,
 ) -> Option<NonZeroU32> {
     let mut hash = start.hash();
     for _ in 0..=MAX_DEPTH {
@@ -272,16 +233,15 @@ pub(crate) fn search(
         for (way, &slot) in set.iter().enumerate().filter(|(_, slot)| has_tag(**slot, hash)) {
             if is_fork(slot) {
                 fork = Some(slot);
-            } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, &read_word)
-            {
+            } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, world) {
                 let number = first.wrapping_add(way);
                 let guess = (number as u64) << 32 | u64::from(slot as u32);
-                note_guess(memory, index_len, hints, start, stack, &read_word, guess);
+                note_guess(memory, index_len, hints, start, stack, world, guess);
                 hints.last = number;
                 return Some(site);
             }
         }
-        hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, &read_word));
+        hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, world));
     }
     None
 }
@@ -300,10 +260,10 @@ const fn hash_with(hash: u64, word: u64) -> u64 {
 
 /// Returns the word at a place.
 #[inline(always)]
-fn word_at(start: Start, place: u64, stack: &StackBounds, read_word: &impl Fn(u64) -> u64) -> u64 {
+fn word_at(start: Start, place: u64, stack: &StackBounds, world: &impl World) -> u64 {
     let addr = start.sp.wrapping_add(place << 3);
     // A place that was noted for another stack pointer may lie beyond the stack.
-    if stack.contains_word(addr) { read_word(addr) } else { 0 }
+    if stack.contains_word(addr) { world.read_word(addr) } else { 0 }
 }
 
 /// Returns the slot at which a hash is looked for first, in an index of a power of two slots.
@@ -397,9 +357,9 @@ impl<'a> Records<'a> {
         for _ in 0..n_records {
             let is_behind = position >= head && tail >= head;
             let limit = if is_behind { end } else { head };
-            let facts = self.words[position + 3];
-            let next = position + n_groups(facts) * GROUP_LEN + HEADER_LEN;
-            if n_groups(facts) == 0 || next > limit {
+            let len = len_of(&self.words[position..]).unwrap();
+            let next = position + len;
+            if len == record::HEADER_LEN || next > limit {
                 return false;
             }
             positions[position] = true;
@@ -410,7 +370,7 @@ impl<'a> Records<'a> {
             slot == 0
                 || is_fork(slot)
                 || positions.get(position) == Some(&true)
-                    && self.words[position + SLOT_WORD] & 0xFFFF_FFFF == number as u64
+                    && named_by(&self.words[position..]) == number
         };
         self.index.iter().enumerate().all(is_named)
     }
@@ -426,58 +386,35 @@ impl<'a> Records<'a> {
 
     /// Adds a record; one that does not fit is left out.
     ///
-    /// `write` tells of the `n_words` words that the walk depended on: where each is, and its value.
+    /// `words` are those that the walk depended on, leaf first: the first is a return address.
     #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         outcome: Outcome,
         stack: &StackBounds,
-        read_word: impl Fn(u64) -> u64,
-        n_words: usize,
-        write: impl FnOnce(&mut Writer<'_>) -> Option<()>,
+        world: &impl World,
+        words: impl Iterator<Item = Word> + Clone,
     ) {
-        let Outcome { start, site, fp_counts, limit_slot } = outcome;
-        let n_groups = n_words.div_ceil(WORDS_A_GROUP);
-        let len = n_groups.wrapping_mul(GROUP_LEN).wrapping_add(HEADER_LEN);
-        if n_words == 0 || n_groups > MAX_GROUPS {
-            return;
-        }
-        let Some(position) = self.make_room(len) else { return };
-        let Some(record) = self.words.get_mut(position..).and_then(|words| words.get_mut(..len))
-        else {
-            return;
-        };
-        let Some((header, body)) = record.split_first_chunk_mut() else { return };
-        let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp));
-        let mut writer =
-            Writer { body, sp: start.sp, next: 0, n_words: 0, last: (0, 0), places: 0 };
-        let written = write(&mut writer).and_then(|()| writer.fill_up());
-        let (Some(limit_place), Some(())) = (limit_place, written) else {
+        let start = outcome.start;
+        let Some(first) = words.clone().next() else { return };
+        let Some(groups) = Groups::of(words.clone()) else { return };
+        let Some(position) = self.make_room(groups.record_len()) else { return };
+        let memory = self.words.get_mut(position..).unwrap_or(&mut []);
+        let memory = memory.get_mut(..groups.record_len()).unwrap_or(&mut []);
+        if record::write(memory, outcome, groups, words).is_none() {
             // Nothing names it yet.
             self.extent.head = position;
             return;
-        };
-        let facts = u64::from(site)
-            | (n_groups as u64) << 32
-            | if fp_counts { FP_COUNTS } else { 0 }
-            | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
-        let header: &mut [u64; HEADER_LEN] = header;
-        let near_place = body.get(WORDS_A_GROUP).copied().unwrap_or(0) as u16;
-        self.hints.note_near(start.key, near_place);
-        *header = [start.key, start.sp, start.fp, facts, u64::MAX];
+        }
+        self.hints.note_near(start, first.addr);
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
-        let hash = self.find_leaf(start, stack, &read_word);
+        let hash = self.find_leaf(start, stack, world);
         self.point_to(hash, position);
     }
 
     /// Returns the hash that a record of the stack as it is, which begins like this, is found by. Where
     /// another record has that place, and the two can be told apart, a fork takes it.
-    fn find_leaf(
-        &mut self,
-        start: Start,
-        stack: &StackBounds,
-        read_word: &impl Fn(u64) -> u64,
-    ) -> u64 {
+    fn find_leaf(&mut self, start: Start, stack: &StackBounds, world: &impl World) -> u64 {
         let mut hash = start.hash();
         for _ in 0..MAX_DEPTH {
             let Some((number, slot)) = self.slot_of(hash, start) else { break };
@@ -486,11 +423,11 @@ impl<'a> Records<'a> {
             } else {
                 let position = (slot as u32 as usize).wrapping_sub(self.base);
                 let record = self.words.get(position..).unwrap_or(&[]);
-                let now = |place: u64| read_word(start.sp.wrapping_add(place << 3));
+                let now = |place: u64| world.read_word(start.sp.wrapping_add(place << 3));
                 // Leaf first: up to there the two walks are the same, and so both read this word.
-                let Some((place, value)) =
-                    words_of(record).find(|&(place, value)| place != 0 && now(place) != value)
-                else {
+                let differing =
+                    words_of(record).filter(|&(place, value)| place != 0 && now(place) != value);
+                let Some((place, value)) = differing.min_by_key(|&(place, _)| place) else {
                     self.take_out(position);
                     break;
                 };
@@ -498,7 +435,7 @@ impl<'a> Records<'a> {
                 self.point_to(hash_with(hash, value), position);
                 place
             };
-            hash = hash_with(hash, word_at(start, place, stack, read_word));
+            hash = hash_with(hash, word_at(start, place, stack, world));
         }
         hash
     }
@@ -509,9 +446,7 @@ impl<'a> Records<'a> {
         let set = self.index.iter().copied().enumerate().skip(first).take(N_WAYS);
         let is_of_start = |slot: u64| {
             let position = (slot as u32 as usize).wrapping_sub(self.base);
-            self.words
-                .get(position..)
-                .is_some_and(|record| record.starts_with(&[start.key, start.sp]))
+            self.words.get(position..).is_some_and(|record| starts_at(record, start))
         };
         set.filter(|&(_, slot)| has_tag(slot, hash) && (is_fork(slot) || is_of_start(slot)))
             .max_by_key(|&(_, slot)| is_fork(slot))
@@ -567,8 +502,8 @@ impl<'a> Records<'a> {
     /// Empties the slot that names a record, if it still does.
     fn take_out(&mut self, position: usize) {
         let named = self.base.wrapping_add(position) as u64;
-        let number = self.words.get(position.wrapping_add(SLOT_WORD)).copied().unwrap_or(0);
-        if let Some(slot) = self.index.get_mut(number as u32 as usize)
+        let number = self.words.get(position..).map_or(0, named_by);
+        if let Some(slot) = self.index.get_mut(number)
             && !is_fork(*slot)
             && u64::from(*slot as u32) == named
         {
@@ -621,10 +556,7 @@ impl<'a> Records<'a> {
 
     fn drop_oldest(&mut self) {
         let record = self.words.get(self.extent.tail..).unwrap_or(&[]);
-        let Some(&[.., facts, _]) = record.first_chunk::<HEADER_LEN>() else {
-            return self.clear();
-        };
-        let len = n_groups(facts).wrapping_mul(GROUP_LEN).wrapping_add(HEADER_LEN);
+        let Some(len) = len_of(record) else { return self.clear() };
         self.take_out(self.extent.tail);
         self.extent.n_records = self.extent.n_records.wrapping_sub(1);
         self.extent.tail = self.extent.tail.wrapping_add(len);
@@ -632,96 +564,4 @@ impl<'a> Records<'a> {
             self.extent.tail = 0;
         }
     }
-}
-
-#[inline(always)]
-const fn n_groups(facts: u64) -> usize {
-    (facts >> 32 & 0xFF) as usize
-}
-
-/// The distance of an address from the stack pointer in words, if it fits a place.
-#[inline(always)]
-fn place_of(addr: u64, sp: u64) -> Option<u64> {
-    let distance = addr.wrapping_sub(sp);
-    (distance >> 3 <= 0xFFFF).then_some(distance >> 3)
-}
-
-/// Writes the words of a record, group by group.
-pub(crate) struct Writer<'a> {
-    body: &'a mut [u64],
-    sp: u64,
-    /// Where the next value goes.
-    next: usize,
-    n_words: usize,
-    last: (u64, u64),
-    /// The places of the group that is being written.
-    places: u64,
-}
-
-impl Writer<'_> {
-    /// Adds a word; `None` if it is too far away, or there are more words than was said.
-    #[inline(always)]
-    pub(crate) fn push(&mut self, addr: u64, value: u64) -> Option<()> {
-        let place = place_of(addr, self.sp)?;
-        self.last = (addr, value);
-        *self.body.get_mut(self.next)? = value;
-        let i = self.n_words % WORDS_A_GROUP;
-        self.n_words = self.n_words.wrapping_add(1);
-        self.next = self.next.wrapping_add(1);
-        self.places |= place << 16u32.wrapping_mul(i as u32);
-        if i == WORDS_A_GROUP - 1 {
-            *self.body.get_mut(self.next)? = self.places;
-            self.next = self.next.wrapping_add(1);
-            self.places = 0;
-        }
-        Some(())
-    }
-
-    /// Fills the last group up with its last word.
-    fn fill_up(&mut self) -> Option<()> {
-        let (addr, value) = self.last;
-        while self.next < self.body.len() {
-            self.push(addr, value)?;
-        }
-        Some(())
-    }
-}
-
-/// The places and values of a record's words, some of them twice.
-fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
-    let (header, body) = record.split_at_checked(HEADER_LEN).unwrap_or((&[], &[]));
-    let n_groups = header.get(3).map_or(0, |&facts| n_groups(facts));
-    let groups = body.as_chunks::<GROUP_LEN>().0.iter().take(n_groups);
-    groups.flat_map(|&[a, b, c, d, places]| {
-        let place = move |i: u32| places >> 16u32.wrapping_mul(i) & 0xFFFF;
-        [(place(0), a), (place(1), b), (place(2), c), (place(3), d)]
-    })
-}
-
-/// Returns the site of a record if a walk from `start` would now be the one it was made from.
-#[inline(always)]
-fn holds(record: &[u64], start: Start, read_word: &impl Fn(u64) -> u64) -> Option<NonZeroU32> {
-    let (&[key, sp, fp, facts, _], body) = record.split_first_chunk()?;
-    if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
-        return None;
-    }
-    if facts & FP_COUNTS != 0 && fp != start.fp && is_needed(Check::StartFp) {
-        return None;
-    }
-    let at = |place: u64| read_word(sp.wrapping_add(place << 3));
-    let mut rest = body.get(..n_groups(facts).wrapping_mul(GROUP_LEN))?;
-    while let Some((&[a, b, c, d, places], others)) = rest.split_first_chunk() {
-        let differs = (at(places & 0xFFFF) ^ a)
-            | (at(places >> 16 & 0xFFFF) ^ b)
-            | (at(places >> 32 & 0xFFFF) ^ c)
-            | (at(places >> 48) ^ d);
-        if differs != 0 && is_needed(Check::ReturnAddrs) {
-            return None;
-        }
-        rest = others;
-    }
-    if facts & IS_AT_LIMIT != 0 && at(facts >> 48) == 0 && is_needed(Check::LimitWord) {
-        return None;
-    }
-    NonZeroU32::new(facts as u32)
 }

@@ -30,6 +30,7 @@
 //!   the frame pointer is loaded anew, depends on the frame pointer.
 
 use crate::hash::{self, StackHash};
+use crate::native::record::Word;
 use crate::native::world::{Check, is_needed};
 use crate::rule::End;
 
@@ -321,42 +322,28 @@ impl<'a> Trail<'a> {
         CallAddrs(self.states.get(found.outermost..=found.newest).unwrap_or(&[]))
     }
 
-    /// Tells `word` of every word that the walk to this stack depended on, leaf first: where it is, and
-    /// its value. `None` if `word` ever returned it.
+    /// Returns every word that the walk to this stack depended on, leaf first.
     ///
     /// Beyond them the walk depended on its start, and at [`End::Limit`] on that the word at
     /// [`Self::limit_slot`] was not zero.
     #[inline(always)]
-    pub(crate) fn for_each_word(
-        &self,
-        found: &Found,
-        mut word: impl FnMut(u64, u64) -> Option<()>,
-    ) -> Option<()> {
-        for state in self.steps(found) {
-            word(state.sp.wrapping_sub(8), state.key)?;
-            if state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps) {
-                word(state.fp_slot(), state.fp)?;
-            }
-        }
-        match self.zero_slot(found) {
-            0 => Some(()),
-            slot => word(slot, 0),
-        }
-    }
-
-    /// Returns how many words [`Self::for_each_word`] tells of.
-    #[inline(always)]
-    pub(crate) fn n_words(&self, found: &Found) -> usize {
-        let is_saved =
-            |state: State| state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps);
-        let of = |state: State| usize::from(is_saved(state)).wrapping_add(1);
-        let n_words = self.steps(found).fold(0usize, |n, state| n.wrapping_add(of(state)));
-        n_words.wrapping_add(usize::from(self.zero_slot(found) != 0))
+    pub(crate) fn words(&self, found: &Found) -> impl Iterator<Item = Word> + Clone {
+        let of_state = |state: State| {
+            let is_saved = state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps);
+            let saved = Word { addr: state.fp_slot(), value: state.fp };
+            let return_addr = Word { addr: state.sp.wrapping_sub(8), value: state.key };
+            [Some(return_addr), is_saved.then_some(saved)].into_iter().flatten()
+        };
+        let zero = match self.zero_slot(found) {
+            0 => None,
+            addr => Some(Word { addr, value: 0 }),
+        };
+        self.steps(found).flat_map(of_state).chain(zero)
     }
 
     /// All states from where the walk began; each tells of the step that led to it.
     #[inline(always)]
-    fn steps(&self, found: &Found) -> impl Iterator<Item = State> {
+    fn steps(&self, found: &Found) -> impl Iterator<Item = State> + Clone {
         let states = self.states.get(found.outermost..self.extent.top).unwrap_or(&[]);
         states.iter().rev().map(|&words| State::of(words))
     }

@@ -13,6 +13,16 @@ pub(crate) trait World {
     /// Returns the word at an address that a walk may read.
     fn read_word(&self, addr: u64) -> u64;
 
+    /// Whether any of the pairs of words at these addresses, which a walk may read, has other values than these.
+    #[inline(always)]
+    fn differ_by_pairs(&self, addrs: [u64; 4], values: &[u64; 8]) -> bool {
+        let differs = |(addr, [low, high]): (u64, &[u64; 2])| {
+            (self.read_word(addr) ^ low) | (self.read_word(addr.wrapping_add(8)) ^ high)
+        };
+        let pairs = addrs.into_iter().zip(values.as_chunks().0);
+        pairs.map(differs).fold(0, |all, one| all | one) != 0
+    }
+
     /// Returns what of these bounds is trusted to be a stack of this process.
     fn trusted(&self, stack: &StackBounds) -> StackBounds;
 
@@ -38,6 +48,8 @@ pub(crate) enum Check {
     StartFp,
     /// Return addresses of a record.
     ReturnAddrs,
+    /// Those of a record that lie beside a frame pointer, and that.
+    Pairs,
     /// The word beyond a stack at its limit is not zero.
     LimitWord,
     /// Return addresses of the trail.
