@@ -6,12 +6,13 @@
 //!
 //! # Invariants
 //!
-//! - **I1** [`Words`] of length `n` own `n` zero-initialised, mapped words, which nothing else refers
-//!   to.
+//! - **I1** [`Words`] of length `n` own `n` initialised, mapped words, which nothing else refers to; a [`Slot`]
+//!   that holds some owns them.
 #![expect(unsafe_code, reason = "calls the C library, and refers to mapped memory")]
 
 use core::ops::{Deref, DerefMut, Range};
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Returns the addresses of the current thread's stack, if the system tells.
 pub(crate) fn stack_range() -> Option<Range<u64>> {
@@ -63,7 +64,7 @@ fn pthread_stack() -> Option<Range<u64>> {
     if unsafe { libc::pthread_getattr_np(thread, attr.as_mut_ptr()) } != 0 {
         return None;
     }
-    let mut base = core::ptr::null_mut();
+    let mut base = ptr::null_mut();
     let mut size = 0;
     // SAFETY: `attr` was initialised by the call above.
     let failed = unsafe { libc::pthread_attr_getstack(attr.as_ptr(), &mut base, &mut size) } != 0;
@@ -98,7 +99,7 @@ impl Words {
         // SAFETY: a new private mapping, at an address of the kernel's choice.
         let start = unsafe {
             libc::mmap(
-                core::ptr::null_mut(),
+                ptr::null_mut(),
                 n_bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
@@ -115,6 +116,47 @@ impl Words {
             libc::madvise(start, n_bytes, libc::MADV_NOHUGEPAGE)
         };
         NonNull::new(start.cast()).map(|start| Self { start, len })
+    }
+}
+
+/// A place for words of one length, for any thread to put them there and take them.
+pub(crate) struct Slot {
+    len: usize,
+    /// Null, or where words of this length begin, which the slot owns.
+    start: AtomicPtr<u64>,
+}
+
+impl Slot {
+    pub(crate) const fn for_len(len: usize) -> Self {
+        Self { len, start: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Takes words from `from` if they are of this length and none are here.
+    pub(crate) fn put(&self, from: &mut Option<Words>) {
+        let Some(words) = from.take_if(|words| words.len == self.len && self.len != 0) else {
+            return;
+        };
+        let start = words.start.as_ptr();
+        // Release pairs with the Acquire in `take`: whoever takes the words has them to itself.
+        if self.start.compare_exchange(ptr::null_mut(), start, Release, Relaxed).is_ok() {
+            core::mem::forget(words);
+        } else {
+            *from = Some(words);
+        }
+    }
+
+    /// Takes the words that are here.
+    pub(crate) fn take(&self) -> Option<Words> {
+        // A look first, so that who finds nothing writes to nothing that others share.
+        if self.start.load(Relaxed).is_null() {
+            return None;
+        }
+        let start = NonNull::new(self.start.swap(ptr::null_mut(), Acquire))?;
+        Some(Words { start, len: self.len })
     }
 }
 
@@ -143,5 +185,54 @@ impl Drop for Words {
             // SAFETY: the mapping that `map` made, to which nothing refers any more (I1).
             unsafe { libc::munmap(self.start.as_ptr().cast(), n_bytes) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+
+    #[test]
+    fn a_slot_takes_one_of_its_length_and_gives_it_back_as_it_was() {
+        let slot = Slot::for_len(512);
+        assert!(slot.take().is_none());
+        let mut other = Words::map(1024);
+        slot.put(&mut other);
+        assert!(other.is_some() && slot.take().is_none(), "of another length");
+        let mut words = Words::map(512);
+        words.as_mut().unwrap()[3] = 5;
+        let start = words.as_ref().unwrap().start;
+        slot.put(&mut words);
+        assert!(words.is_none());
+        let mut second = Words::map(512);
+        slot.put(&mut second);
+        assert!(second.is_some(), "it is taken");
+        let taken = slot.take().unwrap();
+        assert_eq!((taken.start, taken.len(), taken[3]), (start, 512, 5));
+        assert!(slot.take().is_none());
+        let (nothing, mut none) = (Slot::for_len(0), Some(Words::none()));
+        nothing.put(&mut none);
+        assert!(none.is_some() && nothing.take().is_none());
+    }
+
+    #[test]
+    fn threads_that_share_a_slot_never_have_the_same_words() {
+        let slots = [const { Slot::for_len(512) }; 2];
+        std::thread::scope(|scope| {
+            for mark in 1..=4 {
+                let slots = &slots;
+                scope.spawn(move || {
+                    for _ in 0..10_000 {
+                        let mut words =
+                            slots.iter().find_map(Slot::take).or_else(|| Words::map(512));
+                        words.as_mut().unwrap().fill(mark);
+                        assert!(words.as_deref().unwrap().iter().all(|&word| word == mark));
+                        slots.iter().for_each(|slot| slot.put(&mut words));
+                    }
+                });
+            }
+        });
+        drop(slots.map(|slot| slot.take()));
     }
 }

@@ -1,15 +1,18 @@
 //! Memory for caches: mapped pages within a budget, given back when a cache is dropped.
 //!
+//! A few of those that every thread needs are kept for threads to come: a program that starts a thread for each
+//! piece of work would else spend its time in the kernel, where threads wait for each other.
+//!
 //! # Invariants
 //!
-//! - **I1** What is used of the budget is the sum of the bytes of all [`Pages`] there are, and of those
-//!   being mapped.
+//! - **I1** What is used of the budget is the sum of the bytes of all [`Pages`] there are, of those being
+//!   mapped, and of those that are kept.
 //!
 //! # Orderings
 //!
 //! The figures of a budget are `Relaxed`: they publish nothing.
 
-use crate::memory::Words;
+use crate::memory::{Slot, Words};
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -39,7 +42,23 @@ impl Budget {
     fn give_back(&self, n_bytes: u64) {
         self.used.fetch_sub(n_bytes, Relaxed);
     }
+
+    /// Whether at most one `part`-th of the limit is used.
+    fn is_within(&self, part: u64) -> bool {
+        let limit = self.limit.load(Relaxed).checked_div(part);
+        limit.is_some_and(|limit| self.used.load(Relaxed) <= limit)
+    }
 }
+
+/// So many of each length are kept at most.
+const N_KEPT: usize = 4;
+
+/// Those of the lengths that a thread needs first: 352 KiB at most.
+static KEPT: [[Slot; N_KEPT]; 3] = [
+    [const { Slot::for_len(2 * PAGE_LEN) }; N_KEPT],
+    [const { Slot::for_len(4 * PAGE_LEN) }; N_KEPT],
+    [const { Slot::for_len(16 * PAGE_LEN) }; N_KEPT],
+];
 
 /// Limits what the caches of all threads take together, in bytes; 256 MiB at first.
 ///
@@ -47,10 +66,15 @@ impl Budget {
 /// is. A thread that gets none walks its stack each time. What is in use already stays in use.
 pub fn set_cache_budget(bytes: u64) {
     BUDGET.limit.store(bytes, Relaxed);
+    if !BUDGET.is_within(1) {
+        for words in KEPT.as_flattened().iter().filter_map(Slot::take) {
+            BUDGET.give_back((words.len() as u64).wrapping_mul(8));
+        }
+    }
 }
 
-/// Returns how many bytes are mapped for the caches of all threads; what was never touched of them is
-/// not resident.
+/// Returns how many bytes are mapped for the caches of all threads, with up to 352 KiB that threads have left and
+/// others will take; what was never touched of them is not resident.
 pub fn cache_memory() -> u64 {
     BUDGET.used.load(Relaxed)
 }
@@ -72,6 +96,13 @@ impl Pages {
         // Whole pages, which are used as such.
         let len = len.checked_next_multiple_of(PAGE_LEN)?;
         let n_bytes = len.checked_mul(8)? as u64;
+        let mut kept = KEPT.as_flattened().iter().filter(|slot| slot.len() == len);
+        if BUDGET.is_within(part)
+            && let Some(mut words) = kept.find_map(Slot::take)
+        {
+            words.fill(0);
+            return Some(Self(words));
+        }
         BUDGET.reserve(n_bytes, part)?;
         let words = Words::map(len);
         if words.is_none() {
@@ -99,7 +130,11 @@ impl DerefMut for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        BUDGET.give_back((self.len() as u64).wrapping_mul(8));
+        let mut words = Some(core::mem::replace(&mut self.0, Words::none()));
+        if BUDGET.is_within(1) {
+            KEPT.as_flattened().iter().for_each(|slot| slot.put(&mut words));
+        }
+        BUDGET.give_back((words.as_deref().map_or(0, <[u64]>::len) as u64).wrapping_mul(8));
     }
 }
 
