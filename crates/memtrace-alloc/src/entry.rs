@@ -13,7 +13,13 @@
 //! # Cost
 //!
 //! Three instructions.
-#![expect(unsafe_code, reason = "a function without a frame, and the return address of its caller")]
+#![cfg_attr(
+    all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)),
+    expect(
+        unsafe_code,
+        reason = "a function without a frame, and the return address of its caller"
+    )
+)]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
