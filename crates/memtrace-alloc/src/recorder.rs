@@ -929,6 +929,11 @@ impl memtrace_unwind::Sites for SitesWithout<'_> {
         NonZeroU32::new(self.sites.find(hash)?.get())
     }
 
+    #[inline(always)]
+    fn find_after(&self, last: u32, hash: StackHash) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.sites.find_after(SiteId(last), hash)?.get())
+    }
+
     fn insert(&self, hash: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
         NonZeroU32::new(self.sites.insert(hash, call_addrs, end)?.get())
     }

@@ -17,6 +17,14 @@ pub trait Sites {
     /// Numbers stay good for the life of the process: caches keep them.
     fn find(&self, hash: StackHash) -> Option<NonZeroU32>;
 
+    /// The same, if the stack is likely to be the one that was seen for the first time right after that of number
+    /// `last`: a program that does once more what it has done meets its stacks in the same order.
+    #[inline(always)]
+    fn find_after(&self, last: u32, hash: StackHash) -> Option<NonZeroU32> {
+        let _ = last;
+        self.find(hash)
+    }
+
     /// Gives a number to a stack that [`Self::find`] did not know; `None` if there is no room.
     ///
     /// `call_addrs` are those of the stack, newest first, and `hash` is [`StackHash::of`] them.

@@ -81,6 +81,8 @@ pub struct SiteCache {
     /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
     n_hits_left: u64,
     n_hits_before: u64,
+    /// The site of the last walk.
+    last_walked: u32,
     trail: Pages,
     trail_extent: trail::Extent,
     stack: StackBounds,
@@ -118,6 +120,7 @@ impl SiteCache {
             records_extent: records::Extent::EMPTY,
             n_hits_left: N_HITS_A_WALK,
             n_hits_before: 0,
+            last_walked: 0,
             trail: Pages::empty(),
             trail_extent: trail::Extent::EMPTY,
             stack: StackBounds::UNKNOWN,
@@ -236,7 +239,7 @@ impl SiteCache {
             if self.counts.n_plain.is_multiple_of(N_HITS_A_WALK) {
                 look_for_unloaded(world, start, stack);
             }
-            return site_without_cache(world, start, stack, limit, sites);
+            return site_without_cache(world, start, stack, limit, 0, sites);
         }
         let is_timed = self.choice.begin();
         let begun = if is_timed { world.cycles() } else { 0 };
@@ -244,7 +247,7 @@ impl SiteCache {
             self.site_by_trail(world, start, stack, limit, sites)
         } else {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
-            let found = site_without_cache(world, start, stack, limit, sites);
+            let found = site_without_cache(world, start, stack, limit, self.last_walked, sites);
             if let Some(site) = found
                 && self.uses_records
                 && self.lets_in(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
@@ -255,6 +258,7 @@ impl SiteCache {
             }
             found
         };
+        self.last_walked = site.map_or(0, NonZeroU32::get);
         if is_timed {
             self.choice.end(world.cycles().wrapping_sub(begun));
         }
@@ -286,7 +290,7 @@ impl SiteCache {
         let found = along.finish(ended);
         let Some((trail, found)) = found.filter(|_| self.epoch == epoch(world, limit)) else {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
-            return site_without_cache(world, start, stack, limit, sites);
+            return site_without_cache(world, start, stack, limit, 0, sites);
         };
         let count = if found.n_fresh >= found.len() {
             &mut self.counts.n_walked
@@ -294,7 +298,7 @@ impl SiteCache {
             &mut self.counts.n_joined
         };
         *count = count.wrapping_add(1);
-        let site = match sites.find(found.hash) {
+        let site = match sites.find_after(self.last_walked, found.hash) {
             Some(site) => site,
             None => {
                 self.choice.is_spoilt = true;
@@ -579,6 +583,7 @@ fn site_without_cache(
     start: Registers,
     stack: &StackBounds,
     limit: usize,
+    last: u32,
     sites: &impl Sites,
 ) -> Option<NonZeroU32> {
     let mut hashed = Hashed {
@@ -599,7 +604,7 @@ fn site_without_cache(
     let end = ended.map_or(End::Limit, |(end, _)| end);
     let hash = hashed.sum.finish(end);
     if hashed.sum.len() != 0
-        && let Some(site) = sites.find(hash)
+        && let Some(site) = sites.find_after(last, hash)
     {
         return Some(site);
     }
