@@ -366,7 +366,8 @@ impl<'a> Records<'a> {
         hints: &'a mut Hints,
     ) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
-        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len.wrapping_mul(2))?;
+        let (guesses, rest) =
+            memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len.wrapping_mul(2))?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 4)?;
         let base = n_words.wrapping_sub(words.len());
