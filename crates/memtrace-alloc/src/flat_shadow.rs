@@ -56,10 +56,9 @@
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
-use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
+use crate::page_mark::{self, is_used, use_page};
 use crate::site::SiteId;
 use crate::thread;
-use crate::thread_slot::{Grace, SLOTS};
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
@@ -134,38 +133,19 @@ const N_LOOKED_AT: usize = 128;
 /// Marks that are met on the way, most of them of pages not in use.
 const N_MARKS: usize = 4096;
 
-/// Pages of words or details that are given back, each by its chunk and its index.
-struct Giving {
-    leaving: [(*mut Chunk, usize); N_AT_ONCE],
-    n_leaving: usize,
-    /// When it is over they can go; `None` if there are none.
-    grace: Option<Grace>,
-    /// Where the search for others goes on.
-    next: (*mut Chunk, usize),
-}
+type Giving = page_mark::Giving<Chunk, N_AT_ONCE, N_LOOKED_AT, N_MARKS>;
 
-// SAFETY: chunks stay mapped (I4), and are used by all threads.
-unsafe impl Send for Giving {}
+// SAFETY: what is not atomic was stored before the chunk was linked, and is never changed.
+unsafe impl Sync for Chunk {}
 
-impl Giving {
-    const fn new() -> Self {
-        Self {
-            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
-            n_leaving: 0,
-            grace: None,
-            next: (ptr::null_mut(), 0),
-        }
+impl page_mark::Chunk for Chunk {
+    fn mark(&self, index: usize) -> Option<&AtomicU8> {
+        self.is_page_used.get(index)
     }
 
-    /// Takes the pages that are leaving, with their marks.
-    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static Chunk, usize, &'static AtomicU8)> {
-        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
-        self.grace = None;
-        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, page)| {
-            // SAFETY: null, or a chunk that stays mapped and linked (I4).
-            let chunk = unsafe { chunk.as_ref() }?;
-            Some((chunk, page, chunk.is_page_used.get(page)?))
-        })
+    fn following(&self) -> Option<&'static Self> {
+        // SAFETY: null, or a chunk that stays mapped and linked (I4).
+        unsafe { self.header.next.as_ref() }
     }
 }
 
@@ -354,71 +334,14 @@ impl FlatShadow {
         giving: &mut Giving,
         vacant: impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
     ) -> bool {
-        if giving.grace.is_none() {
-            if !self.find_leaving(what, giving, &vacant) {
-                return false;
-            }
-            giving.grace = SLOTS.begin_grace();
-        }
-        let Some(grace) = giving.grace else {
-            giving.take_leaving().for_each(|(_, _, mark)| stay(mark, what));
-            return false;
-        };
-        if !SLOTS.is_over(grace, thread::slot()) {
-            return false;
-        }
-        let given = giving.take_leaving().filter(|&(chunk, page, mark)| {
-            leave(mark, what, || {
-                vacant(chunk, page).is_some_and(|start| {
-                    // SAFETY: a page of words or details beyond the region's first, which nobody stores into
-                    // (I5); zero is what it holds, or as good.
-                    unsafe { mapped::discard(start.cast_mut().cast(), PAGE_SIZE) }
-                })
-            })
+        // SAFETY: null, or a chunk that stays mapped and linked (I4).
+        let first = || unsafe { self.chunks.load(SeqCst).as_ref() };
+        let n_given = giving.give_back(what, first, vacant, |start: *const AtomicU64| {
+            // SAFETY: a page of words or details beyond the region's first, which nobody stores into (I5); zero is
+            // what it holds, or as good.
+            unsafe { mapped::discard(start.cast_mut().cast(), PAGE_SIZE) }
         });
-        given.count() >= N_AT_ONCE / 4
-    }
-
-    /// Finds pages in which there is nothing now, and notes that they are leaving; whether there is one.
-    fn find_leaving(
-        &self,
-        what: u8,
-        giving: &mut Giving,
-        vacant: &impl Fn(&Chunk, usize) -> Option<*const AtomicU64>,
-    ) -> bool {
-        let (mut at, mut page) = giving.next;
-        let mut n_looked_at = 0usize;
-        for _ in 0..N_MARKS {
-            // SAFETY: null, or a chunk that stays mapped and linked (I4).
-            let Some(chunk) = (unsafe { at.as_ref() }) else {
-                at = self.chunks.load(SeqCst);
-                page = 0;
-                if at.is_null() {
-                    break;
-                }
-                continue;
-            };
-            let Some(mark) = chunk.is_page_used.get(page) else {
-                (at, page) = (chunk.header.next, 0);
-                continue;
-            };
-            if is_used(mark.load(Relaxed), what) {
-                n_looked_at = n_looked_at.saturating_add(1);
-                if vacant(chunk, page).is_some()
-                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
-                {
-                    begin_leaving(mark, what);
-                    *place = (at, page);
-                    giving.n_leaving = giving.n_leaving.saturating_add(1);
-                }
-            }
-            page = page.saturating_add(1);
-            if giving.n_leaving == N_AT_ONCE || n_looked_at == N_LOOKED_AT {
-                break;
-            }
-        }
-        giving.next = (at, page);
-        giving.n_leaving != 0
+        n_given >= N_AT_ONCE / 4
     }
 
     /// Calls `visit` with every word that is not zero, its address, and what it held.

@@ -26,11 +26,9 @@
 use crate::live::NoRoom;
 use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
-use crate::page_mark::{self, begin_leaving, is_used, leave, stay, use_page};
+use crate::page_mark::{self, is_used, use_page};
 use crate::page_word::Granule;
 use crate::sampled_pages::SHARED_CHUNK_MASK;
-use crate::thread;
-use crate::thread_slot::{Grace, SLOTS};
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
@@ -85,39 +83,7 @@ pub(crate) struct Directory {
     giving: LeafLock<Giving>,
 }
 
-/// Pages of entries that are given back, each by its chunk and the index of its mark.
-struct Giving {
-    leaving: [(*mut Chunk, usize); N_AT_ONCE],
-    n_leaving: usize,
-    /// When it is over they can go; `None` if there are none.
-    grace: Option<Grace>,
-    /// Where the search for others goes on.
-    next: (*mut Chunk, usize),
-}
-
-// SAFETY: chunks stay mapped (I2), and are used by all threads.
-unsafe impl Send for Giving {}
-
-impl Giving {
-    const fn new() -> Self {
-        Self {
-            leaving: [(ptr::null_mut(), 0); N_AT_ONCE],
-            n_leaving: 0,
-            grace: None,
-            next: (ptr::null_mut(), 0),
-        }
-    }
-
-    /// Takes the pages that are leaving, as marks and entries.
-    fn take_leaving(&mut self) -> impl Iterator<Item = (&'static AtomicU8, &'static Group)> {
-        let n_leaving = core::mem::replace(&mut self.n_leaving, 0);
-        self.grace = None;
-        self.leaving.iter().take(n_leaving).filter_map(|&(chunk, index)| {
-            // SAFETY: null, or a chunk that stays mapped and linked (I2).
-            unsafe { chunk.as_ref() }?.marked(index)
-        })
-    }
-}
+type Giving = page_mark::Giving<Chunk, N_AT_ONCE, N_LOOKED_AT, N_MET>;
 
 /// A page with its entry.
 #[derive(Clone, Copy)]
@@ -297,61 +263,21 @@ impl Directory {
     /// called in an operation of the thread's own, which holds no lock.
     pub(crate) fn give_back_pages(&self) -> bool {
         let Some(mut giving) = self.giving.try_lock() else { return false };
-        if giving.grace.is_none() {
-            if !self.find_leaving(&mut giving) {
-                return false;
-            }
-            giving.grace = SLOTS.begin_grace();
-        }
-        let Some(grace) = giving.grace else {
-            giving.take_leaving().for_each(|(mark, _)| stay(mark, USED));
-            return false;
-        };
-        if !SLOTS.is_over(grace, thread::slot()) {
-            return false;
-        }
-        let given = giving.take_leaving().filter(|(mark, entries)| {
-            leave(mark, USED, || {
-                // SAFETY: a page of entries beyond the region's first, all zero, which nobody stores into (I3).
-                let discard =
-                    || unsafe { mapped::discard(entries.as_ptr().cast_mut().cast(), PAGE_SIZE) };
-                is_zero(entries) && discard()
-            })
-        });
-        given.count() == N_AT_ONCE
-    }
-
-    /// Finds pages whose entries are all zero now, and notes that they are leaving; whether there is one.
-    fn find_leaving(&self, giving: &mut Giving) -> bool {
-        let (mut at, mut index) = giving.next;
-        let mut n_looked_at = 0usize;
-        for _ in 0..N_MET {
+        let n_given = giving.give_back(
+            USED,
             // SAFETY: null, or a chunk that stays mapped and linked (I2).
-            let Some(chunk) = (unsafe { at.as_ref() }) else {
-                (at, index) = (self.first_chunk(), 0);
-                continue;
-            };
-            let Some((mark, entries)) = chunk.marked(index) else {
-                (at, index) = (chunk.header.next, 0);
-                continue;
-            };
-            if is_used(mark.load(Relaxed), USED) {
-                n_looked_at = n_looked_at.saturating_add(1);
-                if is_zero(entries)
-                    && let Some(place) = giving.leaving.get_mut(giving.n_leaving)
-                {
-                    begin_leaving(mark, USED);
-                    *place = (at, index);
-                    giving.n_leaving = giving.n_leaving.saturating_add(1);
-                }
-            }
-            index = index.saturating_add(1);
-            if n_looked_at == N_LOOKED_AT {
-                break;
-            }
-        }
-        giving.next = (at, index);
-        giving.n_leaving != 0
+            || unsafe { self.first_chunk().as_ref() },
+            |chunk, index| {
+                let (_, entries) = chunk.marked(index)?;
+                is_zero(entries).then_some(entries)
+            },
+            |entries| {
+                let start = entries.as_ptr().cast_mut().cast();
+                // SAFETY: a page of entries beyond the region's first, all zero, which nobody stores into (I3).
+                unsafe { mapped::discard(start, PAGE_SIZE) }
+            },
+        );
+        n_given == N_AT_ONCE
     }
 }
 
@@ -364,6 +290,20 @@ impl Page<'_> {
     /// Marks the page of entries that this one is on as used, before the entry is stored into in the same operation.
     pub(crate) fn mark_used(&self) -> Result<(), NoRoom> {
         use_page(self.mark, USED, self.giving)
+    }
+}
+
+// SAFETY: what is not atomic was stored before the chunk was linked, and is never changed.
+unsafe impl Sync for Chunk {}
+
+impl page_mark::Chunk for Chunk {
+    fn mark(&self, index: usize) -> Option<&AtomicU8> {
+        self.header.is_used.get(index)
+    }
+
+    fn following(&self) -> Option<&'static Self> {
+        // SAFETY: null, or a chunk that stays mapped and linked (I2).
+        unsafe { self.header.next.as_ref() }
     }
 }
 

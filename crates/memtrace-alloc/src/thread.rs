@@ -65,24 +65,23 @@ const RECORDING: u32 = 1 << 31;
 /// A section in which the thread's own allocations are not recorded.
 pub(crate) struct Guard<'a> {
     state: &'a ThreadState,
-    /// What the section adds to the depth.
-    weight: u32,
+    /// The depth outside of it.
+    depth: u32,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        let depth = self.state.depth.load(Relaxed);
-        self.state.depth.store(depth.wrapping_sub(self.weight), Relaxed);
+        self.state.depth.store(self.depth, Relaxed);
     }
 }
 
 impl ThreadState {
-    fn enter(&self, weight: u32) -> Guard<'_> {
-        let depth = self.depth.load(Relaxed);
+    /// Opens a section at this depth, which is the thread's, and adds `weight` to it.
+    fn enter(&self, depth: u32, weight: u32) -> Guard<'_> {
         self.depth.store(depth.wrapping_add(weight), Relaxed);
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        Guard { state: self, weight }
+        Guard { state: self, depth }
     }
 
     /// Returns the bounds of the thread's stack, asking the system the first time.
@@ -137,21 +136,6 @@ impl ThreadState {
         }
     }
 
-    /// The same if [`recall`] has not told it.
-    #[inline(always)]
-    pub(crate) fn site_unrecalled(
-        &self,
-        start: Registers,
-        limit: usize,
-        sites: &impl Sites,
-    ) -> Option<NonZeroU32> {
-        let stack = self.stack();
-        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
-        let cache = unsafe { &mut *self.cache.get() };
-        // SAFETY: `start` was read in a function that has called the recorder.
-        unsafe { cache.site_unrecalled(start, &stack, limit, sites) }
-    }
-
     /// Returns the site of the stack at `start`, at most `limit` of its frames. Called in the
     /// recorder's guarded section, of which `start` was read at the beginning.
     #[inline(always)]
@@ -162,10 +146,28 @@ impl ThreadState {
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
         let stack = self.stack();
-        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
-        let cache = unsafe { &mut *self.cache.get() };
         // SAFETY: `start` was read in a function of the recorder's that has called this one.
-        unsafe { cache.site_from(start, &stack, limit, sites) }
+        self.with_cache(|cache| unsafe { cache.site_from(start, &stack, limit, sites) })
+    }
+
+    /// The same if [`recall`] has not told it.
+    #[inline(always)]
+    pub(crate) fn site_unrecalled(
+        &self,
+        start: Registers,
+        limit: usize,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        let stack = self.stack();
+        // SAFETY: `start` was read in a function that has called the recorder.
+        self.with_cache(|cache| unsafe { cache.site_unrecalled(start, &stack, limit, sites) })
+    }
+
+    /// Uses what the thread's captures remember. Called in the recorder's guarded section, not in `f`.
+    #[inline(always)]
+    fn with_cache<R>(&self, f: impl FnOnce(&mut SiteCache) -> R) -> R {
+        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
+        f(unsafe { &mut *self.cache.get() })
     }
 }
 
@@ -173,22 +175,8 @@ impl ThreadState {
 /// `start` was read before this is called, of a function that has not returned since.
 #[inline(always)]
 pub(crate) fn recall(start: Registers) -> Option<NonZeroU32> {
-    let recalled = STATE.try_with(|state| {
-        // As [`guarded`], but that nothing here unwinds.
-        if state.depth.load(Relaxed) != 0 {
-            return None;
-        }
-        state.depth.store(RECORDING, Relaxed);
-        compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        // SAFETY: a guarded section is the only user, as long as it lasts (I3).
-        let cache = unsafe { &mut *state.cache.get() };
-        // SAFETY: the caller's promise.
-        let site = unsafe { cache.recall(start) };
-        compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        state.depth.store(0, Relaxed);
-        site
-    });
-    recalled.ok().flatten()
+    // SAFETY: the caller's promise.
+    guarded(|state| state.with_cache(|cache| unsafe { cache.recall(start) })).flatten()
 }
 
 /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has
@@ -199,7 +187,7 @@ pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
         if state.depth.load(Relaxed) != 0 {
             return None;
         }
-        let _guard = state.enter(RECORDING);
+        let _guard = state.enter(0, RECORDING);
         Some(f(state))
     });
     guarded.ok().flatten()
@@ -276,11 +264,12 @@ extern "C" fn on_thread_end(state: *mut c_void) {
     // SAFETY: what this thread gave to the C library: its own state, which is still there (I1).
     let Some(state) = (unsafe { state.cast::<ThreadState>().as_ref() }) else { return };
     // A thread that ends inside the recorder, by cancellation, is using what would be given back.
-    if state.depth.load(Relaxed) & RECORDING != 0 {
+    let depth = state.depth.load(Relaxed);
+    if depth & RECORDING != 0 {
         return;
     }
     // A signal handler that allocates meanwhile is not to use what is being given back.
-    let _guard = state.enter(RECORDING);
+    let _guard = state.enter(depth, RECORDING);
     // SAFETY: destructors run outside of the recorder, and the guard keeps it out (I3).
     unsafe { &mut *state.cache.get() }.retire();
     if let Some(slot) = state.slot() {
@@ -358,12 +347,14 @@ impl Drop for Untraced {
 
 /// Opens a guarded section that [`end_untraced`] ends.
 pub(crate) fn begin_untraced() {
-    let _ = STATE.try_with(|state| core::mem::forget(state.enter(1)));
+    let _ = STATE.try_with(|state| core::mem::forget(state.enter(state.depth.load(Relaxed), 1)));
 }
 
 /// Ends the section that the same thread opened with [`begin_untraced`].
 pub(crate) fn end_untraced() {
-    let _ = STATE.try_with(|state| drop(Guard { state, weight: 1 }));
+    let _ = STATE.try_with(|state| {
+        drop(Guard { state, depth: state.depth.load(Relaxed).wrapping_sub(1) });
+    });
 }
 
 #[cfg(test)]

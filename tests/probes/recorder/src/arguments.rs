@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::options::numbers;
+
 pub(crate) const USAGE: &str = "usage: recorder --milliseconds N --seed S [--threads T] \
      [--miss-frees M | --drop-records M | --drop-canaries M]";
 
@@ -29,26 +31,16 @@ pub(crate) struct Sabotage {
 impl Arguments {
     /// Reads them, or says what is wrong with them.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let [mut milliseconds, mut seed, mut n_threads] = [None; 3];
-        let [mut miss_frees, mut drop_records, mut drop_canaries] = [None; 3];
-        let mut words = words;
-        while let Some(name) = words.next() {
-            let place = match name.as_str() {
-                "--milliseconds" => &mut milliseconds,
-                "--seed" => &mut seed,
-                "--threads" => &mut n_threads,
-                "--miss-frees" => &mut miss_frees,
-                "--drop-records" => &mut drop_records,
-                "--drop-canaries" => &mut drop_canaries,
-                _ => return Err(format!("there is no option {name:?}")),
-            };
-            let value = words.next().ok_or_else(|| format!("{name} needs a number"))?;
-            let number: u64 =
-                value.parse().map_err(|error| format!("{name} {value:?}: {error}"))?;
-            if place.replace(number).is_some() {
-                return Err(format!("{name} was given twice"));
-            }
-        }
+        let names = [
+            "--milliseconds",
+            "--seed",
+            "--threads",
+            "--miss-frees",
+            "--drop-records",
+            "--drop-canaries",
+        ];
+        let [milliseconds, seed, n_threads, miss_frees, drop_records, drop_canaries] =
+            numbers(names, words)?;
         let n_threads = n_threads.unwrap_or(8);
         if !(1..=1000).contains(&n_threads) {
             return Err(format!("--threads is 1 to 1000, not {n_threads}"));

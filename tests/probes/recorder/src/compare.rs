@@ -19,11 +19,11 @@ pub(crate) fn compare(round: &Round, extents: &[Range<u64>; N_SITES], before: &L
     // A difference found here is told by `differs`, which does not return.
     truth::untraced(|| {
         let recorded = recorded();
-        let n_missing = compare_blocks(round, extents, &recorded);
+        compare_blocks(round, extents, &recorded, if round.has_limit { n_lost(before) } else { 0 });
         let n_bytes = recorded.iter().map(|block| block.size).sum();
         compare_sums(round, recorded.len() as u64, n_bytes);
         compare_site_totals(round, &recorded);
-        compare_losses(round, before, n_missing);
+        compare_losses(round, before);
         FIGURES.n_compared.fetch_add(recorded.len() as u64, Relaxed);
         n_bytes
     })
@@ -80,8 +80,13 @@ fn live() -> Vec<Block> {
     live
 }
 
-/// Returns how many blocks have no record that should have one; under a limit that may be so.
-fn compare_blocks(round: &Round, extents: &[Range<u64>; N_SITES], recorded: &[LiveBlock]) -> u64 {
+/// Expects a record of every live block that is to have one, but of `n_lost` of them.
+fn compare_blocks(
+    round: &Round,
+    extents: &[Range<u64>; N_SITES],
+    recorded: &[LiveBlock],
+    n_lost: u64,
+) {
     let live = live();
     let is_on = memtrace_alloc::is_tracing();
     let mut n_missing = 0;
@@ -89,7 +94,7 @@ fn compare_blocks(round: &Round, extents: &[Range<u64>; N_SITES], recorded: &[Li
     loop {
         let (record, block) = (recorded.peek().copied(), live.peek().copied());
         let order = match (record, block) {
-            (None, None) => return n_missing,
+            (None, None) => return,
             (None, Some(_)) => Ordering::Greater,
             (Some(_), None) => Ordering::Less,
             (Some(record), Some(block)) => record.block_addr.cmp(&(block.addr as u64)),
@@ -124,7 +129,10 @@ fn compare_blocks(round: &Round, extents: &[Range<u64>; N_SITES], recorded: &[Li
                 count_if_either(expected);
                 if expected == Expected::Trace && !may_be_left_out(round, block) {
                     n_missing += 1;
-                    ensure!(round.has_limit, "a live block is not recorded: {block:x?}");
+                    ensure!(
+                        n_missing <= n_lost,
+                        "a live block is not recorded: {block:x?}; {n_lost} may be missing"
+                    );
                 }
             }
             _ => {}
@@ -225,15 +233,15 @@ fn compare_site_totals(round: &Round, recorded: &[LiveBlock]) {
     ensure!(live.is_empty(), "sites have no totals: {live:?}");
 }
 
-fn compare_losses(round: &Round, before: &Losses, n_missing: u64) {
+/// How many blocks there was no room for.
+fn n_lost(before: &Losses) -> u64 {
+    memtrace_alloc::losses().n_blocks_without_record - before.n_blocks_without_record
+}
+
+fn compare_losses(round: &Round, before: &Losses) {
     let now = memtrace_alloc::losses();
-    let n_lost = now.n_blocks_without_record - before.n_blocks_without_record;
     if round.has_limit {
-        FIGURES.n_lost.fetch_add(n_lost, Relaxed);
-        ensure!(
-            n_missing <= n_lost,
-            "{n_missing} live blocks are not recorded, and only {n_lost} losses are counted"
-        );
+        FIGURES.n_lost.fetch_add(n_lost(before), Relaxed);
         ensure!(now.n_nested == before.n_nested, "allocations were lost inside the recorder");
     } else {
         ensure!(now == *before, "there are losses: {before:?}, now {now:?}");

@@ -20,6 +20,8 @@ mod children;
 mod compare;
 mod held;
 mod load;
+#[path = "../../unwinding/src/options.rs"]
+mod options;
 mod report;
 #[path = "../../unwinding/src/rng.rs"]
 mod rng;

@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::options::numbers;
+
 pub(crate) const USAGE: &str =
     "usage: signals --milliseconds N --seed S [--frames F] [--every E] [--sabotage M]";
 
@@ -21,24 +23,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Reads them, or says what is wrong with them.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let [mut milliseconds, mut seed, mut n_frames, mut every, mut sabotage] = [None; 5];
-        let mut words = words;
-        while let Some(name) = words.next() {
-            let place = match name.as_str() {
-                "--milliseconds" => &mut milliseconds,
-                "--seed" => &mut seed,
-                "--frames" => &mut n_frames,
-                "--every" => &mut every,
-                "--sabotage" => &mut sabotage,
-                _ => return Err(format!("there is no option {name:?}")),
-            };
-            let value = words.next().ok_or_else(|| format!("{name} needs a number"))?;
-            let number: u64 =
-                value.parse().map_err(|error| format!("{name} {value:?}: {error}"))?;
-            if place.replace(number).is_some() {
-                return Err(format!("{name} was given twice"));
-            }
-        }
+        let names = ["--milliseconds", "--seed", "--frames", "--every", "--sabotage"];
+        let [milliseconds, seed, n_frames, every, sabotage] = numbers(names, words)?;
         let n_frames = u16::try_from(n_frames.unwrap_or(25));
         let every = every.unwrap_or(64);
         if every == 0 || sabotage == Some(0) {

@@ -18,6 +18,8 @@
 
 mod arguments;
 mod hook;
+#[path = "../../unwinding/src/options.rs"]
+mod options;
 mod pool;
 #[path = "../../unwinding/src/rng.rs"]
 mod rng;

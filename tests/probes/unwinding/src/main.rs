@@ -26,6 +26,7 @@ mod calls;
 mod comparison;
 mod descent;
 mod kind;
+mod options;
 mod plan;
 mod rng;
 mod session;

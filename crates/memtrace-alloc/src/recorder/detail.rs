@@ -1,0 +1,53 @@
+//! The details of a block: which thread recorded it, and in which generation.
+
+use super::Recorder;
+use crate::control;
+use crate::live::{Detail, LiveTable};
+use crate::thread::{self, ThreadState};
+use core::sync::atomic::Ordering::Relaxed;
+
+impl Recorder {
+    /// Stores the detail of a block that is about to be recorded.
+    #[inline]
+    pub(super) fn set_detail(&self, block_addr: u64, detail: Detail) {
+        if self.live.set_detail(block_addr, detail).is_err() {
+            self.n_blocks_without_detail.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Returns the detail of what happens now: the generation always, by which details of earlier
+    /// runs are told; the thread if it is wanted.
+    #[inline]
+    pub(super) fn detail_now(&self, thread: impl FnOnce() -> u32) -> Detail {
+        let thread = if control::records().threads { thread() } else { 0 };
+        Detail { thread, birth: self.generations.current() }
+    }
+
+    /// Returns the number of a thread, giving it one the first time.
+    #[inline]
+    pub(super) fn number_of(&self, state: &ThreadState) -> u32 {
+        match state.number() {
+            0 => state.set_number(self.threads.register()),
+            number => number,
+        }
+    }
+
+    /// What of a detail is to be told.
+    #[inline]
+    pub(crate) fn told(&self, detail: Detail) -> Detail {
+        let records = control::records();
+        if !self.generations.is_of_run(detail.birth) {
+            // Of a block of an earlier run at the same address.
+            return Detail::UNKNOWN;
+        }
+        let birth = if records.generations { detail.birth } else { 0 };
+        Detail { birth, ..detail }
+    }
+
+    /// Renews, in a forked child, what the system tells about its only thread.
+    pub(crate) fn renew_thread(&self) {
+        if let Some(number @ 1..) = thread::with_state(ThreadState::number) {
+            self.threads.renew(number);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What is done for a release, before the block is given back.
+//!
+//! # Mechanism
+//!
+//! Most of the time the trace is at its home, or nearby in its line: it is taken out there, in an operation of the
+//! thread's own slot, and subtracted from the slot's sums as the operation ends. Whatever is not so goes a way
+//! that finds any trace, keeps totals by site, and copies the peak if the release ends one.
+//!
+//! There is no guard: nothing here can nest, and a release in a signal handler counts, too.
+//!
+//! # Cost
+//!
+//! The way to the home: 51 instructions. It saves no register but one, and leaves what is not as it is
+//! most of the time to others in a jump.
+
+use super::{RECORDER, Recorder};
+use crate::control::{On, Recording, State};
+use crate::live::{LiveTable, LiveTrace, Quick};
+use crate::live_blocks::Beside;
+use crate::live_samples::LiveSamples;
+use crate::page_shadow::AtHome;
+use crate::page_word::Shape;
+use crate::thread;
+use crate::thread_slot::Slot;
+
+impl Recorder {
+    /// Forgets a block that is about to be given back, or that the program says is gone. `state` was
+    /// looked at just before.
+    #[inline(always)]
+    pub(crate) fn releasing(&self, block_addr: u64, state: State) {
+        if state.is_plain() {
+            Self::releasing_plainly(block_addr);
+        } else if state.is_sampled() {
+            self.releasing_sampled(block_addr, state);
+        } else {
+            self.releasing_in(block_addr, state);
+        }
+    }
+
+    /// The same while tracing is sampled, for what [`State::lets_go`] did not let go.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn releasing_sampled(&self, block_addr: u64, state: State) {
+        self.release_at_length(&LiveSamples(&self.live), block_addr, state);
+    }
+
+    /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
+    ///
+    /// What is not as it is most of the time is left to others in a jump, not a call, so that no registers need
+    /// be saved but for the search of the thread's own memory; nor does `self` need one.
+    // Not inlined into the program's own code, which has registers to spare for nothing.
+    #[inline(never)]
+    fn releasing_plainly(block_addr: u64) {
+        let slot = thread::slot();
+        let recorder = &RECORDER;
+        // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        let Some(slot) = slot else { return recorder.releasing_in(block_addr, On) };
+        match recorder.live.shadow().take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => recorder.released(slot, trace),
+            AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
+            AtHome::Unknown => recorder.releasing_in(block_addr, On),
+        }
+    }
+
+    /// The same where the trace is not where it is likeliest to be; ends the operation.
+    #[inline(never)]
+    fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
+        let recorder = &RECORDER;
+        match recorder.live.shadow().take_from_line(shape, block_addr) {
+            Quick::Taken(trace) => recorder.released(slot, trace),
+            Quick::Nothing => slot.end(),
+            Quick::Unknown => {
+                slot.end();
+                recorder.release_at_length(recorder.live.shadow(), block_addr, On);
+            }
+        }
+    }
+
+    /// Ends the operation in which a trace was taken, and subtracts it from the thread's own sums.
+    #[inline(always)]
+    fn released(&self, slot: &Slot, trace: LiveTrace) {
+        slot.end_with_block_removed();
+        if self.totals.shrink_own(slot, trace.size) {
+            self.totals.flush_if_much(slot);
+        }
+    }
+
+    /// The same in any state.
+    #[inline(never)]
+    fn releasing_in(&self, block_addr: u64, state: impl Recording) {
+        match self.live.beside() {
+            None => self.release_from(self.live.shadow(), block_addr, state),
+            Some(table) => self.releasing_beside(table, block_addr, state),
+        }
+    }
+
+    /// The same where traces stand beside their blocks.
+    #[inline(never)]
+    fn releasing_beside(&self, table: Beside<'_>, block_addr: u64, state: impl Recording) {
+        self.release_from(&table, block_addr, state);
+    }
+
+    /// The same from the table that has the block.
+    #[inline(always)]
+    fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
+        // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        match table.take_quickly(block_addr) {
+            Quick::Taken(trace) => self.remove_taken(block_addr, trace, state),
+            Quick::Nothing => {}
+            Quick::Unknown => self.release_at_length(table, block_addr, state),
+        }
+    }
+
+    /// The same where the trace is not where it is likeliest to be. Out of line, so that the other way needs few
+    /// registers.
+    #[inline(never)]
+    fn release_at_length(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
+        if let Some(trace) = table.take(block_addr) {
+            self.remove_taken(block_addr, trace, state);
+        }
+    }
+
+    /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
+    #[inline]
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        if self.by_site.is_on() {
+            let (n_blocks, bytes) = state.stands_for(trace.size);
+            self.by_site.add_freed(trace.site, n_blocks, bytes);
+        }
+        let before = self.totals.remove(state.counted(trace.size));
+        if self.totals.is_peak(before) {
+            self.keep_peak_with_block(before, block_addr, trace);
+        }
+    }
+}
