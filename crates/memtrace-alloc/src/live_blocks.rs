@@ -38,7 +38,7 @@ use crate::page_shadow::{AtHome, PageShadow, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{SLOTS, Work};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
@@ -67,7 +67,11 @@ pub(crate) struct LiveBlocks {
 
 impl LiveBlocks {
     pub(crate) const fn new() -> Self {
-        Self { heap: AtomicPtr::new(ptr::null_mut()), shadow: PageShadow::new(), pace: Pace::new() }
+        Self {
+            heap: AtomicPtr::new(ptr::null_mut()),
+            shadow: PageShadow::new(),
+            pace: Pace::new(Work::Details),
+        }
     }
 
     /// Maps the first tables; `false` if that fails. Not to be called by two threads at once.
@@ -103,7 +107,10 @@ impl LiveBlocks {
     #[cold]
     #[inline(never)]
     fn tend_details(&self, now_ms: u64) {
-        let is_more = !thread::holds_lock() && self.give_back_details() && self.give_back_details();
+        // A time without anything to give back costs little, and others are likely to be beyond it.
+        const N_TIMES: usize = 4;
+        let is_more = !thread::holds_lock()
+            && (0..N_TIMES).fold(false, |is_more, _| self.give_back_details() || is_more);
         self.pace.end(now_ms, is_more);
     }
 

@@ -10,7 +10,7 @@
 //! An addition to a thread's own line; each 16th time a look at the clock, which is no system call.
 
 use crate::recorder::RECORDER;
-use crate::thread_slot::Slot;
+use crate::thread_slot::{Slot, Work};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memtrace_heap::{PageSource, SystemPages};
 
@@ -24,19 +24,20 @@ const PERIOD_MS: u64 = 500;
 
 /// Who has the next turn, and when.
 pub(crate) struct Pace {
+    work: Work,
     due_ms: AtomicU64,
     interval_ms: AtomicU64,
 }
 
 impl Pace {
-    pub(crate) const fn new() -> Self {
-        Self { due_ms: AtomicU64::new(0), interval_ms: AtomicU64::new(LEAST_MS) }
+    pub(crate) const fn new(work: Work) -> Self {
+        Self { work, due_ms: AtomicU64::new(0), interval_ms: AtomicU64::new(LEAST_MS) }
     }
 
     /// Returns the time, in milliseconds, if it is the calling thread's turn.
     #[inline]
     pub(crate) fn begin_now_and_then(&self, slot: &Slot) -> Option<u64> {
-        if slot.is_turn() { self.begin() } else { None }
+        if slot.is_turn(self.work) { self.begin() } else { None }
     }
 
     /// The same without waiting for the thread to come by often.
@@ -56,7 +57,8 @@ impl Pace {
     pub(crate) fn end(&self, now_ms: u64, is_more: bool) {
         let interval_ms = match self.interval_ms.load(Relaxed) {
             _ if is_more => LEAST_MS,
-            before => before.saturating_mul(2).min(MOST_MS),
+            // Not so much later that what lies beyond a stretch where there is nothing would wait for long.
+            before => before.saturating_add(before.div_ceil(2)).min(MOST_MS),
         };
         self.interval_ms.store(interval_ms, Relaxed);
         self.due_ms.store(now_ms.saturating_add(interval_ms), Relaxed);
@@ -103,15 +105,16 @@ pub(crate) fn n_blocks() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::thread_slot::SLOTS;
 
     #[test]
     fn turns_come_often_while_there_is_something_to_do_and_seldom_while_there_is_not() {
-        let pace = Pace::new();
+        let pace = Pace::new(Work::Tables);
         let now_ms = pace.begin().unwrap();
         assert_eq!(pace.begin(), None, "it is somebody's turn");
         pace.end(now_ms - 1000, false);
         assert_eq!(pace.interval_ms.load(Relaxed), 2 * LEAST_MS);
-        for _ in 0..10 {
+        for _ in 0..12 {
             pace.end(now_ms - 1000, false);
         }
         assert_eq!(pace.interval_ms.load(Relaxed), MOST_MS);
@@ -119,6 +122,21 @@ mod tests {
         pace.end(later_ms - 1000, true);
         assert_eq!(pace.interval_ms.load(Relaxed), LEAST_MS);
         assert!(pace.begin().is_some());
+    }
+
+    #[test]
+    fn each_work_has_its_turn_whatever_the_rhythm_in_which_a_thread_comes_by() {
+        let slot = SLOTS.claim().unwrap();
+        for rhythm in [[1, 1], [1, 2], [2, 1], [1, 4], [7, 8]] {
+            let mut n_turns = [0; 2];
+            for _ in 0..64 {
+                for (i, work) in [Work::Tables, Work::Details].into_iter().enumerate() {
+                    n_turns[i] += (0..rhythm[i]).filter(|_| slot.is_turn(work)).count();
+                }
+            }
+            assert_eq!(n_turns, rhythm.map(|n| n * 4), "{rhythm:?}");
+        }
+        SLOTS.release(slot);
     }
 
     #[test]

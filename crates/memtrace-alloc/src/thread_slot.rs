@@ -61,6 +61,17 @@ impl OwnSum {
     }
 }
 
+/// Work that is done now and then by a thread that comes by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// Giving back tables of traces.
+    Tables,
+    /// Giving back details.
+    Details,
+}
+
+const N_WORKS: usize = 2;
+
 /// What belongs to one thread.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -75,8 +86,8 @@ pub(crate) struct Slot {
     pub(crate) max_bytes: OwnSum,
     /// How many blocks are being recorded: from before their details are stored until their traces are.
     n_recordings: AtomicU32,
-    /// How often the thread has come by where now and then something is done.
-    n_turns: AtomicU32,
+    /// How often the thread has come by where now and then something is done, for each such thing.
+    n_turns: [AtomicU32; N_WORKS],
     /// The latest grace after whose beginning the thread was seen to be idle.
     passed: AtomicU32,
     number: AtomicU32,
@@ -85,8 +96,8 @@ pub(crate) struct Slot {
 }
 
 /// The thread passes by where something may be done now and then; one in so many times it looks whether it is to
-/// be done. Odd, since there are two such things, by which many threads pass in turn.
-const N_BETWEEN_TURNS: u32 = 15;
+/// be done.
+const N_BETWEEN_TURNS: u32 = 16;
 
 /// One block; below it marks are counted, each of which takes part of a stack.
 const BLOCK: i64 = 1 << 16;
@@ -245,12 +256,18 @@ impl Slot {
         self.n_recordings.load(Relaxed) != 0
     }
 
-    /// Whether it is time to look whether something is to be done.
+    /// Whether it is time to look whether some work is to be done. Each is counted by itself: threads pass by them
+    /// in a rhythm, and of a common count one of them might never have its turn.
     #[inline(always)]
-    pub(crate) fn is_turn(&self) -> bool {
-        let n_turns = self.n_turns.load(Relaxed).wrapping_add(1);
-        self.n_turns.store(n_turns, Relaxed);
-        n_turns.is_multiple_of(N_BETWEEN_TURNS)
+    pub(crate) fn is_turn(&self, work: Work) -> bool {
+        let [tables, details] = &self.n_turns;
+        let n_turns = match work {
+            Work::Tables => tables,
+            Work::Details => details,
+        };
+        let n = n_turns.load(Relaxed).wrapping_add(1);
+        n_turns.store(n, Relaxed);
+        n.is_multiple_of(N_BETWEEN_TURNS)
     }
 
     /// How many operations are under way.
@@ -435,7 +452,7 @@ mod tests {
             bytes: OwnSum::default(),
             max_bytes: OwnSum::default(),
             n_recordings: AtomicU32::new(0),
-            n_turns: AtomicU32::new(0),
+            n_turns: [const { AtomicU32::new(0) }; N_WORKS],
             passed: AtomicU32::new(0),
             number: AtomicU32::new(1),
             next_free: AtomicU32::new(0),

@@ -12,6 +12,15 @@ use std::time::{Duration, Instant};
 /// One at a time: each starts and stops tracing.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Stops tracing also where a test fails, for those after it.
+struct StopAtTheEnd;
+
+impl Drop for StopAtTheEnd {
+    fn drop(&mut self) {
+        memtrace_alloc::stop();
+    }
+}
+
 const N_BLOCKS: usize = if cfg!(debug_assertions) { 1_000_000 } else { 2_000_000 };
 /// Of so many blocks in a row the first hundred stay.
 const N_IN_A_ROW: usize = 20_000;
@@ -108,6 +117,7 @@ pub(crate) fn shrinks_to_a_quarter(
 ) {
     let _turn = TURN.lock();
     start_with(options).unwrap();
+    let _stop = StopAtTheEnd;
     let peak = Mutex::new(0);
     let watch = |is_done: &Mutex<bool>| {
         while !*is_done.lock().unwrap() {

@@ -20,6 +20,7 @@
 use super::{PageShadow, during};
 use crate::pace::{self, Pace, RecentMost};
 use crate::thread;
+use crate::thread_slot::Work;
 
 /// Words that arrays may have beyond what blocks need.
 const N_SPARE_WORDS: u64 = if cfg!(test) { 0 } else { 1 << 17 };
@@ -38,7 +39,7 @@ pub(super) struct Tending {
 
 impl Tending {
     pub(super) const fn new() -> Self {
-        Self { pace: Pace::new(), blocks: RecentMost::new(), pages: RecentMost::new() }
+        Self { pace: Pace::new(Work::Tables), blocks: RecentMost::new(), pages: RecentMost::new() }
     }
 }
 

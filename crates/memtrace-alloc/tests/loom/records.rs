@@ -197,12 +197,12 @@ pub(crate) mod array_memory {
 
 /// It is nobody's turn to give memory back to the system.
 pub(crate) mod pace {
-    use crate::thread_slot::Slot;
+    use crate::thread_slot::{Slot, Work};
 
     pub(crate) struct Pace;
 
     impl Pace {
-        pub(crate) const fn new() -> Self {
+        pub(crate) const fn new(_: Work) -> Self {
             Self
         }
 
