@@ -139,7 +139,7 @@ pub(crate) fn map_huge(size: usize, part: Part) -> *mut u8 {
         return region;
     }
     // The node is at the beginning of a page, and so less than a huge page before the next of them.
-    let to_next = region.align_offset(HUGE_PAGE_SIZE);
+    let to_next = region.addr().wrapping_neg() & HUGE_PAGE_SIZE.wrapping_sub(1);
     let region = region.wrapping_add(to_next);
     #[cfg(target_os = "linux")]
     // SAFETY: advice on memory of our own.

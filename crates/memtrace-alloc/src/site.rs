@@ -30,8 +30,8 @@
 //! # Cost
 //!
 //! One probe, mostly of one cache line, for which a program of many stacks has to wait; none where stacks come in
-//! the order in which they were seen first, as they do when a program does the same once more. 8 bytes a frame, 32 a record and 11 to 21 of index for each
-//! site.
+//! the order in which they were seen first, as they do when a program does the same once more. 8 bytes a frame,
+//! 32 a record and 11 to 21 of index for each site.
 #![expect(unsafe_code, reason = "structures in mapped memory, shared without locks")]
 
 use crate::lock::LeafLock;
