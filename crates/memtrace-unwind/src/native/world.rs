@@ -1,6 +1,7 @@
 //! What a cache asks of the process that it looks at, so that it can be tried on a synthetic one.
 
 use crate::bounds::StackBounds;
+use crate::native::record::{PAIRS_LEN, places};
 use crate::plain::Rules;
 
 /// Rules, memory and time of a process.
@@ -13,13 +14,16 @@ pub(crate) trait World {
     /// Returns the word at an address that a walk may read.
     fn read_word(&self, addr: u64) -> u64;
 
-    /// Whether any of the pairs of words at these addresses, which a walk may read, has other values than these.
+    /// Whether any of the pairs of words, which a walk may read, is not what a group of a
+    /// [`record`](super::record) says that they were.
     #[inline(always)]
-    fn differ_by_pairs(&self, addrs: [u64; 4], values: &[u64; 8]) -> bool {
-        let differs = |(addr, [low, high]): (u64, &[u64; 2])| {
+    fn differ_by_pairs(&self, sp: u64, group: &[u64; PAIRS_LEN]) -> bool {
+        let &[ref values @ .., packed] = group;
+        let differs = |(place, [low, high]): (u64, &[u64; 2])| {
+            let addr = sp.wrapping_add(place << 3);
             (self.read_word(addr) ^ low) | (self.read_word(addr.wrapping_add(8)) ^ high)
         };
-        let pairs = addrs.into_iter().zip(values.as_chunks().0);
+        let pairs = places(packed).into_iter().zip(values.as_chunks().0);
         pairs.map(differs).fold(0, |all, one| all | one) != 0
     }
 
