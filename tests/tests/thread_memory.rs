@@ -1,4 +1,4 @@
-//! What the recorder keeps for a thread is given back when the thread ends.
+//! What the recorder keeps for a thread goes when the thread ends, but for what the next ones take over.
 
 use memtrace_alloc::{start, tracer_memory};
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ thread_local! {
 }
 
 #[test]
-fn caches_of_threads_that_have_ended_take_no_memory() {
+fn caches_of_threads_that_have_ended_do_not_add_up() {
     start(25).unwrap();
     // So that this thread's cache is as large as it gets.
     allocate(20_000);

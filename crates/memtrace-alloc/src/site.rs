@@ -271,18 +271,18 @@ impl Writer {
 }
 
 fn map_index(len: usize) -> *mut Index {
-    let size = len.saturating_mul(size_of::<AtomicU64>());
-    // The header takes the place of a word before the first slot.
-    let index = if size < mapped::HUGE_PAGE_SIZE {
-        mapped::map::<AtomicU64>(len.saturating_add(1), Part::Sites)
+    // The header takes the place of the first slot.
+    let n_words = len.saturating_add(1);
+    let size = n_words.saturating_mul(size_of::<AtomicU64>());
+    // A program with so many stacks finds hardly any of them in the processor's caches.
+    let mut index = if size > mapped::HUGE_PAGE_SIZE {
+        mapped::map_huge(size, Part::Sites).cast::<Index>()
     } else {
-        // A program with so many stacks finds hardly any of them by the processor's caches.
-        match mapped::map_huge(size, Part::Sites).cast::<AtomicU64>() {
-            slots if slots.is_null() => slots,
-            slots => slots.wrapping_sub(1),
-        }
+        ptr::null_mut()
     };
-    let index = index.cast::<Index>();
+    if index.is_null() {
+        index = mapped::map::<AtomicU64>(n_words, Part::Sites).cast::<Index>();
+    }
     if !index.is_null() {
         // SAFETY: fresh memory, large enough and aligned.
         unsafe { (*index).len = len };

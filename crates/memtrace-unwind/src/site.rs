@@ -9,7 +9,7 @@ pub const N_FRAMES_ON_STACK: usize = 152;
 
 /// A table of distinct stacks, each with a number of its own: a *site*.
 ///
-/// One table serves all threads; both functions are called inside captures, so neither may allocate
+/// One table serves all threads; its functions are called inside captures, so none may allocate
 /// through an allocator that captures, nor wait for long.
 pub trait Sites {
     /// Returns the number of the stack that has this hash, if it has one already.

@@ -40,9 +40,11 @@ use core::num::NonZeroU32;
 /// Captures of a thread before it gets memory: many threads do not live longer.
 const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
-const LEVELS: [usize; 4] = [1 << 10, 8 << 10, 32 << 10, 128 << 10];
+const LEVELS: [usize; 4] = [1 << 10, 12 << 10, 32 << 10, 128 << 10];
 /// There is to be a level above if not so many captures are answered by a record for each that is not.
-const N_HITS_A_MISS: [u64; 3] = [256, 64, 32];
+const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
+/// So few say nothing.
+const N_MISSES_TO_GROW: u64 = 64;
 
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
@@ -413,6 +415,7 @@ impl SiteCache {
             self.n_skipped_a_record / 2
         };
         if is_full
+            && n_misses >= N_MISSES_TO_GROW
             && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
             && n_misses.saturating_mul(n_hits_a_miss) > n_hits
             && self.n_skipped_a_record < 3
@@ -446,7 +449,8 @@ impl SiteCache {
         self.n_hits_before.wrapping_add(N_HITS_A_WALK.wrapping_sub(self.n_hits_left))
     }
 
-    /// Gives all memory back, and takes none again: to be called when the thread is about to end.
+    /// Lets go of all memory, and takes none again: to be called when the thread is about to end. Some of it is kept
+    /// for other threads' caches.
     ///
     /// Captures go on being right, by a walk each.
     pub fn retire(&mut self) {

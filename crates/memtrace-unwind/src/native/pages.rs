@@ -1,4 +1,4 @@
-//! Memory for caches: mapped pages within a budget, given back when a cache is dropped.
+//! Memory for caches: mapped pages within a budget, which go when a cache is dropped.
 //!
 //! A few of those that every thread needs are kept for threads to come: a program that starts a thread for each
 //! piece of work would else spend its time in the kernel, where threads wait for each other.
@@ -53,11 +53,11 @@ impl Budget {
 /// So many of each length are kept at most.
 const N_KEPT: usize = 4;
 
-/// Those of the lengths that a thread needs first: 352 KiB at most.
+/// Those of the lengths that a thread needs first: 480 KiB at most.
 static KEPT: [[Slot; N_KEPT]; 3] = [
     [const { Slot::for_len(2 * PAGE_LEN) }; N_KEPT],
     [const { Slot::for_len(4 * PAGE_LEN) }; N_KEPT],
-    [const { Slot::for_len(16 * PAGE_LEN) }; N_KEPT],
+    [const { Slot::for_len(24 * PAGE_LEN) }; N_KEPT],
 ];
 
 /// Limits what the caches of all threads take together, in bytes; 256 MiB at first.
@@ -67,14 +67,18 @@ static KEPT: [[Slot; N_KEPT]; 3] = [
 pub fn set_cache_budget(bytes: u64) {
     BUDGET.limit.store(bytes, Relaxed);
     if !BUDGET.is_within(1) {
-        for words in KEPT.as_flattened().iter().filter_map(Slot::take) {
-            BUDGET.give_back((words.len() as u64).wrapping_mul(8));
-        }
+        give_back_kept();
     }
 }
 
-/// Returns how many bytes are mapped for the caches of all threads, with up to 352 KiB that threads have left and
-/// others will take; what was never touched of them is not resident.
+fn give_back_kept() {
+    for words in KEPT.as_flattened().iter().filter_map(Slot::take) {
+        BUDGET.give_back((words.len() as u64).wrapping_mul(8));
+    }
+}
+
+/// Returns how many bytes are mapped for the caches of all threads, with up to 480 KiB that threads have left and
+/// others will take. What was never touched of them is not resident.
 pub fn cache_memory() -> u64 {
     BUDGET.used.load(Relaxed)
 }
@@ -103,7 +107,11 @@ impl Pages {
             words.fill(0);
             return Some(Self(words));
         }
-        BUDGET.reserve(n_bytes, part)?;
+        BUDGET.reserve(n_bytes, part).or_else(|| {
+            // What is kept is to be in nobody's way.
+            give_back_kept();
+            BUDGET.reserve(n_bytes, part)
+        })?;
         let words = Words::map(len);
         if words.is_none() {
             BUDGET.give_back(n_bytes);
@@ -133,6 +141,10 @@ impl Drop for Pages {
         let mut words = Some(core::mem::replace(&mut self.0, Words::none()));
         if BUDGET.is_within(1) {
             KEPT.as_flattened().iter().for_each(|slot| slot.put(&mut words));
+            // The budget may have become smaller just now.
+            if !BUDGET.is_within(1) {
+                give_back_kept();
+            }
         }
         BUDGET.give_back((words.as_deref().map_or(0, <[u64]>::len) as u64).wrapping_mul(8));
     }

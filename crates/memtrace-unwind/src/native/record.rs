@@ -199,6 +199,8 @@ impl<const LEN: usize> Writer<'_, LEN> {
     /// Adds values that lie side by side; `None` if they are too far away, or there is no more room.
     fn push(&mut self, addr: u64, values: &[u64]) -> Option<()> {
         let place = place_of(addr, self.sp)?;
+        let last = (values.len() as u64).wrapping_sub(1).wrapping_mul(8);
+        place_of(addr.wrapping_add(last), self.sp)?;
         let (group, i) = (self.groups.get_mut(self.n / GROUP)?, self.n % GROUP);
         let first = i.wrapping_mul(values.len());
         group.get_mut(first..)?.get_mut(..values.len())?.copy_from_slice(values);
@@ -226,19 +228,38 @@ pub(super) fn named_by(record: &[u64]) -> usize {
     record.get(SLOT_WORD).copied().unwrap_or(0) as u32 as usize
 }
 
-/// The places and values of a record's words, in no order, some of them twice.
-pub(super) fn words_of(record: &[u64]) -> impl Iterator<Item = (u64, u64)> {
-    let (header, body) = record.split_at_checked(HEADER_LEN).unwrap_or((&[], &[]));
-    let groups = Groups::from_facts(header.get(3).copied().unwrap_or(0));
-    let (pairs, singles) = body.split_at_checked(groups.pairs_len()).unwrap_or((&[], &[]));
-    let pairs = pairs.as_chunks::<PAIRS_LEN>().0.iter().flat_map(|&[ref values @ .., packed]| {
+/// A word of a record: its place and its value.
+pub(super) type Told = (u64, u64);
+
+/// The pairs of a record, leaf first: lower word and upper.
+fn pairs_of(record: &[u64]) -> impl Iterator<Item = [Told; 2]> {
+    let (groups, body) = parts_of(record);
+    let pairs = body.get(..groups.pairs_len()).unwrap_or(&[]).as_chunks::<PAIRS_LEN>().0;
+    pairs.iter().flat_map(|&[ref values @ .., packed]| {
         let pairs = values.as_chunks::<2>().0.iter().zip(places(packed));
-        pairs.flat_map(|(&[low, high], place)| [(place, low), (place.wrapping_add(1), high)])
-    });
-    let singles = singles.as_chunks::<SINGLES_LEN>().0.iter().take(groups.n_singles);
-    pairs.chain(
-        singles.flat_map(|&[ref values @ .., packed]| places(packed).into_iter().zip(*values)),
-    )
+        pairs.map(|(&[low, high], place)| [(place, low), (place.wrapping_add(1), high)])
+    })
+}
+
+/// Its single words, leaf first, the last of them perhaps twice.
+fn singles_of(record: &[u64]) -> impl Iterator<Item = Told> {
+    let (groups, body) = parts_of(record);
+    let singles = body.get(groups.pairs_len()..).unwrap_or(&[]).as_chunks::<SINGLES_LEN>().0;
+    let singles = singles.iter().take(groups.n_singles);
+    singles.flat_map(|&[ref values @ .., packed]| places(packed).into_iter().zip(*values))
+}
+
+fn parts_of(record: &[u64]) -> (Groups, &[u64]) {
+    let (header, body) = record.split_at_checked(HEADER_LEN).unwrap_or((&[], &[]));
+    (Groups::from_facts(header.get(3).copied().unwrap_or(0)), body)
+}
+
+/// Returns the first word of a record, leaf first, of which `is_other` says that it has changed: of a frame, the
+/// return address before the frame pointer.
+pub(super) fn first_changed(record: &[u64], is_other: impl Fn(Told) -> bool) -> Option<Told> {
+    let pair = pairs_of(record).flat_map(|[low, high]| [high, low]).find(|&told| is_other(told));
+    let single = singles_of(record).find(|&told| is_other(told));
+    pair.into_iter().chain(single).min_by_key(|&(place, _)| place)
 }
 
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
@@ -350,7 +371,8 @@ mod tests {
             write(&mut record, outcome, groups, words.iter().copied()).unwrap();
             prop_assert_eq!(len_of(&record), Some(record.len()));
             let place = |word: &Word| ((word.addr - START.sp) / 8, word.value);
-            let told: BTreeSet<_> = words_of(&record).collect();
+            let told: BTreeSet<_> =
+                pairs_of(&record).flatten().chain(singles_of(&record)).collect();
             prop_assert_eq!(told, words.iter().map(place).collect());
 
             let memory = words.iter().map(|word| (word.addr, word.value));
@@ -362,6 +384,9 @@ mod tests {
             let changed = which.get(&words).addr;
             *memory.0.borrow_mut().get_mut(&changed).unwrap() ^= 1 << flip;
             prop_assert_eq!(site(START), None);
+            let is_other = |(place, value)| memory.read_word(START.sp + 8 * place) != value;
+            let first = first_changed(&record, is_other).unwrap();
+            prop_assert_eq!(first, place(which.get(&words)));
             *memory.0.borrow_mut().get_mut(&changed).unwrap() ^= 1 << flip;
             prop_assert_eq!(site(START), Some(9));
             if let Some(addr) = limit_slot {
@@ -380,6 +405,24 @@ mod tests {
         let groups = Groups::of(frames).unwrap();
         assert_eq!(groups, Groups { n_pairs: 6, n_singles: 1 });
         assert_eq!(Groups::of(core::iter::empty()), None);
+    }
+
+    #[test]
+    fn where_all_has_changed_the_first_return_address_is_told() {
+        for n_frames in [3, 4, 9] {
+            let frames = (1..=n_frames).flat_map(|i| {
+                let addr = START.sp + 64 * i;
+                [Word { addr, value: i }, Word { addr: addr - 8, value: addr }]
+            });
+            let outcome = Outcome { start: START, site: 1, fp_counts: true, limit_slot: None };
+            let groups = Groups::of(frames.clone()).unwrap();
+            let mut record = std::vec![0; groups.record_len()];
+            write(&mut record, outcome, groups, frames).unwrap();
+            assert_eq!(first_changed(&record, |_| true), Some((8, 1)));
+            assert_eq!(first_changed(&record, |(place, _)| place > 8), Some((16, 2)));
+            assert_eq!(first_changed(&record, |(place, _)| place == 7), Some((7, START.sp + 64)));
+            assert_eq!(first_changed(&record, |_| false), None);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! does not tell, and the rule; it is published by one store and never changes until it is displaced
 //! or the table is cleared, so there is nothing to lock and nothing torn to see, in a signal handler
 //! or anywhere else. An address has its place, and if another has that one, the three others of its
-//! group. Eight neighbouring addresses share a place, of which calls seldom return to two: so a page of
+//! group. Sixteen neighbouring addresses share a place, of which calls seldom return to two: so a page of
 //! code has its rules in one page of the table.
 //!
 //! # Invariants
@@ -45,7 +45,7 @@ const N_WAYS: usize = 1 << WAY_BITS;
 /// Bits of a key that its group tells.
 const GROUP_BITS: u32 = PLACE_BITS - WAY_BITS;
 /// Bits of a key that its place does not tell, at the lower end.
-const LOW_BITS: u32 = 3;
+const LOW_BITS: u32 = 4;
 /// Keys at and above this (57-bit user space, kernel) do not fit a word, and are looked up in the
 /// unwind tables each time.
 const END_OF_KEYS: u64 = (1 << 47) - (1 << (GROUP_BITS + LOW_BITS));
