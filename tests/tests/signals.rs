@@ -25,10 +25,11 @@ fn check(settings: &Settings, options: &[&str]) {
     let figure = |name: &str| outcome.figure(name);
     assert!(outcome.is_success, "{}:\n{outcome}", settings.name);
     assert_eq!(figure("differences"), 0, "{outcome}");
-    let [nested, others] = ["nested losses", "other losses"].map(figure);
-    assert_eq!(figure("allocations without a record"), nested + others, "{outcome}");
-    // Of handlers that interrupt who holds a lock, and would wait for it.
-    assert!(others <= 5 + nested / 100, "{outcome}");
+    // A handler that interrupts the holder of a lock cannot wait for it: what needs the lock is lost, and counted.
+    let [nested, without_room] = ["nested losses", "losses without room"].map(figure);
+    assert_eq!(figure("allocations without a record"), nested + without_room, "{outcome}");
+    assert!(without_room <= 3, "{outcome}");
+    assert_eq!(figure("losses of stacks"), 0, "{outcome}");
     assert_eq!(figure("live blocks recorded"), figure("live blocks"), "{outcome}");
     // That there was something to be seen, even on a busy machine.
     assert!(figure("signals") > 300, "{outcome}");

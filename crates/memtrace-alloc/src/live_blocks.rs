@@ -107,9 +107,7 @@ impl LiveBlocks {
     #[cold]
     #[inline(never)]
     fn tend_details(&self, now_ms: u64) {
-        // A time without anything to give back costs little, and others are likely to be beyond it.
-        const N_TIMES: usize = 4;
-        let is_more = !thread::holds_lock() && (0..N_TIMES).any(|_| self.give_back_details());
+        let is_more = !thread::holds_lock() && self.give_back_details() && self.give_back_details();
         self.pace.end(now_ms, is_more);
     }
 

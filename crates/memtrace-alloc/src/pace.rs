@@ -57,8 +57,7 @@ impl Pace {
     pub(crate) fn end(&self, now_ms: u64, is_more: bool) {
         let interval_ms = match self.interval_ms.load(Relaxed) {
             _ if is_more => LEAST_MS,
-            // Not so much later that what lies beyond a stretch where there is nothing would wait for long.
-            before => before.saturating_add(before.div_ceil(2)).min(MOST_MS),
+            before => before.saturating_mul(2).min(MOST_MS),
         };
         self.interval_ms.store(interval_ms, Relaxed);
         self.due_ms.store(now_ms.saturating_add(interval_ms), Relaxed);
@@ -114,7 +113,7 @@ mod tests {
         assert_eq!(pace.begin(), None, "it is somebody's turn");
         pace.end(now_ms - 1000, false);
         assert_eq!(pace.interval_ms.load(Relaxed), 2 * LEAST_MS);
-        for _ in 0..12 {
+        for _ in 0..10 {
             pace.end(now_ms - 1000, false);
         }
         assert_eq!(pace.interval_ms.load(Relaxed), MOST_MS);
