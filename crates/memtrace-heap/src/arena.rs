@@ -18,7 +18,7 @@ use crate::cells::{Cell8, Cell32, Cell64, Link};
 use crate::mapped::RegionCell;
 use crate::pages::PAGE_SIZE;
 use crate::pool::{Kind, N_WORDS, Pool};
-use crate::words::Words;
+use crate::word_space::Words;
 
 /// The size and alignment of a unit, in bytes: what pools and large blocks are made of.
 pub const UNIT_SIZE: usize = 64 * 1024;
@@ -59,12 +59,6 @@ impl Scale {
 
 /// The most blocks a unit can have.
 pub(crate) const BLOCKS_PER_UNIT: usize = UNIT_SIZE / 16;
-
-/// What the embedder's words of one arena take, in bytes of address space.
-pub(crate) const WORDS_SIZE: usize = UNITS_PER_ARENA * BLOCKS_PER_UNIT * size_of::<u64>();
-
-/// The same for a big arena, whose blocks are runs: a word for each unit.
-pub(crate) const BIG_WORDS_SIZE: usize = UNITS_PER_ARENA * size_of::<u64>();
 
 /// The records of one arena.
 #[derive(Debug)]

@@ -114,8 +114,9 @@ impl Arenas {
         self.is_big.set(1);
     }
 
-    /// Takes `n` neighbouring units, 1 to 64, mapping an arena if no arena has them; `None` if that
-    /// fails. Their records are still those of unused units.
+    /// Takes `n` neighbouring units, 1 to 64, for a pool or run, mapping an arena if no arena has them;
+    /// `None` if that fails. Their records are still those of unused units, but that the first says where
+    /// the words of the blocks are.
     pub(crate) fn take<'h>(
         &'h self,
         _: &mut Token,
@@ -123,6 +124,7 @@ impl Arenas {
         directory: &Directory,
         config: Config,
         n: u32,
+        kind: Kind,
     ) -> Option<Units<'h>> {
         let arena = match self.fitting(n) {
             Some(arena) => arena,
@@ -133,6 +135,7 @@ impl Arenas {
         let first = if used_before != 0 { used_before } else { starts }.trailing_zeros();
         let first_record = arena.pool(first as usize)?;
         let is_zero = self.claim(arena, run(first, n));
+        first_record.first_word.set(arena.words.begin(first as u8, kind) as u32);
         Some(Units { first: first_record, is_zero })
     }
 
@@ -174,9 +177,11 @@ impl Arenas {
         n_dirty == 0
     }
 
-    /// Takes back `units`, whose records are those of unused units.
+    /// Takes back `units`, which follow each other and whose records are those of unused units.
     pub(crate) fn give_back(&self, _: &mut Token, arena: &Arena, units: u64) {
         let n = units.count_ones() as usize;
+        // Those at the end of a run that goes on have no words of their own.
+        arena.words.end(units.trailing_zeros() as u8);
         self.n_units_used.sub(n);
         self.n_unused_dirty.add(n);
         self.set_unused(arena, arena.unused.get() | units);
@@ -401,6 +406,7 @@ impl Arenas {
                 let first = arena.first_of(pool).unwrap_or(pool);
                 if first.kind() == Kind::Unused {
                     pool.set_kind(Kind::Unused);
+                    arena.words.end(unit as u8);
                     unused |= run(unit as u32, 1);
                 }
             }
@@ -452,7 +458,13 @@ impl Arenas {
                 }
             });
             let is_in_right_list = u32::from(arena.longest.get()) == longest_run(unused);
-            if !is_found || !kinds_agree || !is_in_right_list {
+            let has_words = arena.words.is_consistent(|unit| {
+                let first = arena.pool(unit as usize)?;
+                let kind = first.kind();
+                let is_first = matches!(kind, Kind::Pool(_) | Kind::Run);
+                is_first.then_some((kind, first.first_word.get() as usize))
+            });
+            if !is_found || !kinds_agree || !is_in_right_list || !has_words {
                 return false;
             }
         }

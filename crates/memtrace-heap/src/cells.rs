@@ -17,7 +17,9 @@
 #![expect(unsafe_code, reason = "follows links between records")]
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 macro_rules! cell {
     ($name:ident, $atomic:ident, $value:ident) => {
@@ -55,6 +57,7 @@ macro_rules! cell {
 }
 
 cell!(Cell8, AtomicU8, u8);
+cell!(Cell16, AtomicU16, u16);
 cell!(Cell32, AtomicU32, u32);
 cell!(Cell64, AtomicU64, u64);
 cell!(CellSize, AtomicUsize, usize);

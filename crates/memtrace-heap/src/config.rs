@@ -45,8 +45,8 @@ impl Config {
     /// Whether there is a word of the embedder's choice beside each block
     /// ([`Heap::block_word`](crate::Heap::block_word)).
     ///
-    /// **Cost**: 8 bytes of memory for each block of a pool that has one, and 2 MiB of address space
-    /// for each arena of 4.
+    /// **Cost**: 8 bytes of memory for each block of a pool that has one, in whole pages for each
+    /// arena, and 4 MiB of address space for each arena of 4.
     pub const fn block_words(self, block_words: bool) -> Config {
         Config { block_words, ..self }
     }

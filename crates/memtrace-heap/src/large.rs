@@ -117,7 +117,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
         let Control { directory, runs, .. } = self.control;
         let (token, arenas) = (&mut guard.token, self.control.arenas_of(extent.scale));
         let Units { first, is_zero } =
-            arenas.take(token, self.source, directory, self.config, extent.n_units)?;
+            arenas.take(token, self.source, directory, self.config, extent.n_units, Kind::Run)?;
         runs.begin(token, first, extent.n_units, size);
         self.look_after(arenas, guard);
         Some((first.base(), is_zero))

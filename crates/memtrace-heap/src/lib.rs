@@ -129,6 +129,7 @@ mod directory;
 mod mappings;
 mod pool_blocks;
 mod runs;
+mod word_space;
 mod words;
 
 mod cells;

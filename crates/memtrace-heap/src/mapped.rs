@@ -68,6 +68,15 @@ impl<'a, P: PageSource> Source<'a, P> {
         // SAFETY: the caller's promise.
         unsafe { self.0.discard(ptr, size) }
     }
+
+    /// The same for memory of records.
+    ///
+    /// # Safety
+    /// As for [`PageSource::discard_records`].
+    pub(crate) unsafe fn discard_records(self, ptr: *mut u8, size: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.discard_records(ptr, size) }
+    }
 }
 
 #[cfg(feature = "std")]

@@ -32,7 +32,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::arena::Arena;
-use crate::cells::{Cell8, Cell32, Cell64, CellPtr, CellSize, Link};
+use crate::cells::{Cell8, Cell16, Cell32, Cell64, CellPtr, CellSize, Link};
 use crate::class::SizeClass;
 use crate::invalid::InvalidFree;
 use crate::owner::{Owner, Slot};
@@ -70,6 +70,32 @@ pub(crate) enum Change {
 const RUN: u8 = 254;
 const INNER: u8 = 255;
 
+impl Kind {
+    /// 0 for an unused unit, a class's index plus 1, [`RUN`], or [`INNER`].
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Kind::Unused => 0,
+            // Below N_CLASSES, so the sum is small.
+            Kind::Pool(class) => (class.index() as u8).wrapping_add(1),
+            Kind::Run => RUN,
+            Kind::Inner(_) => INNER,
+        }
+    }
+
+    /// The kind with this code; for [`INNER`], of the unit itself.
+    #[inline]
+    pub(crate) fn of_code(code: u8) -> Kind {
+        match code {
+            RUN => Kind::Run,
+            INNER => Kind::Inner(0),
+            code => match code.checked_sub(1).and_then(|at| SizeClass::from_index(at as usize)) {
+                Some(class) => Kind::Pool(class),
+                None => Kind::Unused,
+            },
+        }
+    }
+}
+
 /// The records of one unit.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -78,11 +104,12 @@ pub(crate) struct Pool {
     owner: Link<Owner>,
     reciprocal: Cell64,
     block_size: Cell32,
-    n_blocks: Cell32,
+    /// Where the words of the blocks begin, in those of the arena.
+    pub(crate) first_word: Cell32,
     /// The smallest size that is served here for its own sake; more than any for what is no pool.
     min_size: Cell32,
     n_free: Cell32,
-    /// 0 for an unused unit, the class's index plus 1, [`RUN`], or [`INNER`].
+    /// See [`Kind::code`].
     kind: Cell8,
     n_units_before: Cell8,
     /// The active word's index plus 1; 0 if none is.
@@ -92,6 +119,7 @@ pub(crate) struct Pool {
     /// The word in which the owner last freed a block.
     latest: Cell8,
     unit: Cell8,
+    n_blocks: Cell16,
     /// Words of `remote` that may have bits.
     pub(crate) remote_words: AtomicU64,
     free_words: Cell64,
@@ -162,26 +190,15 @@ impl Pool {
     /// What the unit serves.
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        match self.kind.get() {
-            RUN => Kind::Run,
-            INNER => Kind::Inner(self.n_units_before.get()),
-            kind => match kind.checked_sub(1).and_then(|at| SizeClass::from_index(at as usize)) {
-                Some(class) => Kind::Pool(class),
-                None => Kind::Unused,
-            },
+        match Kind::of_code(self.kind.get()) {
+            Kind::Inner(_) => Kind::Inner(self.n_units_before.get()),
+            kind => kind,
         }
     }
 
     pub(crate) fn set_kind(&self, kind: Kind) {
-        let (code, n_units_before) = match kind {
-            Kind::Unused => (0, 0),
-            // Below N_CLASSES, so the sum is small.
-            Kind::Pool(class) => ((class.index() as u8).wrapping_add(1), 0),
-            Kind::Run => (RUN, 0),
-            Kind::Inner(n_units_before) => (INNER, n_units_before),
-        };
-        self.n_units_before.set(n_units_before);
-        self.kind.set(code);
+        self.n_units_before.set(if let Kind::Inner(n_before) = kind { n_before } else { 0 });
+        self.kind.set(kind.code());
         self.min_size.set(match kind {
             Kind::Pool(class) => class.min_size() as u32,
             _ => u32::MAX,
@@ -221,7 +238,7 @@ impl Pool {
 
     #[inline]
     pub(crate) fn n_blocks(&self) -> u32 {
-        self.n_blocks.get()
+        u32::from(self.n_blocks.get())
     }
 
     #[inline]
@@ -244,7 +261,7 @@ impl Pool {
     pub(crate) fn begin(&self, class: SizeClass, owner: &Owner, is_zero: bool) {
         let (block_size, n_blocks) = (class.block_size(), class.blocks_per_pool());
         self.block_size.set(block_size as u32);
-        self.n_blocks.set(n_blocks as u32);
+        self.n_blocks.set(n_blocks as u16);
         self.reciprocal.set(reciprocal(block_size as u64));
         self.active.set(0);
         self.n_free.set(n_blocks as u32);
@@ -280,7 +297,7 @@ impl Pool {
         let product = (offset as u64).wrapping_mul(self.reciprocal.get());
         let index = product.wrapping_shr(RECIPROCAL_BITS) as u32;
         let is_start = index.wrapping_mul(self.block_size.get()) == offset as u32;
-        (is_start && index < self.n_blocks.get()).then_some(index)
+        (is_start && index < self.n_blocks()).then_some(index)
     }
 
     /// Moves the free blocks of a word into `slot`; `false` if none has any.
@@ -299,7 +316,7 @@ impl Pool {
         self.active.set((at as u8).wrapping_add(1));
         // P5: both are multiples of a word, or the number of blocks.
         let first = at.wrapping_mul(WORD_BITS);
-        self.n_in_active.set(self.n_blocks.get().wrapping_sub(first).min(WORD_BITS) as u8);
+        self.n_in_active.set(self.n_blocks().wrapping_sub(first).min(WORD_BITS) as u8);
         let is_untouched = self.untouched_from.get() <= first;
         self.untouched.set(if is_untouched { bits } else { 0 });
         if is_untouched {
@@ -407,7 +424,7 @@ impl Pool {
         if n_free == 1 && !self.is_active() {
             slot.link(self);
         }
-        Some(n_free == self.n_blocks.get())
+        Some(n_free == self.n_blocks())
     }
 
     /// Marks block `index` as free, for the pool's owner with its `slot` of this class.
@@ -426,7 +443,7 @@ impl Pool {
         let n_free = self.n_free.get();
         if self.is_active() || n_free == n_before {
             Change::None
-        } else if n_free == self.n_blocks.get() {
+        } else if n_free == self.n_blocks() {
             Change::Emptied { was_full: n_before == 0 }
         } else if n_before == 0 {
             Change::Opened

@@ -33,7 +33,8 @@ impl PoolBlocks<'_> {
             *used = bits;
         }
         // Bits that seemed to be free in a slot that has moved on meanwhile.
-        for (index, word) in pool.words().iter().enumerate().take(class.blocks_per_pool()) {
+        let words = pool.words().map_or(&[][..], |span| span.written());
+        for (index, word) in words.iter().enumerate().take(class.blocks_per_pool()) {
             if word.load(Acquire) != 0
                 && !pool.is_free_outside(index as u32)
                 && let Some(used) = blocks.used.get_mut(index / WORD_BITS)
@@ -76,8 +77,9 @@ impl PoolBlocks<'_> {
 
     /// Calls `visit` with the word of each block in use, which is zero if it has none.
     pub fn for_each_word(&self, mut visit: impl FnMut(u64)) {
+        let words = self.pool.words().map_or(&[][..], |span| span.written());
         for (at, &used) in self.used.iter().enumerate() {
-            let words = self.pool.words().get(at.wrapping_mul(WORD_BITS)..).unwrap_or(&[]);
+            let words = words.get(at.wrapping_mul(WORD_BITS)..).unwrap_or(&[]);
             let mut rest = used;
             while rest != 0 {
                 let word = words.get(rest.trailing_zeros() as usize);

@@ -129,16 +129,17 @@ impl<'h, P: PageSource> Shared<'h, P> {
             pool.deactivate(slot);
         }
         let n = class.units_per_pool() as u32;
-        let Units { first, is_zero } = self.take_units(n)?;
+        let Units { first, is_zero } = self.take_units(class)?;
         runs::set_kinds(first, n, Kind::Pool(class));
         first.begin(class, owner, is_zero);
         first.activate(slot).then_some(())
     }
 
-    fn take_units(self, n: u32) -> Option<Units<'h>> {
+    fn take_units(self, class: SizeClass) -> Option<Units<'h>> {
         let mut guard = self.lock()?;
         let Control { arenas, directory, .. } = self.control;
-        let units = arenas.take(&mut guard.token, self.source, directory, self.config, n)?;
+        let (token, n, kind) = (&mut guard.token, class.units_per_pool() as u32, Kind::Pool(class));
+        let units = arenas.take(token, self.source, directory, self.config, n, kind)?;
         self.look_after(arenas, guard);
         Some(units)
     }
@@ -295,7 +296,8 @@ impl<'h, P: PageSource> Shared<'h, P> {
             Leftover::Unmap { arena, memory, n_bytes } => {
                 // SAFETY: A1 and A2: all units were unused, so no block is in use.
                 unsafe { memory.unmap(self.source) };
-                arena.words.discard(self.source, 0, UNITS_PER_ARENA);
+                // Nobody has units of it, nor gets any.
+                arena.words.discard(self.source);
                 if !arena.has_queued() {
                     // SAFETY: A1: nobody uses these records, but for what a free under way may still do to
                     // them (Q3), for which zeroes are as good; and no queue leads through them.
@@ -313,6 +315,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
                 if let Some(mut guard) = self.lock() {
                     let arenas = self.control.arenas_of(arena.scale());
                     arenas.finish_discarding(&mut guard.token, arena, units, is_done);
+                    arena.words.discard(self.source);
                 }
                 let n_units = if is_done { units.count_ones() as usize } else { 0 };
                 n_units.saturating_mul(arena.scale().unit_size())
@@ -333,7 +336,6 @@ impl<'h, P: PageSource> Shared<'h, P> {
             // SAFETY: A2: the units were unused and were taken out, so no block is in use in them.
             is_done =
                 unsafe { self.source.discard(arena.memory.base().wrapping_add(offset), size) };
-            arena.words.discard(self.source, first as usize, n as usize);
         }
         is_done
     }

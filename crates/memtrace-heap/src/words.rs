@@ -1,29 +1,17 @@
 //! A word of the embedder's choice beside each block.
 //!
 //! # Mechanism
-//! With [`Config::block_words`](crate::Config::block_words) each arena has a second mapping, of words.
-//! A unit has as many as it can have blocks: block `i` of the pool that begins at unit `u` has word
-//! `i` of that unit, and a run the first word of its first unit (in a big arena, where all blocks are
-//! runs, a unit has one word). So from an address to its word there is nothing to search: the
+//! With [`Config::block_words`](crate::Config::block_words) each arena has a second mapping, of words, of
+//! which a pool has as many as it can have blocks and a run one
+//! ([`word_space`](crate::word_space)). So from an address to its word there is nothing to search: the
 //! directory, the unit's record, a multiplication. A directly mapped block has its word in its record,
 //! under the heap's lock.
 //!
-//! Beside the words stands, for each unit, which pages of them were ever written. Walks and sweeps read
-//! those and no others. A walk leaves out words left behind at places that bitmaps show as free; a sweep
-//! looks at no bitmap.
-//!
-//! # Invariants
-//! - **B1** The words of an arena's records are mapped once and stay until the heap ends, while the
-//!   records serve one arena after the other: who finds an arena may touch its words at any time.
-//! - **B2** A word that is not zero lies on a page that is marked as written.
-//! - **B3** The words of units that are being discarded, or of an arena that is unmapped, are made zero
-//!   while nobody else can take these units; no block is in use there.
+//! A walk goes from pool to pool and reads words on pages that were ever written. It leaves out words left
+//! behind at places that bitmaps show as free. A sweep looks at all such pages, and at no bitmap.
 //!
 //! # Atomics
-//! | variable | written by | read by | publishes |
-//! |---|---|---|---|
-//! | word | exchanges (SeqCst) | exchanges, sweep (SeqCst), walk (Acquire) | what the embedder did before |
-//! | `pages[u]` | exchanges (SeqCst, before the word), discarding (SeqCst, under B3) | exchanges, walk (Acquire), sweep (SeqCst) | itself |
+//! Those of [`word_space`](crate::word_space).
 //!
 //! A sweep finds the arenas after it has held the heap's lock. An arena that it does not see was made
 //! after that, by a thread that has held the lock later: to such a thread all is known that whoever
@@ -32,32 +20,19 @@
 //!
 //! # Cost
 //! An exchange: seven loads in four cache lines, a multiplication, one atomic exchange. 8 bytes a
-//! block, in whole pages for each pool. A walk reads the pages that were written.
-#![expect(unsafe_code, reason = "words in a mapping that stays")]
+//! block, as far as pools are full. A walk reads the pages that were written.
 
-use core::slice;
-use core::sync::atomic::{
-    AtomicU8, AtomicU64, Ordering,
-    Ordering::{Acquire, Relaxed, SeqCst},
-};
+use core::sync::atomic::Ordering::{Acquire, SeqCst};
 
-use crate::arena::{
-    ARENA_SIZE, Arena, BIG_WORDS_SIZE, BLOCKS_PER_UNIT, Scale, UNIT_SIZE, UNITS_PER_ARENA,
-    WORDS_SIZE,
-};
+use crate::arena::{Arena, Scale, UNIT_SIZE};
 use crate::control::Control;
 use crate::heap::Heap;
-use crate::mapped::{Region, RegionCell, Source};
 use crate::pages::{PAGE_SIZE, PageSource};
 use crate::pool::{Kind, Pool};
 use crate::runs;
 use crate::shared::Shared;
+use crate::word_space::{Place, SpanWords};
 
-const WORD_SIZE: usize = size_of::<u64>();
-const WORDS_PER_PAGE: usize = PAGE_SIZE / WORD_SIZE;
-/// Bits of `pages` for one unit.
-const PAGES_PER_UNIT: usize = BLOCKS_PER_UNIT / WORDS_PER_PAGE;
-const _: () = assert!(PAGES_PER_UNIT == u8::BITS as usize);
 /// Words that a walk looks at together: as many as a word of a bitmap has bits.
 const GROUP_WORDS: usize = u64::BITS as usize;
 /// How many directly mapped blocks are looked at under one lock.
@@ -75,183 +50,20 @@ pub struct Block {
     pub word: u64,
 }
 
-/// The words of the blocks of one arena.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Words {
-    region: RegionCell,
-    /// For each unit, which pages of its words were ever written.
-    pages: [AtomicU8; UNITS_PER_ARENA],
-}
-
-impl Words {
-    /// Maps the words, unless they are there; `None` if that fails. Under the heap's lock.
-    pub(crate) fn prepare<P: PageSource>(&self, source: Source<'_, P>, scale: Scale) -> Option<()> {
-        if self.region.base().is_null() {
-            let size = match scale {
-                Scale::Small => WORDS_SIZE,
-                Scale::Big => BIG_WORDS_SIZE,
-            };
-            let region = Region::map_records(source, size)?;
-            #[cfg(target_os = "linux")]
-            if P::IS_SYSTEM {
-                // SAFETY: advice on a mapping of our own. Words are touched sparsely: with huge pages,
-                // one would cost 2 MiB.
-                unsafe {
-                    libc::madvise(region.base().cast(), region.size(), libc::MADV_NOHUGEPAGE)
-                };
-            }
-            self.region.put(region);
-        }
-        Some(())
-    }
-
-    /// Takes the mapping out, for a heap that ends.
-    pub(crate) fn take(&self) -> Region {
-        self.region.take()
-    }
-
-    /// The first byte; null if there are none.
-    pub(crate) fn base(&self) -> *mut u8 {
-        self.region.base()
-    }
-
-    /// The mapped size, in bytes; 0 if there are none.
-    pub(crate) fn size(&self) -> usize {
-        self.region.size()
-    }
-
-    /// All words; none if they are not kept.
-    #[inline(always)]
-    fn all(&self) -> &[AtomicU64] {
-        let base = self.region.base();
-        if base.is_null() {
-            return &[];
-        }
-        let len = self.region.size() / WORD_SIZE;
-        // SAFETY: B1: mapped for records with this size, zero at first, aligned to a page; only
-        // reached as atomics; stays as long as the heap is borrowed.
-        unsafe { slice::from_raw_parts(base.cast::<AtomicU64>(), len) }
-    }
-
-    /// Makes the words of `n` units from `first` on zero, and gives their pages back (B3).
-    pub(crate) fn discard<P: PageSource>(&self, source: Source<'_, P>, first: usize, n: usize) {
-        let units = || self.pages.iter().enumerate().skip(first).take(n);
-        // Acquire pairs with the store of the mark.
-        if self.region.size() != WORDS_SIZE || units().all(|(_, marks)| marks.load(Acquire) == 0) {
-            return;
-        }
-        let unit_size = BLOCKS_PER_UNIT.wrapping_mul(WORD_SIZE);
-        let base = self.region.base().wrapping_add(first.wrapping_mul(unit_size));
-        let size = n.wrapping_mul(unit_size);
-        // SAFETY: whole pages of one mapping, of which nobody relies on the contents (B3).
-        let is_done = P::HAS_MEMORY && unsafe { source.discard(base, size) };
-        for (unit, marks) in units() {
-            if !is_done {
-                let words = self.all().iter().skip(unit.wrapping_mul(BLOCKS_PER_UNIT));
-                words.take(BLOCKS_PER_UNIT).for_each(|word| word.store(0, SeqCst));
-            }
-            marks.store(0, SeqCst);
-        }
-    }
-
-    /// How many pages were ever written.
-    fn n_written_pages(&self) -> usize {
-        // Relaxed: a figure.
-        let pages = self.pages.iter().map(|marks| marks.load(Relaxed).count_ones() as usize).sum();
-        if self.region.size() == WORDS_SIZE { pages } else { pages.min(1) }
-    }
-}
-
-/// The word of one block.
-struct Place<'h> {
-    word: &'h AtomicU64,
-    marks: &'h AtomicU8,
-    /// The bit of `marks` that stands for the word's page.
-    page: u8,
-}
-
-impl<'h> Place<'h> {
-    /// Word `index` of a unit, which has so many.
-    #[inline(always)]
-    fn new(arena: &'h Arena, unit: usize, index: usize, n_words: usize) -> Option<Place<'h>> {
-        let word = arena.words.all().get(unit.wrapping_mul(n_words).wrapping_add(index))?;
-        let marks = arena.words.pages.get(unit)?;
-        // An index is below `BLOCKS_PER_UNIT`, or there is no word.
-        Some(Place { word, marks, page: 1u8.wrapping_shl((index / WORDS_PER_PAGE) as u32) })
-    }
-
-    #[inline]
-    fn is_written(&self) -> bool {
-        // Acquire puts the mark of another thread before this thread's word as well.
-        self.marks.load(Acquire) & self.page != 0
-    }
-
-    #[inline]
-    fn mark(&self) {
-        if !self.is_written() {
-            self.marks.fetch_or(self.page, SeqCst);
-        }
-    }
-
-    fn get(&self) -> u64 {
-        if self.is_written() { self.word.load(SeqCst) } else { 0 }
-    }
-
-    #[inline]
-    fn swap(&self, word: u64) -> u64 {
-        if word != 0 {
-            self.mark();
-        // Blocks without a word are common: their pages stay untouched, and their words unwritten.
-        // Relaxed: see `swap_block_word`.
-        } else if !self.is_written() || self.word.load(Relaxed) == 0 {
-            return 0;
-        }
-        self.word.swap(word, SeqCst)
-    }
-
-    fn compare_exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
-        if new != 0 {
-            self.mark();
-        } else if !self.is_written() {
-            return if current == 0 { Ok(0) } else { Err(0) };
-        }
-        self.word.compare_exchange(current, new, SeqCst, SeqCst)
-    }
-}
-
-/// How many words a unit has.
-fn n_words_of(arena: &Arena) -> usize {
-    match arena.scale() {
-        Scale::Small => BLOCKS_PER_UNIT,
-        Scale::Big => 1,
-    }
-}
-
-/// The blocks whose words are a unit's: where the first starts, what each takes, and how many there are.
-fn blocks_of(first: &Pool, kind: Kind) -> Option<(usize, usize, usize)> {
+/// Where the first of a unit's blocks starts, and what each takes.
+fn blocks_of(first: &Pool, kind: Kind) -> Option<(usize, usize)> {
     let base = first.base().addr();
     match kind {
-        Kind::Pool(class) => Some((base, class.block_size(), class.blocks_per_pool())),
-        Kind::Run => {
-            let size = runs::bytes_of(first, u32::from(first.n_run_units.get()));
-            Some((base, size, 1))
-        }
+        Kind::Pool(class) => Some((base, class.block_size())),
+        Kind::Run => Some((base, runs::bytes_of(first, u32::from(first.n_run_units.get())))),
         Kind::Unused | Kind::Inner(_) => None,
     }
 }
 
 impl Pool {
-    /// The words of the unit's blocks; none if there are none that were ever written.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        let Some(arena) = self.arena() else { return &[] };
-        let unit = self.unit() as usize;
-        // Acquire pairs with the store of the mark.
-        let is_written = |marks: &AtomicU8| marks.load(Acquire) != 0;
-        if !arena.words.pages.get(unit).is_some_and(is_written) {
-            return &[];
-        }
-        arena.words.all().chunks(n_words_of(arena)).nth(unit).unwrap_or(&[])
+    /// The words of what begins in the unit; `None` if it has none.
+    pub(crate) fn words(&self) -> Option<SpanWords<'_>> {
+        self.arena()?.words.of(self.unit())
     }
 }
 
@@ -264,8 +76,8 @@ impl Control {
         if arena.scale() == Scale::Big || pool.class().is_none() {
             return None;
         }
-        let index = pool.index_at(addr % UNIT_SIZE)? as usize;
-        Place::new(arena, addr % ARENA_SIZE / UNIT_SIZE, index, BLOCKS_PER_UNIT)
+        let index = pool.index_at(addr % UNIT_SIZE)?;
+        arena.words.place(pool.first_word.get().wrapping_add(index) as usize)
     }
 
     /// The place of the word of the block that starts at `addr`, in use or not, if it is of an arena.
@@ -274,69 +86,46 @@ impl Control {
         let first = arena.first_of(unit)?;
         let offset = addr.wrapping_sub(first.base().addr());
         let index = match first.kind() {
-            Kind::Pool(_) => first.index_at(offset)? as usize,
+            Kind::Pool(_) => first.index_at(offset)?,
             Kind::Run if offset == 0 => 0,
             _ => return None,
         };
-        Place::new(arena, first.unit() as usize, index, n_words_of(arena))
+        arena.words.place(first.first_word.get().wrapping_add(index) as usize)
     }
 
-    /// Calls `visit` with every written page of words: its unit, the index of the first there, and the
-    /// words.
-    fn for_each_page<'h>(
-        &'h self,
-        ordering: Ordering,
-        mut visit: impl FnMut(&'h Pool, usize, &'h [AtomicU64]),
-    ) {
-        // So that all arenas are seen that were made before this; a signal handler that does not get
-        // the lock sees those that its own thread has.
+    /// Every arena's records. So that all are seen that were made before this, the lock is waited for; a
+    /// signal handler that does not get it sees those that its own thread has.
+    fn known_arenas(&self) -> impl Iterator<Item = &Arena> {
         drop(self.lock.lock());
-        for arena in self.all_arenas().into_iter().flat_map(|arenas| arenas.records()) {
-            let words = arena.words.all();
-            let units = words.chunks(n_words_of(arena)).zip(&arena.words.pages).zip(&arena.pools);
-            for ((words, marks), unit) in units {
-                let marks = marks.load(ordering);
-                if marks == 0 {
-                    continue;
-                }
-                for (page, words) in words.chunks(WORDS_PER_PAGE).enumerate() {
-                    if marks.wrapping_shr(page as u32) & 1 != 0 {
-                        visit(unit, page.wrapping_mul(WORDS_PER_PAGE), words);
-                    }
-                }
-            }
-        }
+        self.all_arenas().into_iter().flat_map(|arenas| arenas.records())
     }
 }
 
-/// Visits the blocks in use of a unit among the `words` from the `start`th on, which is a multiple of 64.
+/// Visits the blocks in use, with a word, of what begins in `first`.
 #[inline(always)]
-fn visit_blocks(
-    first: &Pool,
-    start: usize,
-    words: &[AtomicU64],
-    visit: &mut impl FnMut(Block),
-) -> Option<()> {
-    let kind = first.kind();
-    let (base, usable_bytes, n_blocks) = blocks_of(first, kind)?;
-    let words = words.get(..n_blocks.checked_sub(start)?.min(words.len()))?;
-    for (group, words) in words.chunks(GROUP_WORDS).enumerate() {
+fn visit_blocks(first: &Pool, visit: &mut impl FnMut(Block)) -> Option<()> {
+    let span = first.words()?;
+    let (base, usable_bytes) = blocks_of(first, span.kind)?;
+    for (group, words) in span.words.chunks(GROUP_WORDS).enumerate() {
+        let start = group.wrapping_mul(GROUP_WORDS);
+        if !span.is_written(start, words.len()) {
+            continue;
+        }
         // Which words are set is found without a branch for each, and then each of those is looked at.
         let mut set = 0u64;
         for (i, word) in words.iter().enumerate() {
             set |= u64::from(word.load(Acquire) != 0).wrapping_shl(i as u32);
         }
-        let start = group.wrapping_mul(GROUP_WORDS).wrapping_add(start);
-        if matches!(kind, Kind::Pool(_)) {
+        if matches!(span.kind, Kind::Pool(_)) {
             // A block's bit is set in neither bitmap while it is in use.
-            set &= !first.free_bits_outside((start / GROUP_WORDS) as u32);
+            set &= !first.free_bits_outside(group as u32);
         }
         while set != 0 {
             let i = set.trailing_zeros() as usize;
             set &= set.wrapping_sub(1);
             let word = words.get(i)?.load(Acquire);
             // If what the unit serves has changed, the block was given back, and its word taken out.
-            if word != 0 && first.kind() == kind {
+            if word != 0 && span.are_still() {
                 let offset = start.wrapping_add(i).wrapping_mul(usable_bytes);
                 visit(Block { block_addr: base.wrapping_add(offset), usable_bytes, word });
             }
@@ -408,7 +197,7 @@ impl<P: PageSource> Shared<'_, P> {
 ///
 /// The word belongs to the *place*. That of a new block is what was left there: zero at first, so
 /// zero as long as whoever gives a block back takes its word out before. The heap writes no word
-/// itself, but makes those zero whose units go back to the system. A block that is resized where it lies
+/// itself, but makes those of a pool zero that begins. A block that is resized where it lies
 /// keeps its word. One that moves leaves it behind if it was copied, and takes it along if its pages
 /// were remapped: so whoever resizes takes the word out first and sets it afterwards.
 ///
@@ -493,9 +282,9 @@ impl<P: PageSource> Heap<P> {
     /// blocks.
     pub fn for_each_block(&self, mut visit: impl FnMut(Block)) {
         let Some(shared) = self.existing() else { return };
-        shared.control.for_each_page(Acquire, |first, start, words| {
-            let _ = visit_blocks(first, start, words, &mut visit);
-        });
+        for first in shared.control.known_arenas().flat_map(|arena| &arena.pools) {
+            let _ = visit_blocks(first, &mut visit);
+        }
         shared.for_each_mapping(visit);
     }
 
@@ -507,14 +296,14 @@ impl<P: PageSource> Heap<P> {
     /// **Cost**: as [`for_each_block`](Self::for_each_block), and an atomic exchange a word.
     pub fn take_block_words(&self, mut taken: impl FnMut(u64)) {
         let Some(shared) = self.existing() else { return };
-        shared.control.for_each_page(SeqCst, |_, _, words| {
-            for word in words.iter().filter(|word| word.load(SeqCst) != 0) {
+        for word in shared.control.known_arenas().flat_map(|arena| arena.words.written()) {
+            if word.load(SeqCst) != 0 {
                 let held = word.swap(0, SeqCst);
                 if held != 0 {
                     taken(held);
                 }
             }
-        });
+        }
         shared.take_mapping_words(taken);
     }
 
@@ -522,8 +311,7 @@ impl<P: PageSource> Heap<P> {
     #[must_use]
     pub fn block_word_bytes(&self) -> usize {
         let Some(shared) = self.existing() else { return 0 };
-        drop(shared.lock());
-        let arenas = shared.control.all_arenas().into_iter().flat_map(|arenas| arenas.records());
+        let arenas = shared.control.known_arenas();
         let n_pages: usize = arenas.map(|arena| arena.words.n_written_pages()).sum();
         n_pages.saturating_mul(PAGE_SIZE)
     }

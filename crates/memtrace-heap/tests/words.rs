@@ -265,6 +265,61 @@ fn pages_of_words_go_back_with_those_of_their_blocks() {
 }
 
 #[test]
+fn words_lie_close_together_whatever_the_sizes_of_blocks() {
+    // Blocks of like and of very different sizes, as many pools of each.
+    for sizes in [&[64][..], &[256], &[4096], &[8000], &[40_000], &[16, 100, 300, 1000, 3000, 9000]]
+    {
+        let heap = Heap::new(WITH_WORDS);
+        let mut blocks = Vec::new();
+        for i in 0..40_000_000 / sizes.iter().sum::<usize>() {
+            let size = sizes[i % sizes.len()];
+            blocks.push((alloc(&heap, size), size));
+        }
+        for &(addr, _) in &blocks {
+            assert_eq!(heap.swap_block_word(addr, addr as u64), Some(0));
+        }
+        // A page for each of ten arenas may be there for a few words only, and a pool for each size.
+        let least = blocks.len() * 8;
+        let most = least * 5 / 4 + 10 * 4096 + sizes.len() * 4096;
+        let found = heap.block_word_bytes();
+        assert!((least..=most).contains(&found), "{sizes:?}: {found} for {}", blocks.len());
+        for (addr, size) in blocks {
+            assert_eq!(heap.swap_block_word(addr, 0), Some(addr as u64));
+            dealloc(&heap, addr, size);
+        }
+        assert_eq!(heap.verify(), Ok(()));
+        heap.purge();
+        assert_eq!(heap.block_word_bytes(), 0);
+    }
+}
+
+#[test]
+fn words_left_behind_in_a_pool_are_not_found_by_the_next() {
+    let heap = Heap::new(WITH_WORDS.purge(Purge::Never));
+    let with_words = |size: usize, word: u64| -> Vec<usize> {
+        let blocks: Vec<usize> = (0..200_000 / size).map(|_| alloc(&heap, size)).collect();
+        for &addr in &blocks {
+            assert_eq!(heap.swap_block_word(addr, word), Some(0), "{size}");
+        }
+        blocks
+    };
+    for (round, size) in [48, 64, 16, 4096, 600, 16, 20_000, 48].into_iter().enumerate() {
+        let word = 1 + round as u64;
+        let blocks = with_words(size, word);
+        let mut n_found = 0;
+        heap.for_each_block(|block| {
+            assert_eq!(block.word, word);
+            n_found += 1;
+        });
+        assert_eq!(n_found, blocks.len());
+        // Given back with their words.
+        blocks.into_iter().for_each(|addr| dealloc(&heap, addr, size));
+        heap.purge();
+    }
+    heap.for_each_block(|block| panic!("{block:?} is free"));
+}
+
+#[test]
 fn a_visitor_may_use_the_heap() {
     let heap = Heap::new(WITH_WORDS);
     for size in [100, 100_000, 3_000_000, MAX_RUN_SIZE + 1] {
