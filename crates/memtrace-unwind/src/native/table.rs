@@ -59,8 +59,8 @@ struct Table([AtomicU64; N_PLACES]);
 
 static TABLE: Table = Table([const { AtomicU64::new(0) }; N_PLACES]);
 
-/// A bit for each page of the table in which anything was ever stored: others are not touched to clear them,
-/// since that alone would make them resident.
+/// A bit for each page of the table in which anything was ever stored: others are not touched, since that alone
+/// would make them resident.
 static USED_PAGES: [AtomicU64; N_PAGES / 64] = [const { AtomicU64::new(0) }; N_PAGES / 64];
 
 /// How often the table was cleared.
@@ -157,8 +157,12 @@ fn look_further(call_addr: u64) -> Rule {
         let place = place(key) ^ way << GROUP_BITS;
         Some((place, TABLE.0.get(place)?))
     });
-    for (_, word) in ways.clone() {
-        let word = word.load(Relaxed);
+    // Of pages in which nothing was stored nothing is read, either: that, too, makes them resident.
+    let held = |place, word: &AtomicU64| {
+        if is_used(place / PAGE_PLACES) { word.load(Relaxed) } else { 0 }
+    };
+    for (place, word) in ways.clone() {
+        let word = held(place, word);
         if word >> 32 == tag(key) {
             return Rule::from_word(word as u32);
         }
@@ -168,7 +172,7 @@ fn look_further(call_addr: u64) -> Rule {
         Learned::Passing(rule) => return rule,
     };
     // Where all are taken its own is displaced: any choice is right (I2).
-    let free = ways.clone().find(|(_, word)| word.load(Relaxed) == 0);
+    let free = ways.clone().find(|&(place, word)| held(place, word) == 0);
     if let Some((place, word)) = free.or_else(|| ways.clone().next()) {
         note_use(place / PAGE_PLACES);
         word.store(tag(key) << 32 | u64::from(rule.to_word()), Relaxed);

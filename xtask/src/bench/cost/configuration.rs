@@ -15,6 +15,8 @@ pub(super) enum Configuration {
     UntracedFramePointers,
     /// Jemalloc, its profiler off.
     Jemalloc,
+    /// The pooled heap with memtrace's hook, not tracing.
+    Pooled,
     /// memtrace's hook, not tracing.
     Stopped,
     /// memtrace, a sample of allocations, 25 frames.
@@ -27,6 +29,8 @@ pub(super) enum Configuration {
     Full100,
     /// 25 frames, compiled with frame pointers.
     Full25FramePointers,
+    /// Every allocation, 25 frames, over the pooled heap.
+    Full25Pooled,
     /// Heapscope, which needs frame pointers.
     Heapscope,
     HeapscopeSampled,
@@ -44,6 +48,7 @@ pub(super) enum Program {
     Hooked,
     UntracedFramePointers,
     HookedFramePointers,
+    Pooled,
     Dhat,
     Jemalloc,
     Heapscope,
@@ -58,16 +63,18 @@ impl Program {
 
 impl Configuration {
     /// All of them, in the order of the tables.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Untraced,
         Self::UntracedFramePointers,
         Self::Jemalloc,
+        Self::Pooled,
         Self::Stopped,
         Self::Sampled,
         Self::Full1,
         Self::Full25,
         Self::Full100,
         Self::Full25FramePointers,
+        Self::Full25Pooled,
         Self::Heapscope,
         Self::HeapscopeSampled,
         Self::Heaptrack,
@@ -85,12 +92,14 @@ impl Configuration {
             Self::Untraced => "untraced",
             Self::UntracedFramePointers => "untraced, frame pointers",
             Self::Jemalloc => "jemalloc",
+            Self::Pooled => "pooled heap",
             Self::Stopped => "stopped",
             Self::Sampled => "sampled",
             Self::Full1 => "full 1",
             Self::Full25 => "full 25",
             Self::Full100 => "full 100",
             Self::Full25FramePointers => "full 25, frame pointers",
+            Self::Full25Pooled => "full 25, pooled heap",
             Self::Heapscope => "heapscope",
             Self::HeapscopeSampled => "heapscope sampled",
             Self::Heaptrack => "heaptrack",
@@ -109,6 +118,7 @@ impl Configuration {
             | Self::Heapscope
             | Self::HeapscopeSampled => Self::UntracedFramePointers,
             Self::Jemalloc | Self::JemallocSampled | Self::JemallocEvery => Self::Jemalloc,
+            Self::Pooled | Self::Full25Pooled => Self::Pooled,
             _ => Self::Untraced,
         }
     }
@@ -126,7 +136,7 @@ impl Configuration {
 
     /// Whether memtrace's hook is in it.
     pub(super) const fn is_ours(self) -> bool {
-        matches!(self.program(), Program::Hooked | Program::HookedFramePointers)
+        matches!(self.program(), Program::Hooked | Program::HookedFramePointers | Program::Pooled)
     }
 
     /// Whether memtrace traces, and must say what it recorded.
@@ -143,6 +153,7 @@ impl Configuration {
                 Program::Hooked
             }
             Self::Full25FramePointers => Program::HookedFramePointers,
+            Self::Pooled | Self::Full25Pooled => Program::Pooled,
             Self::Heapscope | Self::HeapscopeSampled => Program::Heapscope,
             Self::Dhat => Program::Dhat,
         }
@@ -151,9 +162,11 @@ impl Configuration {
     pub(super) const fn tracing(self) -> Tracing {
         let (n_frames, sample_bytes) = match self {
             Self::Full1 => (Some(1), None),
-            Self::Full25 | Self::Full25FramePointers | Self::Heapscope | Self::Dhat => {
-                (Some(25), None)
-            }
+            Self::Full25
+            | Self::Full25FramePointers
+            | Self::Full25Pooled
+            | Self::Heapscope
+            | Self::Dhat => (Some(25), None),
             Self::Full100 => (Some(100), None),
             Self::Sampled | Self::HeapscopeSampled | Self::JemallocSampled => {
                 (Some(25), Some(SAMPLE_BYTES))
@@ -190,7 +203,7 @@ mod tests {
             let has = |configuration: Configuration| configuration.program().has_frame_pointers();
             assert_eq!(has(configuration), has(baseline), "{configuration}");
         }
-        assert_eq!(Configuration::ALL.into_iter().filter(|c| c.is_baseline()).count(), 3);
+        assert_eq!(Configuration::ALL.into_iter().filter(|c| c.is_baseline()).count(), 4);
     }
 
     #[test]

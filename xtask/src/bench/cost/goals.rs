@@ -25,7 +25,8 @@ const MIN_TIMES_LESS: [(Configuration, f64); 3] = [
     (Configuration::Dhat, 50.0),
 ];
 /// The tracer's own bytes for each live block, on every shape.
-const MAX_TRACER_BYTES: f64 = 24.0;
+const MAX_TRACER_BYTES: [(Configuration, f64); 2] =
+    [(Configuration::Full25, 24.0), (Configuration::Full25Pooled, 10.0)];
 /// What ten times as many blocks take, as a multiple: ten, and a tenth for unsteadiness.
 const MAX_GROWTH: f64 = 11.0;
 /// At most so many of those that miss are named.
@@ -40,7 +41,7 @@ pub(super) fn judge(results: &Results, memory: Option<&Memory>) -> Vec<Goal> {
     goals.push(scaling(results));
     goals.extend(MAX_MEAN_RATIOS.map(|(c, max)| mean(results, c, max)));
     goals.extend(MIN_TIMES_LESS.map(|(peer, min)| times_less(results, peer, min)));
-    goals.push(tracer_bytes(memory));
+    goals.extend(MAX_TRACER_BYTES.map(|(c, max)| tracer_bytes(memory, c, max)));
     goals.push(growth(memory));
     goals
 }
@@ -104,14 +105,13 @@ fn times_less(results: &Results, peer: Configuration, min: f64) -> Goal {
     }
 }
 
-fn tracer_bytes(memory: Option<&Memory>) -> Goal {
+fn tracer_bytes(memory: Option<&Memory>, configuration: Configuration, max: f64) -> Goal {
     let found: Vec<(f64, &str)> = memory.map_or_else(Vec::new, |memory| {
-        let of = |amount| Some((memory.tracer_bytes(amount)?, amount.0.name()));
+        let of = |amount| Some((memory.tracer_bytes(amount, configuration)?, amount.0.name()));
         memory.shapes().filter_map(of).collect()
     });
-    let (text, is_met) =
-        worst(found, |value| value > MAX_TRACER_BYTES, |a, b| b.total_cmp(a), "at most");
-    let name = format!("at most {MAX_TRACER_BYTES} bytes of tracer for each live block");
+    let (text, is_met) = worst(found, |value| value > max, |a, b| b.total_cmp(a), "at most");
+    let name = format!("{configuration}: at most {max} bytes of tracer for each live block");
     Goal { name, found: text, is_met }
 }
 
@@ -119,7 +119,8 @@ fn growth(memory: Option<&Memory>) -> Goal {
     let found = memory.and_then(|memory| {
         let mut amounts = memory.growth().rev();
         let (many, few) = (amounts.next()?, amounts.next()?);
-        let of = |amount| Some(memory.tracer_bytes(amount)? * memory.n_live(amount)? as f64);
+        let bytes = |amount| memory.tracer_bytes(amount, Configuration::Full25);
+        let of = |amount| Some(bytes(amount)? * memory.n_live(amount)? as f64);
         Some((of(many)? / of(few)?, memory.n_live(many)?))
     });
     Goal {
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_not_judged() {
         let goals = judge(&three_rounds(&[]), None);
-        assert_eq!(goals.len(), 14);
+        assert_eq!(goals.len(), 15);
         assert!(goals.iter().all(|goal| goal.is_met.is_none() && goal.found == "not measured"));
     }
 
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(found("p99"), ("2.00", Some(false)));
         assert_eq!(found("tight pair"), ("150 ns", Some(false)));
         assert_eq!(found("two threads"), ("2.00 times one thread, untraced 2.00", Some(true)));
-        assert_eq!(found("full 25"), ("2.000", Some(false)));
+        assert_eq!(found("full 25: at most 1.3"), ("2.000", Some(false)));
         assert_eq!(found("stopped"), ("not measured", None));
         assert_eq!(found("dhat"), ("at least 100.0 tight-pair-5", Some(true)));
         assert_eq!(found("bytes of tracer"), ("at most 20.0 blocks-32", Some(true)));

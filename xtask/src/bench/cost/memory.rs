@@ -25,10 +25,12 @@ const GROWTH: [Amount; 3] =
 
 /// Who is measured with all shapes: the judged configuration and peers that keep a record of each
 /// live block in the process, and their baselines.
-const MEASURED: [Configuration; 5] = [
+const MEASURED: [Configuration; 7] = [
     Configuration::Untraced,
     Configuration::UntracedFramePointers,
+    Configuration::Pooled,
     Configuration::Full25,
+    Configuration::Full25Pooled,
     Configuration::Heapscope,
     Configuration::Dhat,
 ];
@@ -101,10 +103,8 @@ impl Memory {
     }
 
     /// The tracer's own bytes for each live block, all that it holds included.
-    pub(super) fn tracer_bytes(&self, amount: Amount) -> Option<f64> {
-        self.per_block(amount, Configuration::Full25, |kept, _| {
-            Some(kept.tracer.as_ref()?.resident_bytes as f64)
-        })
+    pub(super) fn tracer_bytes(&self, amount: Amount, c: Configuration) -> Option<f64> {
+        self.per_block(amount, c, |kept, _| Some(kept.tracer.as_ref()?.resident_bytes as f64))
     }
 
     /// Resident bytes for each live block, more than the baseline's in the same round.
@@ -174,7 +174,7 @@ pub(super) mod tests {
         let memory = one_round(9);
         let amount = (Shape::Blocks64, 1_000_000);
         assert_eq!(memory.n_live(amount), Some(2_000_000));
-        assert_eq!(memory.tracer_bytes(amount), Some(9.0));
+        assert_eq!(memory.tracer_bytes(amount, Configuration::Full25), Some(9.0));
         assert_eq!(memory.added_bytes(amount, Configuration::Full25), Some(9.0));
         assert_eq!(memory.build_ns(amount, Configuration::Untraced), Some(30.0));
         assert_eq!(memory.free_ns(amount, Configuration::Full25), Some(10.0));

@@ -61,6 +61,7 @@ impl Programs {
             (Program::Hooked, &ours, "hooked"),
             (Program::UntracedFramePointers, &ours_fp, "untraced"),
             (Program::HookedFramePointers, &ours_fp, "hooked"),
+            (Program::Pooled, &ours, "pooled"),
             (Program::Dhat, &peers, "peer_dhat"),
             (Program::Jemalloc, &peers, "peer_jemalloc"),
             (Program::Heapscope, &peers_fp, "peer_heapscope"),

@@ -180,17 +180,16 @@ fn service(results: &Results) -> String {
 
 fn bytes_per_block(memory: &Memory) -> String {
     let added = [Configuration::Full25, Configuration::Heapscope, Configuration::Dhat];
-    let titles = ["shape", "live blocks", "tracer's own"].map(String::from);
+    let own = [Configuration::Full25, Configuration::Full25Pooled];
+    let titles = ["shape", "live blocks"].map(String::from);
+    let own_titles = own.map(|c| format!("tracer's own, {c}"));
     let resident = added.map(|c| format!("resident, {c}"));
-    let mut table = Table::new(titles.into_iter().chain(resident));
+    let mut table = Table::new(titles.into_iter().chain(own_titles).chain(resident));
     for shape in memory.shapes() {
-        let cells = [
-            shape.0.to_string(),
-            memory.n_live(shape).unwrap_or(0).to_string(),
-            memory.tracer_bytes(shape).map_or_else(dash, amount),
-        ];
+        let cells = [shape.0.to_string(), memory.n_live(shape).unwrap_or(0).to_string()];
+        let own = own.map(|c| memory.tracer_bytes(shape, c).map_or_else(dash, amount));
         let added = added.map(|c| memory.added_bytes(shape, c).map_or_else(dash, amount));
-        table.row(cells.into_iter().chain(added));
+        table.row(cells.into_iter().chain(own).chain(added));
     }
     table.to_markdown()
 }
@@ -213,7 +212,7 @@ fn growth(memory: &Memory) -> String {
             cell(memory.build_ns(shape, full)),
             cell(memory.free_ns(shape, untraced)),
             cell(memory.free_ns(shape, full)),
-            cell(memory.tracer_bytes(shape)),
+            cell(memory.tracer_bytes(shape, full)),
         ]);
     }
     table.to_markdown()
@@ -266,7 +265,7 @@ mod tests {
             "| json     |     150 | 15000 |",
             "| json     | 100.0 |",
             "| full 25       |  0.0 (2.00) |  0.1 (2.00) |     400000 (0.50) |",
-            "| blocks-4096 |      500000 |         20.0 |              20.0 |                   – |",
+            "| blocks-4096 |      500000 |                  20.0 |                                  – |              20.0 |                   – |",
             "| 20000000    |               30.0 |",
         ] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");
