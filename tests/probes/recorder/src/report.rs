@@ -82,8 +82,8 @@ pub(crate) fn print_figures() {
         ("forked children", get(&FIGURES.n_forks)),
         ("drains compared", get(&FIGURES.n_drifts)),
         ("spoilt", get(&FIGURES.n_spoilt)),
-        ("bytes of tables after 20 rounds", get(&FIGURES.early_bytes)),
-        ("bytes of tables at last", get(&FIGURES.last_bytes)),
+        ("bytes of tables, the most in the first 40 rounds", get(&FIGURES.early_bytes)),
+        ("bytes of tables, the most in the last 40 rounds", get(&FIGURES.last_bytes)),
     ];
     let mut out = Raw(1);
     let _ = writeln!(out, "figure\tvalue");

@@ -54,14 +54,26 @@ pub(crate) struct Rounds {
     extents: [Range<u64>; N_SITES],
     /// As tracing was started.
     round: Round,
+    /// What the tables took after each of the latest rounds.
+    table_bytes: [u64; N_NOTED],
 }
+
+/// Rounds of which the one counts after which the tables took most.
+const N_NOTED: usize = 40;
 
 impl Rounds {
     pub(crate) fn new(seed: u64, n_threads: usize, sabotage: Sabotage) -> Self {
         let mut rng = Rng::new(seed);
         let (round, options) = random_options(&mut rng, false);
         start(options);
-        Self { rng, n_threads, sabotage, extents: sites::extents(), round }
+        Self {
+            rng,
+            n_threads,
+            sabotage,
+            extents: sites::extents(),
+            round,
+            table_bytes: [0; N_NOTED],
+        }
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
@@ -107,11 +119,19 @@ impl Rounds {
         ensure!(n_left == 0, "{n_left} bytes are left when everything has been given back");
         count(&FIGURES.n_drifts);
         count(&FIGURES.n_rounds);
-        let charged = memtrace_alloc::tracer_memory().charged;
-        if FIGURES.n_rounds.load(Relaxed) == 20 {
-            FIGURES.early_bytes.store(charged, Relaxed);
+        self.note_tables();
+    }
+
+    /// Notes what the tables take. From round to round that differs several times, by what was recorded and when
+    /// memory was last given back; so the most of several rounds is what can be compared.
+    fn note_tables(&mut self) {
+        let n_rounds = FIGURES.n_rounds.load(Relaxed);
+        self.table_bytes[n_rounds as usize % N_NOTED] = memtrace_alloc::tracer_memory().charged;
+        let most = self.table_bytes.into_iter().max().unwrap_or(0);
+        if n_rounds <= N_NOTED as u64 {
+            FIGURES.early_bytes.store(most, Relaxed);
         }
-        FIGURES.last_bytes.store(charged, Relaxed);
+        FIGURES.last_bytes.store(most, Relaxed);
     }
 
     /// Forgets everything and starts anew, with other options or the same ones.
