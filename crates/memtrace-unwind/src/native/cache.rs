@@ -43,8 +43,9 @@ const N_BEFORE_MEMORY: u32 = 32;
 const LEVELS: [usize; 4] = [1 << 10, 12 << 10, 32 << 10, 128 << 10];
 /// There is to be a level above if not so many captures are answered by a record for each that is not.
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
-/// So few say nothing.
+/// Fewer say nothing.
 const N_MISSES_TO_GROW: u64 = 64;
+const N_LOOKED_TO_JUDGE: u32 = 16;
 
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
@@ -100,12 +101,37 @@ pub struct SiteCache {
     _of_this_thread: PhantomData<*mut ()>,
 }
 
-/// When records get more memory.
+/// When records get more memory: what there was since that was last decided.
 #[derive(Clone, Copy)]
 struct Growth {
+    /// As they were then.
     n_turns: u32,
     n_hits: u64,
     n_misses: u64,
+    /// Misses of which it was looked whether the stack had been seen not long before, and those that had.
+    n_looked: u32,
+    n_seen: u32,
+}
+
+impl Growth {
+    const fn since(n_turns: u32, n_hits: u64) -> Self {
+        Self { n_turns, n_hits, n_misses: 0, n_looked: 0, n_seen: 0 }
+    }
+
+    /// Whether a stack seems to have been seen before; it is from now on.
+    #[inline(always)]
+    fn is_seen(&mut self, records: &mut Records<'_>, site: NonZeroU32, start: Registers) -> bool {
+        let is_seen = records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5);
+        self.n_looked = self.n_looked.saturating_add(1);
+        self.n_seen = self.n_seen.saturating_add(is_seen.into());
+        is_seen
+    }
+
+    /// Whether most stacks that were not found come again: then there is too little room for them. With records
+    /// that drive each other out no hits speak for them.
+    const fn comes_again(&self) -> bool {
+        self.n_looked >= N_LOOKED_TO_JUDGE && self.n_seen.saturating_mul(2) >= self.n_looked
+    }
 }
 
 impl SiteCache {
@@ -131,7 +157,7 @@ impl SiteCache {
             n_judged_without: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
             choice: Choice::NEW,
-            growth: Growth { n_turns: 0, n_hits: 0, n_misses: 0 },
+            growth: Growth::since(0, 0),
             _of_this_thread: PhantomData,
         }
     }
@@ -252,7 +278,7 @@ impl SiteCache {
             let found = site_without_cache(world, start, stack, limit, self.last_walked, sites);
             if let Some(site) = found
                 && self.uses_records
-                && self.lets_in(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
+                && self.lets_in(site, start)
             {
                 // A walk of its own, which remembers what the record is made of.
                 self.choice.is_spoilt = true;
@@ -265,7 +291,7 @@ impl SiteCache {
             self.choice.end(world.cycles().wrapping_sub(begun));
         }
         self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
-        let is_full = self.records_extent.n_turns() != self.growth.n_turns;
+        let is_full = self.is_full() && self.growth.n_misses >= N_MISSES_TO_GROW;
         let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
         if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
             look_for_unloaded(world, start, stack);
@@ -311,19 +337,19 @@ impl SiteCache {
             && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && let Some(mut records) =
                 Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
-            && records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ start.sp << 5)
+            && self.growth.is_seen(&mut records, site, start)
         {
             add_record(&mut records, &trail, &found, start, site, stack, world);
         }
         Some(site)
     }
 
-    /// Whether a stack, by this mark, is worth a record and is to get one now.
+    /// Whether the stack of a site is worth a record and is to get one now.
     #[inline(always)]
-    fn lets_in(&mut self, mark: u64) -> bool {
+    fn lets_in(&mut self, site: NonZeroU32, start: Registers) -> bool {
         self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
-                .is_some_and(|mut records| records.is_seen(mark))
+                .is_some_and(|mut records| self.growth.is_seen(&mut records, site, start))
     }
 
     /// Makes a record of a stack that was walked without a trail.
@@ -394,7 +420,8 @@ impl SiteCache {
         self.index_len = records::index_len(self.records.len());
         self.hints = Hints::NONE;
         self.records_extent = records::Extent::EMPTY;
-        self.growth = Growth { n_turns: 0, n_hits: self.n_hits(), n_misses: 0 };
+        self.growth = Growth::since(0, self.n_hits());
+        self.n_skipped_a_record = 0;
         self.set_uses_records(true);
     }
 
@@ -402,11 +429,11 @@ impl SiteCache {
     #[cold]
     #[inline(never)]
     fn judge_records(&mut self) {
-        let Growth { n_turns, n_hits, n_misses } = self.growth;
-        let n_hits = self.n_hits().wrapping_sub(n_hits);
-        let is_full = self.records_extent.n_turns() != n_turns;
-        self.growth =
-            Growth { n_turns: self.records_extent.n_turns(), n_hits: self.n_hits(), n_misses: 0 };
+        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
+        let n_misses = self.growth.n_misses;
+        let comes_again = self.growth.comes_again();
+        let is_full = self.is_full() || comes_again && self.records_extent.n_turns() != 0;
+        self.growth = Growth::since(self.records_extent.n_turns(), self.n_hits());
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
         self.n_skipped_a_record = if n_hits < n_misses.saturating_mul(2) {
@@ -418,7 +445,7 @@ impl SiteCache {
             && n_misses >= N_MISSES_TO_GROW
             && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
             && n_misses.saturating_mul(n_hits_a_miss) > n_hits
-            && self.n_skipped_a_record < 3
+            && (self.n_skipped_a_record < 3 || comes_again)
             && let Some(&len) = LEVELS.get(self.level.wrapping_add(1))
             && let Some(records) = Pages::map(len, 2)
         {
@@ -443,6 +470,11 @@ impl SiteCache {
     fn set_uses_records(&mut self, uses_records: bool) {
         self.uses_records = uses_records;
         self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
+    }
+
+    /// Whether all room for records was used up since it was last decided how they are used.
+    fn is_full(&self) -> bool {
+        self.records_extent.n_turns() != self.growth.n_turns
     }
 
     fn n_hits(&self) -> u64 {
