@@ -49,17 +49,6 @@ impl StackBounds {
         addr.wrapping_sub(self.low).rotate_right(3) < self.n_words
     }
 
-    /// Returns how many words from `addr` on lie within; `None` if that one does not.
-    #[cfg_attr(
-        not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
-        expect(dead_code, reason = "only the native walker remembers words")
-    )]
-    #[inline(always)]
-    pub(crate) const fn n_words_from(&self, addr: u64) -> Option<u64> {
-        let n_below = addr.wrapping_sub(self.low).rotate_right(3);
-        if n_below < self.n_words { Some(self.n_words.wrapping_sub(n_below)) } else { None }
-    }
-
     /// Returns these bounds if they come from [`Self::current`], else [`Self::UNKNOWN`]: captures of
     /// this process read only where the system says that there is a stack.
     #[cfg_attr(

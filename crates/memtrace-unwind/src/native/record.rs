@@ -262,6 +262,12 @@ pub(super) fn first_changed(record: &[u64], is_other: impl Fn(Told) -> bool) -> 
     pair.into_iter().chain(single).min_by_key(|&(place, _)| place)
 }
 
+/// Returns the word that a record holds of a place, if it holds one.
+pub(super) fn value_at(record: &[u64], place: u64) -> Option<u64> {
+    let words = pairs_of(record).flatten().chain(singles_of(record));
+    words.into_iter().find(|&(at, _)| at == place).map(|(_, value)| value)
+}
+
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
 #[inline(always)]
 pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<NonZeroU32> {

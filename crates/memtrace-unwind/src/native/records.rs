@@ -12,9 +12,10 @@
 //!
 //! Several stacks often begin in the same state and differ further out. Which of them it is, is *guessed*: the
 //! record that held the last time with this start and after the same other record; where these have been those
-//! of several, the first return address decides, too. All of it is known when a capture begins, but for that
-//! address, which a load must wait for. Programs repeat themselves: on JSON 99 guesses of 100 are right; by the
-//! start alone it would be 63, by the record before alone 68.
+//! of several, the first return address decides, too; and where that is not enough, a word at a place where the
+//! stack of a wrong guess differed. Start and record are known when a capture begins, and where the first return
+//! address is. Programs repeat themselves: on JSON 98 guesses of 100 are right, on a service 97; by the start alone
+//! it would be 63 on JSON, by the record before alone 68, and without the third step 89 on the service.
 //!
 //! Where it is wrong, an *index* finds the record by its start. Where two records have a start in common, a
 //! *fork* takes their place in the index. It says at which place the two differ first, leaf first; the hash
@@ -33,18 +34,18 @@
 use crate::bounds::StackBounds;
 use crate::native::record::{
     self, Groups, Outcome, SLOT_WORD, Start, Word, first_changed, holds, len_of, named_by,
-    starts_at,
+    starts_at, value_at,
 };
 use crate::native::world::World;
 use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
+/// How many notes there are of at which places walks find their first return address. Starts that share one and
+/// differ there take the third step each time: of 8, in one in ten layouts of a program with five call sites.
+const N_NEAR: usize = 32;
 /// Words at the front, which stay zero: a record of no start.
 const FRONT_LEN: usize = 8;
-/// How many notes there are of at which places walks find their first return address. Starts that share one and
-/// differ there are searched for each time: of 8, in one in ten layouts of a program with five call sites.
-const N_NEAR: usize = 32;
 /// Forks that a search passes by, at most.
 const MAX_DEPTH: usize = 8;
 /// What says of a slot that it is a fork, and which bits of its hash a slot has.
@@ -104,9 +105,13 @@ pub(crate) fn recall(
 ) -> Option<NonZeroU32> {
     let hash = hints.hash(start);
     let mut guess = *memory.get(guess_number(hash, index_len))?;
-    if guess == AMBIGUOUS {
+    if is_ambiguous(guess) {
         let hash = hints.hash_with_near(hash, start, stack, world)?;
         guess = *memory.get(near_guess_number(hash, index_len))?;
+        if is_ambiguous(guess) {
+            let hash = hash_with(hash, word_within(start, place_of(guess), stack, world)?);
+            guess = *memory.get(near_guess_number(hash, index_len))?;
+        }
     }
     // Nothing guessed leads to the front, where a record of no start is.
     let (number, offset) = ((guess >> 32) as usize, guess as u32);
@@ -137,6 +142,12 @@ impl Hints {
         (start.sp ^ (self.last as u64) << 21).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
+    /// The place of the first return address.
+    #[inline(always)]
+    fn near_place(&self, start: Start) -> u64 {
+        u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0))
+    }
+
     /// By what it is found where these are not enough: the first return address, too. `None` beyond the stack.
     #[inline(always)]
     fn hash_with_near(
@@ -146,12 +157,7 @@ impl Hints {
         stack: &StackBounds,
         world: &impl World,
     ) -> Option<u64> {
-        let place = u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0));
-        // A place that was noted for another stack pointer may lie beyond the stack.
-        if place >= stack.n_words_from(start.sp)? {
-            return None;
-        }
-        Some(hash_with(hash, world.read_word(start.sp.wrapping_add(place << 3))))
+        Some(hash_with(hash, word_within(start, self.near_place(start), stack, world)?))
     }
 
     /// Notes where a walk found its first return address, if none from a like key has.
@@ -164,8 +170,22 @@ impl Hints {
     }
 }
 
-/// A guess that says that the facts by which it was found are those of more than one record.
-const AMBIGUOUS: u64 = u64::MAX;
+/// What stands for a guess where the facts by which it was found are those of more than one record. Below it is the
+/// place of a word that decides, too, if it was found by the first return address already. No slot has a number
+/// with this bit.
+const AMBIGUOUS: u64 = 1 << 63;
+
+#[inline(always)]
+const fn is_ambiguous(guess: u64) -> bool {
+    // Compilers take a number below zero for the exception, too.
+    (guess as i64) < 0
+}
+
+/// The place of an ambiguous guess.
+#[inline(always)]
+const fn place_of(guess: u64) -> u64 {
+    guess & 0xFFFF
+}
 
 /// Returns where in memory a guess is noted.
 #[inline(always)]
@@ -173,11 +193,17 @@ const fn guess_number(hash: u64, index_len: usize) -> usize {
     ((hash >> 40) as usize & index_len.wrapping_sub(1)).wrapping_add(FRONT_LEN)
 }
 
-/// Returns where one is noted that was found by the first return address, too. Were it among the others, each
-/// kind would displace the other.
+/// Returns where one is noted that was found by a word of the stack, too. Were it among the others, each kind would
+/// displace the other.
 #[inline(always)]
 const fn near_guess_number(hash: u64, index_len: usize) -> usize {
     guess_number(hash, index_len).wrapping_add(index_len)
+}
+
+/// By which part of a key a near place is noted.
+#[inline(always)]
+const fn near_number(key: u64) -> usize {
+    key as usize % N_NEAR
 }
 
 /// Whether a guess leads to a record.
@@ -187,7 +213,13 @@ fn is_valid(memory: &[u64], guess: u64) -> bool {
     slot & !TAG_MASK == u64::from(guess as u32)
 }
 
-/// Notes what would have been the right guess.
+/// The record that a guess leads to; `None` where nothing is guessed, or it leads nowhere by now.
+fn guessed(memory: &[u64], guess: u64) -> Option<&[u64]> {
+    let record = memory.get(guess as u32 as usize..)?;
+    (guess != 0 && is_valid(memory, guess)).then_some(record)
+}
+
+/// Notes what would have been the right guess, and, where a wrong one was made, by what it would have been known.
 fn note_guess(
     memory: &mut [u64],
     index_len: usize,
@@ -198,23 +230,46 @@ fn note_guess(
     right: u64,
 ) -> Option<()> {
     let hash = hints.hash(start);
-    let first = guess_number(hash, index_len);
-    let guess = *memory.get(first)?;
-    // One that leads nowhere by now speaks for nothing.
-    let is_ambiguous = guess == AMBIGUOUS || guess != 0 && is_valid(memory, guess);
-    *memory.get_mut(first)? = if is_ambiguous { AMBIGUOUS } else { right };
-    if !is_ambiguous {
-        return Some(());
+    let first = memory.get_mut(guess_number(hash, index_len))?;
+    if !is_ambiguous(*first) {
+        let guess = core::mem::replace(first, right);
+        // One that leads nowhere by now speaks for nothing.
+        if guessed(memory, guess).is_none() {
+            return Some(());
+        }
+        *memory.get_mut(guess_number(hash, index_len))? = AMBIGUOUS;
     }
+    let near_place = hints.near_place(start);
+    let now = |place: u64| world.read_word(start.sp.wrapping_add(place << 3));
     let hash = hints.hash_with_near(hash, start, stack, world)?;
-    *memory.get_mut(near_guess_number(hash, index_len))? = right;
+    let near = near_guess_number(hash, index_len);
+    let with = |value: u64| near_guess_number(hash_with(hash, value), index_len);
+    let guess = *memory.get(near)?;
+    // The place at which a wrong guess of the same facts could have been told from the right one: what was of others
+    // has only displaced it.
+    let other_place = |memory: &[u64], guess: u64, place: u64| {
+        let record = guessed(memory, guess).filter(|record| starts_at(record, start))?;
+        let is_same = value_at(record, place) == Some(now(place));
+        if is_same { first_changed(record, |(place, value)| now(place) != value) } else { None }
+    };
+    let decided = if is_ambiguous(guess) {
+        let place = place_of(guess);
+        let word = word_within(start, place, stack, world)?;
+        let guess = core::mem::replace(memory.get_mut(with(word))?, right);
+        other_place(memory, guess, place)
+    } else {
+        let decided = other_place(memory, guess, near_place);
+        match decided {
+            Some((_, value)) => *memory.get_mut(with(value))? = guess,
+            None => *memory.get_mut(near)? = right,
+        }
+        decided
+    };
+    if let Some((place, _)) = decided {
+        *memory.get_mut(near)? = AMBIGUOUS | place;
+        *memory.get_mut(with(now(place)))? = right;
+    }
     Some(())
-}
-
-/// By which part of a key a near place is noted.
-#[inline(always)]
-const fn near_number(key: u64) -> usize {
-    key as usize % N_NEAR
 }
 
 /// Searches the index for a record that holds, and notes it as the right guess.
@@ -260,12 +315,17 @@ const fn hash_with(hash: u64, word: u64) -> u64 {
     (hash ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
-/// Returns the word at a place.
+/// Returns the word at a place; `None` beyond the stack, where places noted for another stack pointer may lie.
+#[inline(always)]
+fn word_within(start: Start, place: u64, stack: &StackBounds, world: &impl World) -> Option<u64> {
+    let addr = start.sp.wrapping_add(place << 3);
+    stack.contains_word(addr).then(|| world.read_word(addr))
+}
+
+/// The same; zero beyond the stack.
 #[inline(always)]
 fn word_at(start: Start, place: u64, stack: &StackBounds, world: &impl World) -> u64 {
-    let addr = start.sp.wrapping_add(place << 3);
-    // A place that was noted for another stack pointer may lie beyond the stack.
-    if stack.contains_word(addr) { world.read_word(addr) } else { 0 }
+    word_within(start, place, stack, world).unwrap_or(0)
 }
 
 /// Returns the slot at which a hash is looked for first, in an index of a power of two slots.
