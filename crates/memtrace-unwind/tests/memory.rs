@@ -20,7 +20,7 @@ const BUDGET: u64 = 256 << 20;
 const LIMIT: usize = 40;
 
 /// What is kept of threads that have ended, at most.
-const MAX_KEPT: u64 = 480 << 10;
+const MAX_KEPT: u64 = 608 << 10;
 
 static BUDGET_IS_MINE: Mutex<()> = Mutex::new(());
 

@@ -20,7 +20,7 @@ pub struct TracerMemory {
     pub peak: u64,
     /// Unwind rules of the addresses seen so far.
     pub unwind_rules: u64,
-    /// What threads remember of their earlier captures, and up to 480 KiB that ended ones have left to others; mapped
+    /// What threads remember of their earlier captures, and up to 608 KiB that ended ones have left to others; mapped
     /// bytes rather than resident ones.
     pub site_caches: u64,
     /// Buffers for deep captures.

@@ -40,7 +40,7 @@ use core::num::NonZeroU32;
 /// Captures of a thread before it gets memory: many threads do not live longer.
 const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
-const LEVELS: [usize; 4] = [1 << 10, 12 << 10, 32 << 10, 128 << 10];
+const LEVELS: [usize; 4] = [1 << 10, 16 << 10, 32 << 10, 128 << 10];
 /// There is to be a level above if not so many captures are answered by a record for each that is not.
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Fewer say nothing.

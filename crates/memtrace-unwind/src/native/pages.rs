@@ -53,11 +53,11 @@ impl Budget {
 /// So many of each length are kept at most.
 const N_KEPT: usize = 4;
 
-/// Those of the lengths that a thread needs first: 480 KiB at most.
+/// Those of the lengths that a thread needs first: 608 KiB at most.
 static KEPT: [[Slot; N_KEPT]; 3] = [
     [const { Slot::for_len(2 * PAGE_LEN) }; N_KEPT],
     [const { Slot::for_len(4 * PAGE_LEN) }; N_KEPT],
-    [const { Slot::for_len(24 * PAGE_LEN) }; N_KEPT],
+    [const { Slot::for_len(32 * PAGE_LEN) }; N_KEPT],
 ];
 
 /// Limits what the caches of all threads take together, in bytes; 256 MiB at first.
@@ -77,7 +77,7 @@ fn give_back_kept() {
     }
 }
 
-/// Returns how many bytes are mapped for the caches of all threads, with up to 480 KiB that threads have left and
+/// Returns how many bytes are mapped for the caches of all threads, with up to 608 KiB that threads have left and
 /// others will take. What was never touched of them is not resident.
 pub fn cache_memory() -> u64 {
     BUDGET.used.load(Relaxed)
