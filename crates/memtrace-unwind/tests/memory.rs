@@ -158,7 +158,9 @@ fn ten_thousand_threads_at_once_stay_within_the_budget_and_give_all_of_it_back()
     are_seen.wait();
     let figures: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     let of_caches: usize = figures.iter().map(|&(_, memory)| memory).sum();
-    assert_eq!(of_caches as u64, all, "what caches say of themselves, and the sum");
+    // Some may be kept of a thread that got the first of what it needs and not the second.
+    let n_kept = all.checked_sub(of_caches as u64);
+    assert!(n_kept.is_some_and(|n_kept| n_kept <= MAX_KEPT), "{of_caches} of caches, {all} in all");
     let n_with_memory = figures.iter().filter(|&&(_, memory)| memory != 0).count();
     let n_hits: u64 = figures.iter().map(|(counts, _)| counts.n_hits).sum();
     println!(
