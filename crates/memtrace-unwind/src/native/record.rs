@@ -30,7 +30,7 @@ pub(super) const SLOT_WORD: usize = 4;
 /// Words, or pairs, of a group.
 const GROUP: usize = 4;
 pub(super) const PAIRS_LEN: usize = 2 * GROUP + 1;
-const SINGLES_LEN: usize = GROUP + 1;
+pub(super) const SINGLES_LEN: usize = GROUP + 1;
 /// Groups that a record may have: two words for each frame of the longest stack, and some for the
 /// tool's own.
 const MAX_SINGLES: usize = 64;
@@ -275,7 +275,6 @@ pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<
     if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
         return None;
     }
-    let addr = |place: u64| sp.wrapping_add(place << 3);
     if facts & FP_COUNTS != 0 && fp != start.fp && is_needed(Check::StartFp) {
         return None;
     }
@@ -288,16 +287,11 @@ pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<
         }
         rest = others;
     }
-    let at = |place: u64| world.read_word(addr(place));
-    let mut rest = rest.get(..n_singles(facts).wrapping_mul(SINGLES_LEN))?;
-    while let Some((&[a, b, c, d, packed], others)) = rest.split_first_chunk() {
-        let [at_a, at_b, at_c, at_d] = places(packed).map(at);
-        let differs = (at_a ^ a) | (at_b ^ b) | (at_c ^ c) | (at_d ^ d);
-        if differs != 0 && is_needed(Check::ReturnAddrs) {
-            return None;
-        }
-        rest = others;
+    let singles = rest.get(..n_singles(facts).wrapping_mul(SINGLES_LEN))?.as_chunks().0;
+    if world.differ_by_singles(sp, singles) && is_needed(Check::ReturnAddrs) {
+        return None;
     }
+    let at = |place: u64| world.read_word(sp.wrapping_add(place << 3));
     if facts & IS_AT_LIMIT != 0 && at(facts >> 48) == 0 && is_needed(Check::LimitWord) {
         return None;
     }

@@ -1,7 +1,7 @@
 //! What a cache asks of the process that it looks at, so that it can be tried on a synthetic one.
 
 use crate::bounds::StackBounds;
-use crate::native::record::{PAIRS_LEN, places};
+use crate::native::record::{PAIRS_LEN, SINGLES_LEN, places};
 use crate::plain::Rules;
 
 /// Rules, memory and time of a process.
@@ -25,6 +25,16 @@ pub(crate) trait World {
         };
         let pairs = places(packed).into_iter().zip(values.as_chunks().0);
         pairs.map(differs).fold(0, |all, one| all | one) != 0
+    }
+
+    /// The same of single words, of all groups of a record.
+    #[inline(always)]
+    fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
+        groups.iter().any(|&[ref values @ .., packed]| {
+            let is_other =
+                |(place, value): (u64, &u64)| self.read_word(sp.wrapping_add(place << 3)) != *value;
+            places(packed).into_iter().zip(values).any(is_other)
+        })
     }
 
     /// Returns what of these bounds is trusted to be a stack of this process.
