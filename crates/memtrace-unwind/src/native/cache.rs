@@ -56,8 +56,9 @@ const MAX_SKIPPED: u32 = 15;
 /// What a record that holds takes, and what it costs to find none that does, in cycles of the clock.
 const HIT_CYCLES: u64 = 50;
 const MISS_CYCLES: u64 = 120;
-/// Walks after which it is decided anew how records are used.
-const N_WALKS_A_JUDGEMENT: u64 = 256;
+/// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
+/// that there is room for to come twice.
+const N_WALKS_A_JUDGEMENT: [u64; 4] = [256, 1024, 2048, 4096];
 /// Decisions that records are left out for.
 const N_JUDGED_WITHOUT: u32 = 16;
 
@@ -293,7 +294,8 @@ impl SiteCache {
         self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
         let is_full = self.is_full() && self.growth.n_misses >= N_MISSES_TO_GROW;
         let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
-        if self.growth.n_misses >= N_WALKS_A_JUDGEMENT || is_full || n_hits >= N_HITS_A_WALK {
+        let are_many = self.growth.n_misses >= self.n_walks_a_judgement();
+        if are_many || is_full || n_hits >= N_HITS_A_WALK {
             look_for_unloaded(world, start, stack);
             self.judge_records();
         }
@@ -436,12 +438,15 @@ impl SiteCache {
         self.growth = Growth::since(self.records_extent.n_turns(), self.n_hits());
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
-        self.n_skipped_a_record = if n_hits < n_misses.saturating_mul(2) {
-            self.n_skipped_a_record.saturating_mul(2).saturating_add(1).min(MAX_SKIPPED)
-        } else {
-            self.n_skipped_a_record / 2
-        };
-        if is_full
+        if n_hits >= n_misses.saturating_mul(2) {
+            self.n_skipped_a_record /= 2;
+        } else if self.uses_records {
+            let n_skipped = self.n_skipped_a_record.saturating_mul(2).saturating_add(1);
+            self.n_skipped_a_record = n_skipped.min(MAX_SKIPPED);
+        }
+        // The first room is too small to tell what comes again from what does not.
+        let is_too_small = self.level == 0 && n_misses >= self.n_walks_a_judgement();
+        if (is_full || is_too_small)
             && n_misses >= N_MISSES_TO_GROW
             && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
             && n_misses.saturating_mul(n_hits_a_miss) > n_hits
@@ -450,7 +455,7 @@ impl SiteCache {
             && let Some(records) = Pages::map(len, 2)
         {
             self.level = self.level.wrapping_add(1);
-            self.use_records(records);
+            return self.use_records(records);
         }
         // Looking for records costs, too. What a hit saves is the walk.
         let uses_records = if self.uses_records {
@@ -470,6 +475,10 @@ impl SiteCache {
     fn set_uses_records(&mut self, uses_records: bool) {
         self.uses_records = uses_records;
         self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
+    }
+
+    fn n_walks_a_judgement(&self) -> u64 {
+        N_WALKS_A_JUDGEMENT.get(self.level).copied().unwrap_or(0)
     }
 
     /// Whether all room for records was used up since it was last decided how they are used.

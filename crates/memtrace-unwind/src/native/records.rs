@@ -84,7 +84,7 @@ impl Extent {
 }
 
 /// Slots of the index for a memory of `n_words`: one word in 16, a power of two. As many words hold guesses
-/// of each kind, and a quarter as many the marks.
+/// of each kind, and half as many the marks.
 pub(crate) const fn index_len(n_words: usize) -> usize {
     let len = n_words / 16;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
@@ -391,7 +391,7 @@ impl<'a> Records<'a> {
         let (guesses, rest) =
             memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len.wrapping_mul(2))?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
-        let (marks, words) = rest.split_at_mut_checked(len / 4)?;
+        let (marks, words) = rest.split_at_mut_checked(len / 2)?;
         let base = n_words.wrapping_sub(words.len());
         Some(Self { index, guesses, marks, words, base, extent, hints })
     }
