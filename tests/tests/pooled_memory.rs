@@ -27,8 +27,7 @@ fn blocks(mean_bytes: usize) -> Vec<Box<[u8]>> {
 const MEAN_BYTES: &str = "MEMTRACE_TEST_MEAN_BYTES";
 const NAME: &str = "a_block_of_a_pooled_heap_takes_eight_bytes_and_what_rounding_to_pages_adds";
 
-/// Bytes of the mean block, and those of the tracer for each, at most. A pool has its words in pages of their own:
-/// the larger blocks are, the more of the last page is not used.
+/// Bytes of the mean block, and those of the tracer for each, at most.
 const BUDGETS: [(usize, f64); 5] = [(32, 10.0), (64, 10.0), (128, 10.0), (256, 10.0), (4096, 10.0)];
 
 #[test]

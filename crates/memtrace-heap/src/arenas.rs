@@ -12,7 +12,8 @@
 //! arena after the other are discarded ([`Purge::Slack`]). "Lately" is the present period of
 //! [`PERIOD_MILLIS`] and the one before, so a program that takes and gives back the same memory over and
 //! over pays once. Arenas wholly unused are unmapped, except one, which absorbs the oscillation at
-//! a boundary. The system calls are made without the lock: the units to discard are taken out first.
+//! a boundary. The system calls are made without the lock: the units to discard are taken out first. Only
+//! the words beside their blocks, if there are any, are given back under it.
 //!
 //! # Invariants
 //! - **A1** A mapped arena, and no other, is found in the directory by its base.

@@ -14,6 +14,7 @@ use crate::class::SizeClass;
 use crate::heap::Heap;
 use crate::pages::PageSource;
 use crate::pool::{Kind, N_WORDS, Pool};
+use crate::word_space::SpanWords;
 
 const WORD_BITS: usize = u64::BITS as usize;
 
@@ -22,20 +23,22 @@ const WORD_BITS: usize = u64::BITS as usize;
 pub struct PoolBlocks<'h> {
     pool: &'h Pool,
     class: SizeClass,
+    /// Their words, if any was ever written.
+    words: Option<SpanWords<'h>>,
     /// The blocks in use.
     used: [u64; N_WORDS],
 }
 
-impl PoolBlocks<'_> {
-    fn new(pool: &Pool, class: SizeClass) -> PoolBlocks<'_> {
-        let mut blocks = PoolBlocks { pool, class, used: [0; N_WORDS] };
+impl<'h> PoolBlocks<'h> {
+    fn new(pool: &'h Pool, class: SizeClass, words: Option<SpanWords<'h>>) -> PoolBlocks<'h> {
+        let words = words.filter(|span| span.kind == Kind::Pool(class) && span.is_any_written());
+        let mut blocks = PoolBlocks { pool, class, words, used: [0; N_WORDS] };
         for (used, bits) in blocks.used.iter_mut().zip(pool.used_bits()) {
             *used = bits;
         }
         // Bits that seemed to be free in a slot that has moved on meanwhile.
-        let words = pool.words().map_or(&[][..], |span| span.written());
-        for (index, word) in words.iter().enumerate().take(class.blocks_per_pool()) {
-            if word.load(Acquire) != 0
+        for index in 0..class.blocks_per_pool() {
+            if blocks.word(index) != 0
                 && !pool.is_free_outside(index as u32)
                 && let Some(used) = blocks.used.get_mut(index / WORD_BITS)
             {
@@ -77,16 +80,21 @@ impl PoolBlocks<'_> {
 
     /// Calls `visit` with the word of each block in use, which is zero if it has none.
     pub fn for_each_word(&self, mut visit: impl FnMut(u64)) {
-        let words = self.pool.words().map_or(&[][..], |span| span.written());
         for (at, &used) in self.used.iter().enumerate() {
-            let words = words.get(at.wrapping_mul(WORD_BITS)..).unwrap_or(&[]);
             let mut rest = used;
             while rest != 0 {
-                let word = words.get(rest.trailing_zeros() as usize);
+                let index = at.wrapping_mul(WORD_BITS).wrapping_add(rest.trailing_zeros() as usize);
                 rest &= rest.wrapping_sub(1);
-                visit(word.map_or(0, |word| word.load(Acquire)));
+                visit(self.word(index));
             }
         }
+    }
+
+    /// The word of a block; zero, too, if the pool has ended meanwhile.
+    fn word(&self, index: usize) -> u64 {
+        let Some(span) = &self.words else { return 0 };
+        let word = span.words.get(index).map_or(0, |word| word.load(Acquire));
+        if span.are_still() { word } else { 0 }
     }
 }
 
@@ -112,9 +120,11 @@ impl<P: PageSource> Heap<P> {
         let Some(shared) = self.existing() else { return };
         // So that all arenas are seen that were made before this.
         drop(shared.lock());
-        for pool in shared.control.arenas.mapped().flat_map(|arena| &arena.pools) {
-            if let Kind::Pool(class) = pool.kind() {
-                visit(&PoolBlocks::new(pool, class));
+        for arena in shared.control.arenas.mapped() {
+            for (unit, pool) in arena.pools.iter().enumerate() {
+                if let Kind::Pool(class) = pool.kind() {
+                    visit(&PoolBlocks::new(pool, class, arena.words.of(unit as u8)));
+                }
             }
         }
     }

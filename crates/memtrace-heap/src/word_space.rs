@@ -6,16 +6,16 @@
 //! unused (first fit), and until it ends. So the words of pools lie close together, whatever sizes of
 //! blocks these serve, and no page of words is there for the few that a pool of large blocks needs.
 //!
-//! Beside the words stands which pages of them were ever written: what reads many words reads those
-//! pages and no others.
+//! Beside the words stands which pages of them were ever written: what reads many words passes over the
+//! others.
 //!
 //! # Invariants
 //! - **B1** The words of an arena's records are mapped once and stay until the heap ends, while the
 //!   records serve one arena after the other: who finds an arena may touch its words at any time.
 //! - **B2** A word that is not zero lies on a page that is marked as written.
 //! - **B3** A span belongs to the unit in which a pool or run begins, from before anybody can have a block
-//!   there until nobody has one. Spans do not overlap; `order` names their units by ascending place. What is
-//!   in no span is written by nobody, but for those who hold the heap's lock.
+//!   there until nobody has one. Spans do not overlap; `order` names their units by ascending place. In a word
+//!   that is in no span nobody stores anything but zero.
 //! - **B4** There is always room. When a span is placed there are at most 63 others, of at most
 //!   [`BLOCKS_PER_UNIT`] words each. If none of the gaps between and around them took it, each
 //!   of the at most 64 gaps were shorter than that: together less than half of the mapping, which is all
@@ -64,6 +64,9 @@ const fn n_words(scale: Scale) -> usize {
 
 const MOST_WORDS: usize = n_words(Scale::Small);
 const N_PAGES: usize = MOST_WORDS / WORDS_PER_PAGE;
+/// Words of the pages that go back to the system: where it may have larger ones than [`PAGE_SIZE`], of the largest.
+const WORDS_DISCARDED: usize =
+    if cfg!(target_arch = "x86_64") { WORDS_PER_PAGE } else { (64 << 10) / WORD_SIZE };
 /// Pages for which there is one word of marks.
 const PAGES_PER_MARKS: usize = u64::BITS as usize;
 
@@ -116,9 +119,11 @@ impl Span {
         self.start.wrapping_add(self.len)
     }
 
-    /// The whole pages between `from` and `to`.
+    /// The pages between `from` and `to` that can go back to the system.
     fn pages_within(from: usize, to: usize) -> core::ops::Range<usize> {
-        from.div_ceil(WORDS_PER_PAGE)..to / WORDS_PER_PAGE
+        const N: usize = WORDS_DISCARDED / WORDS_PER_PAGE;
+        let (first, end) = (from.div_ceil(WORDS_DISCARDED), to / WORDS_DISCARDED);
+        first.wrapping_mul(N)..end.wrapping_mul(N)
     }
 }
 
@@ -234,17 +239,18 @@ impl Words {
 
     /// Makes words zero that were left behind. Under B3.
     fn clear(&self, span: Span) {
-        let words = self.all().iter().enumerate().take(span.end()).skip(span.start);
-        // The pages of a span of 4096 words are nine at most.
-        let mut is_written = false;
-        for (at, word) in words {
-            if at == span.start || at.is_multiple_of(WORDS_PER_PAGE) {
-                is_written = self.is_written(at, Acquire);
+        let mut at = span.start;
+        while at < span.end() {
+            let next = (at / WORDS_PER_PAGE).wrapping_add(1).wrapping_mul(WORDS_PER_PAGE);
+            let next = next.min(span.end());
+            if self.is_written(at, Acquire) {
+                let words = self.all().get(at..next).unwrap_or(&[]);
+                // Relaxed: nobody else looks, and the span's publication publishes the zero.
+                for word in words.iter().filter(|word| word.load(Relaxed) != 0) {
+                    word.store(0, Relaxed);
+                }
             }
-            // Relaxed: nobody else looks, and the span's publication publishes the zero.
-            if is_written && word.load(Relaxed) != 0 {
-                word.store(0, Relaxed);
-            }
+            at = next;
         }
     }
 
@@ -267,7 +273,8 @@ impl Words {
         self.set_span(unit, Span { start: 0, len: 0, code: 0 });
     }
 
-    /// Gives back the pages that were written and of which no span has a word. Under the heap's lock.
+    /// Gives back the pages that were written and of which no span has a word. Under the heap's lock, or where
+    /// nobody can make a span.
     pub(crate) fn discard<P: PageSource>(&self, source: Source<'_, P>) {
         let mut from = 0usize;
         for (_, span) in self.in_order() {
@@ -360,7 +367,7 @@ impl From<u64> for Span {
 }
 
 /// The words of a pool or run, as they were found, for a walk.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct SpanWords<'h> {
     all: &'h Words,
     /// One for each block.
@@ -372,13 +379,12 @@ pub(crate) struct SpanWords<'h> {
     packed: u64,
 }
 
-impl<'h> SpanWords<'h> {
-    /// All words, if any may have been written; else none.
-    pub(crate) fn written(&self) -> &'h [AtomicU64] {
-        let is_written = (0..self.words.len()).step_by(WORDS_PER_PAGE);
+impl SpanWords<'_> {
+    /// Whether any may have been written.
+    pub(crate) fn is_any_written(&self) -> bool {
         let n_left = |at: usize| self.words.len().wrapping_sub(at).min(WORDS_PER_PAGE);
-        let is_written = is_written.into_iter().any(|at| self.is_written(at, n_left(at)));
-        if is_written { self.words } else { &[] }
+        let mut parts = (0..self.words.len()).step_by(WORDS_PER_PAGE);
+        parts.any(|at| self.is_written(at, n_left(at)))
     }
 
     /// Whether `n` words, no more than a page's, from `at` on may have been written.

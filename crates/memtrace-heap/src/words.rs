@@ -24,14 +24,14 @@
 
 use core::sync::atomic::Ordering::{Acquire, SeqCst};
 
-use crate::arena::{Arena, Scale, UNIT_SIZE};
+use crate::arena::{Arena, Scale, UNIT_SIZE, UNITS_PER_ARENA};
 use crate::control::Control;
 use crate::heap::Heap;
 use crate::pages::{PAGE_SIZE, PageSource};
-use crate::pool::{Kind, Pool};
+use crate::pool::Kind;
 use crate::runs;
 use crate::shared::Shared;
-use crate::word_space::{Place, SpanWords};
+use crate::word_space::Place;
 
 /// Words that a walk looks at together: as many as a word of a bitmap has bits.
 const GROUP_WORDS: usize = u64::BITS as usize;
@@ -48,23 +48,6 @@ pub struct Block {
     pub usable_bytes: usize,
     /// Its word, not zero.
     pub word: u64,
-}
-
-/// Where the first of a unit's blocks starts, and what each takes.
-fn blocks_of(first: &Pool, kind: Kind) -> Option<(usize, usize)> {
-    let base = first.base().addr();
-    match kind {
-        Kind::Pool(class) => Some((base, class.block_size())),
-        Kind::Run => Some((base, runs::bytes_of(first, u32::from(first.n_run_units.get())))),
-        Kind::Unused | Kind::Inner(_) => None,
-    }
-}
-
-impl Pool {
-    /// The words of what begins in the unit; `None` if it has none.
-    pub(crate) fn words(&self) -> Option<SpanWords<'_>> {
-        self.arena()?.words.of(self.unit())
-    }
 }
 
 impl Control {
@@ -101,11 +84,12 @@ impl Control {
     }
 }
 
-/// Visits the blocks in use, with a word, of what begins in `first`.
+/// Visits the blocks in use, with a word, of what begins in a unit of an arena.
 #[inline(always)]
-fn visit_blocks(first: &Pool, visit: &mut impl FnMut(Block)) -> Option<()> {
-    let span = first.words()?;
-    let (base, usable_bytes) = blocks_of(first, span.kind)?;
+fn visit_blocks(arena: &Arena, unit: u8, visit: &mut impl FnMut(Block)) -> Option<()> {
+    // By its number here: a unit that begins anew may not have been told yet which it is.
+    let (first, span) = (arena.pool(unit.into())?, arena.words.of(unit)?);
+    let base = first.base().addr();
     for (group, words) in span.words.chunks(GROUP_WORDS).enumerate() {
         let start = group.wrapping_mul(GROUP_WORDS);
         if !span.is_written(start, words.len()) {
@@ -125,10 +109,15 @@ fn visit_blocks(first: &Pool, visit: &mut impl FnMut(Block)) -> Option<()> {
             set &= set.wrapping_sub(1);
             let word = words.get(i)?.load(Acquire);
             // If what the unit serves has changed, the block was given back, and its word taken out.
-            if word != 0 && span.are_still() {
-                let offset = start.wrapping_add(i).wrapping_mul(usable_bytes);
-                visit(Block { block_addr: base.wrapping_add(offset), usable_bytes, word });
+            if word == 0 || !span.are_still() {
+                continue;
             }
+            let usable_bytes = match span.kind {
+                Kind::Pool(class) => class.block_size(),
+                _ => runs::bytes_of(first, u32::from(first.n_run_units.get())),
+            };
+            let offset = start.wrapping_add(i).wrapping_mul(usable_bytes);
+            visit(Block { block_addr: base.wrapping_add(offset), usable_bytes, word });
         }
     }
     Some(())
@@ -282,8 +271,10 @@ impl<P: PageSource> Heap<P> {
     /// blocks.
     pub fn for_each_block(&self, mut visit: impl FnMut(Block)) {
         let Some(shared) = self.existing() else { return };
-        for first in shared.control.known_arenas().flat_map(|arena| &arena.pools) {
-            let _ = visit_blocks(first, &mut visit);
+        for arena in shared.control.known_arenas() {
+            for unit in 0..UNITS_PER_ARENA as u8 {
+                let _ = visit_blocks(arena, unit, &mut visit);
+            }
         }
         shared.for_each_mapping(visit);
     }

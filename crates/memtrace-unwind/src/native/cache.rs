@@ -56,8 +56,10 @@ const MAX_SKIPPED: u32 = 15;
 /// What a record that holds takes, and what it costs to find none that does, in cycles of the clock.
 const HIT_CYCLES: u64 = 50;
 const MISS_CYCLES: u64 = 120;
+/// Walks after which one looks whether the code is still what it was.
+const N_WALKS_A_LOOK: u64 = 256;
 /// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
-/// that there is room for to come twice.
+/// that there is room for, if they are not very shallow, to come twice.
 const N_WALKS_A_JUDGEMENT: [u64; 4] = [256, 1024, 2048, 4096];
 /// Decisions that records are left out for.
 const N_JUDGED_WITHOUT: u32 = 16;
@@ -295,8 +297,11 @@ impl SiteCache {
         let is_full = self.is_full() && self.growth.n_misses >= N_MISSES_TO_GROW;
         let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
         let are_many = self.growth.n_misses >= self.n_walks_a_judgement();
-        if are_many || is_full || n_hits >= N_HITS_A_WALK {
+        let is_judged = are_many || is_full || n_hits >= N_HITS_A_WALK;
+        if is_judged || self.growth.n_misses.is_multiple_of(N_WALKS_A_LOOK) {
             look_for_unloaded(world, start, stack);
+        }
+        if is_judged {
             self.judge_records();
         }
         site
@@ -450,7 +455,7 @@ impl SiteCache {
             && n_misses >= N_MISSES_TO_GROW
             && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
             && n_misses.saturating_mul(n_hits_a_miss) > n_hits
-            && (self.n_skipped_a_record < 3 || comes_again)
+            && (self.n_skipped_a_record < 3 || comes_again || is_too_small)
             && let Some(&len) = LEVELS.get(self.level.wrapping_add(1))
             && let Some(records) = Pages::map(len, 2)
         {
@@ -464,7 +469,8 @@ impl SiteCache {
                 cycles => cycles,
             };
             let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(HIT_CYCLES));
-            saved >= n_misses.saturating_mul(MISS_CYCLES)
+            let has_room = comes_again && self.records_extent.n_turns() == 0;
+            has_room || saved >= n_misses.saturating_mul(MISS_CYCLES)
         } else {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
