@@ -185,6 +185,26 @@ pub(crate) struct Beside<'a> {
 }
 
 impl Beside<'_> {
+    /// Records a block in its word, and returns what was recorded there, if it has one and the trace fits it.
+    #[inline(always)]
+    pub(crate) fn insert_beside(
+        self,
+        block_addr: u64,
+        trace: LiveTrace,
+    ) -> Option<Option<LiveTrace>> {
+        let replaced = self.heap.swap_block_word(block_addr as usize, small_head(trace)?)?;
+        Some(trace_of_small_head(replaced))
+    }
+
+    /// Takes the trace that stands in the block's word, if there is one.
+    #[inline(always)]
+    pub(crate) fn take_beside(self, block_addr: u64) -> Option<LiveTrace> {
+        match self.heap.swap_block_word(block_addr as usize, 0) {
+            None | Some(0) => None,
+            Some(word) => trace_of_small_head(word),
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn insert_apart(self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
@@ -201,12 +221,10 @@ impl Beside<'_> {
 impl LiveTable for Beside<'_> {
     #[inline]
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
-        if let Some(head) = small_head(trace)
-            && let Some(replaced) = self.heap.swap_block_word(block_addr as usize, head)
-        {
-            return Ok(trace_of_small_head(replaced));
+        match self.insert_beside(block_addr, trace) {
+            Some(replaced) => Ok(replaced),
+            None => self.insert_apart(block_addr, trace),
         }
-        self.insert_apart(block_addr, trace)
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
@@ -219,11 +237,7 @@ impl LiveTable for Beside<'_> {
 
     #[inline]
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        match self.heap.swap_block_word(block_addr as usize, 0) {
-            Some(word @ 1..) => trace_of_small_head(word),
-            // No word, or no trace in it.
-            _ => self.take_apart(block_addr),
-        }
+        self.take_beside(block_addr).or_else(|| self.take_apart(block_addr))
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {

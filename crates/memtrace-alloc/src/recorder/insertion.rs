@@ -67,7 +67,46 @@ impl Recorder {
         match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
             AtHome::Done(()) => recorder.recorded(slot, block_addr, word, state),
             AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape, state),
-            AtHome::Unknown => recorder.record_any(block_addr, trace, None, state),
+            AtHome::Unknown => Self::record_at_block(slot, block_addr, trace, state),
+        }
+    }
+
+    /// The same where traces stand beside their blocks, if this one can.
+    #[inline(never)]
+    fn record_at_block(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        let recorder = &RECORDER;
+        let Some(table) = recorder.live.beside() else {
+            return recorder.record_any(block_addr, trace, None, state);
+        };
+        let Some(forgotten) = table.insert_beside(block_addr, trace) else {
+            return recorder.record_any(block_addr, trace, None, state);
+        };
+        slot.add_block();
+        let is_much = recorder.totals.grow_own(slot, state.counted(trace.size) as i64);
+        if is_much || forgotten.is_some() || !state.is_still() {
+            Self::recorded_at_block(slot, table, block_addr, trace, forgotten, state);
+        }
+    }
+
+    /// The rest of it where the thread has counted much, a block at this address was given back unseen, or tracing
+    /// has been stopped.
+    #[cold]
+    #[inline(never)]
+    fn recorded_at_block(
+        slot: &Slot,
+        table: Beside<'_>,
+        block_addr: u64,
+        trace: LiveTrace,
+        forgotten: Option<LiveTrace>,
+        state: impl Recording,
+    ) {
+        let recorder = &RECORDER;
+        recorder.totals.flush_if_much(slot);
+        if let Some(forgotten) = forgotten {
+            recorder.totals.remove(state.counted(forgotten.size));
+        }
+        if !state.is_still() {
+            recorder.take_back(&table, block_addr, trace, state.counted(trace.size));
         }
     }
 

@@ -58,7 +58,19 @@ impl Recorder {
         match recorder.live.shadow().take_at_home(slot, block_addr) {
             AtHome::Done(trace) => recorder.released(slot, trace),
             AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
-            AtHome::Unknown => recorder.releasing_in(block_addr, On),
+            AtHome::Unknown => Self::releasing_at_block(slot, block_addr),
+        }
+    }
+
+    /// The same where traces stand beside their blocks, if this one does.
+    #[inline(never)]
+    fn releasing_at_block(slot: &Slot, block_addr: u64) {
+        let recorder = &RECORDER;
+        let taken = recorder.live.beside().and_then(|table| table.take_beside(block_addr));
+        let Some(trace) = taken else { return recorder.releasing_in(block_addr, On) };
+        slot.remove_block();
+        if recorder.totals.shrink_own(slot, trace.size) {
+            recorder.totals.flush_if_much(slot);
         }
     }
 
