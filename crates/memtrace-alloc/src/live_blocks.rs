@@ -9,8 +9,8 @@
 //! are not of that heap, traces of 4 GiB and more, and all details, which are found by address there as
 //! ever. Without such a heap the page shadow is all there is.
 //!
-//! The trace of a block that was given back unseen is found, and taken out of the totals, when the next block at its
-//! place is recorded; not so if its pool has ended before, for the words of a pool that begins are zero.
+//! The trace of a block that was given back unseen stays in its word, and is taken out of the totals when the next
+//! block is recorded or released that has the word, or by the sweep of a stop.
 //!
 //! # Invariants
 //!

@@ -257,7 +257,14 @@ impl<'h, P: PageSource> Shared<'h, P> {
         if let Some(busy) = held.and_then(Owner::enter) {
             self.flush(busy.owner);
         }
-        self.purge_arenas()
+        let n_bytes = self.purge_arenas();
+        // Those of words that had been left behind, and have been taken since.
+        for arena in self.control.all_arenas().into_iter().flat_map(|arenas| arenas.records()) {
+            if let Some(_guard) = self.lock() {
+                arena.words.discard(self.source);
+            }
+        }
+        n_bytes
     }
 
     fn purge_arenas(self) -> usize {

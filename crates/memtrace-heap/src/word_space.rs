@@ -24,17 +24,17 @@
 //! # Atomics
 //! | variable | written by | read by | publishes |
 //! |---|---|---|---|
-//! | word | exchanges (SeqCst), who makes a span (Relaxed, under B3) | exchanges, sweep (SeqCst), walk (Acquire) | what the embedder did before |
+//! | word | exchanges (SeqCst) | exchanges, sweep (SeqCst), walk (Acquire) | what the embedder did before |
 //! | `written` | exchanges (SeqCst, before the word), discarding (SeqCst, under B3) | exchanges, walk (Acquire), sweep (SeqCst) | itself |
-//! | `spans[u]` | who makes or ends a span (Release, under the lock) | walk (Acquire; Relaxed again after a word) | that the words are zero |
+//! | `spans[u]` | who makes or ends a span (Release, under the lock) | walk (Acquire; Relaxed again after a word) | nothing |
 //!
 //! Whoever walks may hold a span that has ended. Its end comes before the next owner's beginning, in
 //! the order of the lock, and so before that one's words: who has read such a word (Acquire) sees
 //! that the span has changed.
 //!
 //! # Cost
-//! Making a span: a pass over those there are, 64 at most, and over the words on pages that were
-//! written. A mapping of twice what the smallest blocks need, of which resident are the pages written.
+//! Making a span: a pass over those there are, 64 at most. Discarding: a pass over the words that may go. A mapping
+//! of twice what the smallest blocks need, of which resident are the pages written.
 #![expect(unsafe_code, reason = "words in a mapping that stays")]
 
 use core::slice;
@@ -209,8 +209,8 @@ impl Words {
         }
     }
 
-    /// Gives `unit`, which has none, words for what is about to begin there, all zero, and returns where
-    /// these start; 0 if words are not kept. Under the heap's lock.
+    /// Gives `unit`, which has none, words for what is about to begin there, and returns where these start; 0 if
+    /// words are not kept. Under the heap's lock.
     pub(crate) fn begin(&self, unit: u8, kind: Kind) -> usize {
         let len = n_words_for(kind);
         if self.base().is_null() || len == 0 {
@@ -231,27 +231,8 @@ impl Words {
             place.set(moved);
             moved = here;
         }
-        let span = Span { start, len, code: kind.code() };
-        self.clear(span);
-        self.set_span(unit, span);
+        self.set_span(unit, Span { start, len, code: kind.code() });
         start
-    }
-
-    /// Makes words zero that were left behind. Under B3.
-    fn clear(&self, span: Span) {
-        let mut at = span.start;
-        while at < span.end() {
-            let next = (at / WORDS_PER_PAGE).wrapping_add(1).wrapping_mul(WORDS_PER_PAGE);
-            let next = next.min(span.end());
-            if self.is_written(at, Acquire) {
-                let words = self.all().get(at..next).unwrap_or(&[]);
-                // Relaxed: nobody else looks, and the span's publication publishes the zero.
-                for word in words.iter().filter(|word| word.load(Relaxed) != 0) {
-                    word.store(0, Relaxed);
-                }
-            }
-            at = next;
-        }
     }
 
     /// Takes the words of `unit` back, if it has any. Nobody has a block there. Under the heap's lock.
@@ -284,22 +265,48 @@ impl Words {
         self.discard_pages(source, Span::pages_within(from, self.size() / WORD_SIZE));
     }
 
+    /// The same of some pages, of which no span has a word. Those stay that hold a word that was left behind: who
+    /// sweeps, or records a block there, is to find it.
     fn discard_pages<P: PageSource>(&self, source: Source<'_, P>, pages: core::ops::Range<usize>) {
-        // Acquire pairs with the store of the mark.
-        let is_written = |page: &usize| self.is_written(page.wrapping_mul(WORDS_PER_PAGE), Acquire);
-        let Some(first) = pages.clone().find(is_written) else { return };
-        let last = pages.rev().find(is_written).unwrap_or(first);
-        let base = self.base().wrapping_add(first.wrapping_mul(PAGE_SIZE));
-        let n = last.wrapping_sub(first).wrapping_add(1);
-        // SAFETY: whole pages of one mapping for records, of which nobody relies on the contents (B3).
-        let is_done = unsafe { source.discard_records(base, n.wrapping_mul(PAGE_SIZE)) };
-        if is_done {
-            for page in first..=last {
-                if let Some(marks) = self.written.get(page / PAGES_PER_MARKS) {
-                    marks.fetch_and(!bit(page as u32), SeqCst);
+        const STEP: usize = WORDS_DISCARDED / WORDS_PER_PAGE;
+        let mut first = pages.start;
+        while first < pages.end {
+            let is_given_back =
+                |page| self.is_some_written(page, STEP) && !self.holds_any(page, STEP);
+            let mut end = first;
+            while end < pages.end && is_given_back(end) {
+                end = end.wrapping_add(STEP);
+            }
+            if end != first {
+                let base = self.base().wrapping_add(first.wrapping_mul(PAGE_SIZE));
+                let size = end.wrapping_sub(first).wrapping_mul(PAGE_SIZE);
+                // SAFETY: whole pages of one mapping for records, which hold nothing but zero (B3).
+                if unsafe { source.discard_records(base, size) } {
+                    for page in first..end {
+                        if let Some(marks) = self.written.get(page / PAGES_PER_MARKS) {
+                            marks.fetch_and(!bit(page as u32), SeqCst);
+                        }
+                    }
                 }
             }
+            first = end.wrapping_add(STEP);
         }
+    }
+
+    /// Whether any of `n` pages was ever written.
+    fn is_some_written(&self, page: usize, n: usize) -> bool {
+        // Acquire pairs with the store of the mark.
+        let mut pages = page..page.wrapping_add(n);
+        pages.any(|page| self.is_written(page.wrapping_mul(WORDS_PER_PAGE), Acquire))
+    }
+
+    /// Whether a word of `n` pages is not zero.
+    fn holds_any(&self, page: usize, n: usize) -> bool {
+        let first = page.wrapping_mul(WORDS_PER_PAGE);
+        let end = first.wrapping_add(n.wrapping_mul(WORDS_PER_PAGE));
+        let words = self.all().get(first..end).unwrap_or(&[]);
+        // Relaxed: none becomes other than zero (B3).
+        words.iter().any(|word| word.load(Relaxed) != 0)
     }
 
     /// Whether the page of word `at` was ever written.
@@ -320,7 +327,7 @@ impl Words {
     /// The words of what begins in `unit`, if it has any.
     pub(crate) fn of(&self, unit: u8) -> Option<SpanWords<'_>> {
         let place = self.spans.get(unit as usize)?;
-        // Acquire pairs with the Release of `set_span`: the words are zero or of this span's blocks.
+        // Acquire pairs with the Release of `set_span`.
         let packed = place.load(Acquire);
         let span = Span::unpack(packed);
         let words = self.all().get(span.start..span.end()).filter(|words| !words.is_empty())?;
@@ -494,8 +501,8 @@ mod tests {
     enum Step {
         Begin(u8, Kind),
         End(u8),
-        /// Writes a word of the unit.
-        Write(u8, usize),
+        /// Writes a word of the unit, zero or not.
+        Write(u8, usize, bool),
         Discard,
     }
 
@@ -504,7 +511,8 @@ mod tests {
         let step = prop_oneof![
             12 => (unit(), kinds()).prop_map(|(unit, kind)| Step::Begin(unit, kind)),
             6 => unit().prop_map(Step::End),
-            6 => (unit(), any::<usize>()).prop_map(|(unit, at)| Step::Write(unit, at)),
+            6 => (unit(), any::<usize>(), any::<bool>())
+                .prop_map(|(unit, at, is_zero)| Step::Write(unit, at, is_zero)),
             1 => Just(Step::Discard),
         ];
         proptest::collection::vec(step, 1..400)
@@ -514,13 +522,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn spans_are_the_lowest_that_fit_and_their_words_are_zero(steps in steps()) {
+        fn spans_are_the_lowest_that_fit_and_no_word_is_lost(steps in steps()) {
             // SAFETY: the only source in this test.
             let source = unsafe { Source::new(&SystemPages) };
             let arena: &Arena = map_record(source).unwrap();
             let words = &arena.words;
             words.prepare(source, Scale::Small).unwrap();
             let mut spans: BTreeMap<u8, (usize, Kind)> = BTreeMap::new();
+            // Those that are not zero, whether of a span or left behind.
+            let mut held: BTreeMap<usize, u64> = BTreeMap::new();
             for step in steps {
                 match step {
                     Step::Begin(unit, kind) if !spans.contains_key(&unit) => {
@@ -528,7 +538,6 @@ mod tests {
                         prop_assert_eq!(words.begin(unit, kind), expected);
                         let span = words.of(unit).unwrap();
                         prop_assert_eq!(span.kind, kind);
-                        prop_assert!(span.words.iter().all(|word| word.load(SeqCst) == 0));
                         spans.insert(unit, (expected, kind));
                     }
                     Step::Begin(..) => {}
@@ -538,12 +547,17 @@ mod tests {
                         prop_assert_eq!(before.is_some(), spans.remove(&unit).is_some());
                         prop_assert!(before.is_none_or(|span| !span.are_still()));
                     }
-                    Step::Write(unit, at) => {
+                    Step::Write(unit, at, is_zero) => {
                         if let Some(&(start, kind)) = spans.get(&unit) {
-                            // Left behind where the span ends.
-                            let at = start + at % n_words_for(kind);
-                            words.place(at).unwrap().swap(1 + at as u64);
-                            prop_assert!(words.is_written(at, SeqCst));
+                            // In a page of many words now and then the same.
+                            let at = start + at % n_words_for(kind).min(40);
+                            let word = if is_zero { 0 } else { 1 + at as u64 };
+                            let before = words.place(at).unwrap().swap(word);
+                            prop_assert_eq!(before, held.remove(&at).unwrap_or(0));
+                            if !is_zero {
+                                held.insert(at, word);
+                                prop_assert!(words.is_written(at, SeqCst));
+                            }
                         }
                     }
                     Step::Discard => {
@@ -552,7 +566,9 @@ mod tests {
                             let last = start + n_words_for(kind) - 1;
                             start / WORDS_PER_PAGE..=last / WORDS_PER_PAGE
                         };
-                        let mut kept: Vec<usize> = spans.values().flat_map(pages).collect();
+                        let left = held.keys().map(|at| at / WORDS_PER_PAGE);
+                        let mut kept: Vec<usize> =
+                            spans.values().flat_map(pages).chain(left).collect();
                         kept.sort_unstable();
                         for page in 0..N_PAGES {
                             let is_written = words.is_written(page * WORDS_PER_PAGE, SeqCst);
@@ -563,6 +579,10 @@ mod tests {
                 let kind_of = |unit: u8| spans.get(&unit).map(|&(start, kind)| (kind, start));
                 prop_assert!(words.is_consistent(kind_of));
             }
+            let mut swept: Vec<u64> =
+                words.written().map(|word| word.load(SeqCst)).filter(|word| *word != 0).collect();
+            swept.sort_unstable();
+            prop_assert_eq!(swept, held.into_values().collect::<Vec<_>>());
             words.take().abandon_records(source);
             // SAFETY: nobody uses it any more.
             unsafe { unmap_record(source, arena) };

@@ -186,7 +186,8 @@ impl<P: PageSource> Shared<'_, P> {
 ///
 /// The word belongs to the *place*. That of a new block is what was left there: zero at first, so
 /// zero as long as whoever gives a block back takes its word out before. The heap writes no word
-/// itself, but makes those of a pool zero that begins. A block that is resized where it lies
+/// itself. Which words are a pool's is decided when it begins: one that was left behind may be found by a block
+/// elsewhere. A block that is resized where it lies
 /// keeps its word. One that moves leaves it behind if it was copied, and takes it along if its pages
 /// were remapped: so whoever resizes takes the word out first and sets it afterwards.
 ///

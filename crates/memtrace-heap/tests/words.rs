@@ -294,29 +294,27 @@ fn words_lie_close_together_whatever_the_sizes_of_blocks() {
 }
 
 #[test]
-fn words_left_behind_in_a_pool_are_not_found_by_the_next() {
-    let heap = Heap::new(WITH_WORDS.purge(Purge::Never));
-    let with_words = |size: usize, word: u64| -> Vec<usize> {
-        let blocks: Vec<usize> = (0..200_000 / size).map(|_| alloc(&heap, size)).collect();
+fn words_left_behind_are_found_by_a_sweep_or_by_blocks_to_come() {
+    let heap = Heap::new(WITH_WORDS.purge(Purge::Immediate));
+    let (mut n_left, mut n_found, mut last) = (0, 0, 0u64);
+    for size in [48, 64, 16, 4096, 600, 16, 20_000, 48, 100_000, 3_000_000, 48] {
+        let blocks: Vec<usize> =
+            (0..400_000_usize.div_ceil(size)).map(|_| alloc(&heap, size)).collect();
         for &addr in &blocks {
-            assert_eq!(heap.swap_block_word(addr, word), Some(0), "{size}");
+            last += 1;
+            n_left += 1;
+            n_found += usize::from(heap.swap_block_word(addr, last) != Some(0));
         }
-        blocks
-    };
-    for (round, size) in [48, 64, 16, 4096, 600, 16, 20_000, 48].into_iter().enumerate() {
-        let word = 1 + round as u64;
-        let blocks = with_words(size, word);
-        let mut n_found = 0;
-        heap.for_each_block(|block| {
-            assert_eq!(block.word, word);
-            n_found += 1;
-        });
-        assert_eq!(n_found, blocks.len());
-        // Given back with their words.
+        // Given back with their words, and all pages that can be.
         blocks.into_iter().for_each(|addr| dealloc(&heap, addr, size));
         heap.purge();
+        heap.for_each_block(|block| panic!("{block:?} is free"));
     }
-    heap.for_each_block(|block| panic!("{block:?} is free"));
+    heap.take_block_words(|_| n_found += 1);
+    assert_eq!(n_found, n_left);
+    heap.take_block_words(|word| panic!("{word}"));
+    heap.purge();
+    assert_eq!(heap.block_word_bytes(), 0);
 }
 
 #[test]
