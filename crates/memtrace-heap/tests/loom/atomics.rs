@@ -15,7 +15,7 @@ pub mod atomic {
     pub use loom::sync::atomic::Ordering;
 
     // A hint only, see the crate's documentation; and figures that are not looked at.
-    pub use std::sync::atomic::{AtomicU8, AtomicUsize};
+    pub use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize};
 
     /// What is wrong with the orderings.
     #[derive(Clone, Copy, PartialEq, Eq)]
