@@ -37,7 +37,8 @@ impl<'h> PoolBlocks<'h> {
             *used = bits;
         }
         // Bits that seemed to be free in a slot that has moved on meanwhile.
-        for index in 0..class.blocks_per_pool() {
+        let n_words = blocks.words.map_or(0, |span| span.words.len());
+        for index in 0..n_words {
             if blocks.word(index) != 0
                 && !pool.is_free_outside(index as u32)
                 && let Some(used) = blocks.used.get_mut(index / WORD_BITS)

@@ -258,7 +258,10 @@ impl<'h, P: PageSource> Shared<'h, P> {
             self.flush(busy.owner);
         }
         let n_bytes = self.purge_arenas();
-        // Those of words that had been left behind, and have been taken since.
+        if !self.config.has_block_words() {
+            return n_bytes;
+        }
+        // Pages of words that had been left behind, and have been taken since.
         for arena in self.control.all_arenas().into_iter().flat_map(|arenas| arenas.records()) {
             if let Some(_guard) = self.lock() {
                 arena.words.discard(self.source);

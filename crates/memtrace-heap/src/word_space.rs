@@ -193,7 +193,7 @@ impl Words {
 
     fn span(&self, unit: u8) -> Span {
         // Relaxed: for who holds the lock, under which they are written.
-        self.spans.get(unit as usize).map_or(0, |span| span.load(Relaxed)).into()
+        Span::unpack(self.spans.get(unit as usize).map_or(0, |span| span.load(Relaxed)))
     }
 
     /// The spans there are by ascending place, with their units; for who holds the lock.
@@ -364,12 +364,6 @@ impl Words {
             }
         });
         is_apart && agree && n_spans == self.n_spans.get() as usize
-    }
-}
-
-impl From<u64> for Span {
-    fn from(packed: u64) -> Span {
-        Span::unpack(packed)
     }
 }
 

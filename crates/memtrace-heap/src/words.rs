@@ -19,8 +19,8 @@
 //! was exchanged, both SeqCst, is seen wherever the sweep did not see the word.
 //!
 //! # Cost
-//! An exchange: seven loads in four cache lines, a multiplication, one atomic exchange. 8 bytes a
-//! block, as far as pools are full. A walk reads the pages that were written.
+//! An exchange: a dozen loads in seven cache lines, of which all but the word's serve a pool or more, a
+//! multiplication, one atomic exchange. 8 bytes a block, as far as pools are full. A walk reads the pages that were written.
 
 use core::sync::atomic::Ordering::{Acquire, SeqCst};
 
