@@ -15,11 +15,14 @@
 //!
 //! - **I1** Records and trail were made on the thread that uses them, within its own stack `stack`,
 //!   under the rules of generation and for the limit of `epoch`; in another epoch they are void.
+//! - **I2** `recall_generation` is one that rules may have only if there are records, whose guesses `guess_mask` is
+//!   for.
 //!
 //! # Cost
 //!
 //! No memory for the first captures of a thread, then 24 KiB, then what its misses ask for up to
 //! 1 MiB, within the budget of the process.
+#![expect(unsafe_code, reason = "recollects from records that it knows to be there")]
 
 use crate::bounds::StackBounds;
 use crate::counts::Counts;
@@ -28,7 +31,7 @@ use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::pages::Pages;
 use crate::native::record::{Outcome, Start};
-use crate::native::records::{self, Hints, Records};
+use crate::native::records::{self, GuessMask, Hints, Recollection, Records};
 use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
 use crate::native::world::{Check, World, is_needed};
 use crate::rule::{End, Registers};
@@ -50,6 +53,7 @@ const N_LOOKED_TO_JUDGE: u32 = 16;
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
 const N_HITS_A_WALK: u64 = 4096;
+const N_HITS_LEFT: i64 = N_HITS_A_WALK as i64 - 1;
 /// The most stacks worth a record that are passed over for each that gets one, when most do not come
 /// again.
 const MAX_SKIPPED: u32 = 15;
@@ -80,13 +84,15 @@ pub struct SiteCache {
     recall_generation: u64,
     uses_records: bool,
     is_retired: bool,
-    index_len: usize,
+    guess_mask: GuessMask,
     hints: Hints,
     records: Pages,
     records_extent: records::Extent,
-    /// Hits before the next walk, and those before they were last counted down from [`N_HITS_A_WALK`].
-    n_hits_left: u64,
+    /// Hits before the next walk, counted down from [`N_HITS_LEFT`] until they are below zero, and those before.
+    n_hits_left: i64,
     n_hits_before: u64,
+    /// Whether the walk is one of those that look whether the code is still what it was: the stack has a record.
+    is_checkup: bool,
     /// The site of the last walk.
     last_walked: u32,
     trail: Pages,
@@ -145,12 +151,13 @@ impl SiteCache {
             recall_generation: NO_GENERATION,
             uses_records: false,
             is_retired: false,
-            index_len: 0,
+            guess_mask: GuessMask::NONE,
             hints: Hints::NONE,
             records: Pages::empty(),
             records_extent: records::Extent::EMPTY,
-            n_hits_left: N_HITS_A_WALK,
+            n_hits_left: N_HITS_LEFT,
             n_hits_before: 0,
+            is_checkup: false,
             last_walked: 0,
             trail: Pages::empty(),
             trail_extent: trail::Extent::EMPTY,
@@ -200,21 +207,49 @@ impl SiteCache {
     /// Returns the site if the likeliest record holds.
     #[inline(always)]
     pub(crate) fn recall_in(&mut self, world: &impl World, start: Registers) -> Option<NonZeroU32> {
-        if self.recall_generation != u64::from(world.generation()) && is_needed(Check::Epoch) {
+        if !self.may_recall(world) {
             return None;
         }
-        let site = records::recall(
-            &self.records,
-            self.index_len,
-            &mut self.hints,
-            start_of(start),
-            &self.stack,
-            world,
-        )?;
-        // It stays at zero, should a signal handler come before the walk.
-        self.n_hits_left = self.n_hits_left.saturating_sub(1);
-        // Now and then a walk, which looks whether the code is still what it was.
-        (self.n_hits_left != 0).then_some(site)
+        let site = self.recollection().recall(start_of(start), world)?;
+        self.counts_as_hit().then_some(site)
+    }
+
+    /// Returns the site if it takes more than the start to tell the likeliest record, and that one holds.
+    #[inline(always)]
+    pub(crate) fn recall_further_in(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+    ) -> Option<NonZeroU32> {
+        if !self.may_recall(world) || self.n_hits_left < 0 {
+            return None;
+        }
+        let stack = self.stack;
+        let site = self.recollection().recall_further(start_of(start), &stack, world)?;
+        self.counts_as_hit().then_some(site)
+    }
+
+    /// Whether what is remembered may be made use of (I2).
+    #[inline(always)]
+    fn may_recall(&self, world: &impl World) -> bool {
+        self.recall_generation == u64::from(world.generation())
+            || !is_needed(Check::Epoch) && self.uses_records
+    }
+
+    #[inline(always)]
+    fn recollection(&mut self) -> Recollection<'_> {
+        // SAFETY: there are records (I2), and the mask is that of their memory.
+        unsafe {
+            Recollection::of(&self.records, self.guess_mask, &self.records_extent, &mut self.hints)
+        }
+    }
+
+    /// Counts a record that held; `false` now and then, when a walk is to look whether the code is still what it was.
+    #[inline(always)]
+    fn counts_as_hit(&mut self) -> bool {
+        // It stays below zero, should a signal handler come before the walk.
+        self.n_hits_left = self.n_hits_left.wrapping_sub(1);
+        self.n_hits_left >= 0
     }
 
     /// Returns the site where [`Self::recall_in`] did not.
@@ -227,19 +262,16 @@ impl SiteCache {
         limit: usize,
         sites: &impl Sites,
     ) -> Option<NonZeroU32> {
-        if self.n_hits_left == 0 {
-            self.n_hits_left = N_HITS_A_WALK;
+        self.is_checkup = self.n_hits_left < 0;
+        if self.is_checkup {
+            self.n_hits_left = N_HITS_LEFT;
             self.n_hits_before = self.n_hits_before.wrapping_add(N_HITS_A_WALK);
         } else if self.uses_records && self.epoch == epoch(world, limit) {
-            let start = start_of(start);
-            let found = records::search(
-                &mut self.records,
-                self.index_len,
-                &mut self.hints,
-                start,
-                &self.stack,
-                world,
-            );
+            let records =
+                Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints);
+            let stack = &self.stack;
+            let found =
+                records.and_then(|mut records| records.search(start_of(start), stack, world));
             if found.is_some() {
                 self.n_hits_before = self.n_hits_before.wrapping_add(1);
                 return found;
@@ -281,6 +313,7 @@ impl SiteCache {
             let found = site_without_cache(world, start, stack, limit, self.last_walked, sites);
             if let Some(site) = found
                 && self.uses_records
+                && !self.is_checkup
                 && self.lets_in(site, start)
             {
                 // A walk of its own, which remembers what the record is made of.
@@ -341,6 +374,7 @@ impl SiteCache {
             }
         };
         if self.uses_records
+            && !self.is_checkup
             && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && let Some(mut records) =
                 Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
@@ -424,7 +458,7 @@ impl SiteCache {
 
     fn use_records(&mut self, records: Pages) {
         self.records = records;
-        self.index_len = records::index_len(self.records.len());
+        self.guess_mask = GuessMask::of(self.records.len()).unwrap_or(GuessMask::NONE);
         self.hints = Hints::NONE;
         self.records_extent = records::Extent::EMPTY;
         self.growth = Growth::since(0, self.n_hits());
@@ -479,6 +513,8 @@ impl SiteCache {
     }
 
     fn set_uses_records(&mut self, uses_records: bool) {
+        // With an empty memory there is nothing to be read (I2).
+        let uses_records = uses_records && GuessMask::of(self.records.len()).is_some();
         self.uses_records = uses_records;
         self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
     }
@@ -493,7 +529,8 @@ impl SiteCache {
     }
 
     fn n_hits(&self) -> u64 {
-        self.n_hits_before.wrapping_add(N_HITS_A_WALK.wrapping_sub(self.n_hits_left))
+        let n_hits = N_HITS_LEFT.wrapping_sub(self.n_hits_left);
+        self.n_hits_before.wrapping_add_signed(n_hits)
     }
 
     /// Lets go of all memory, and takes none again: to be called when the thread is about to end. Some of it is kept

@@ -8,7 +8,7 @@
 //! | 1 | stack pointer at the start |
 //! | 2 | frame pointer at the start, if the walk depended on it |
 //! | 3 | site (bits 0..32), groups of words (32..40), whether word 2 counts (40), whether the stack is at its limit (41), whether there are pairs (42), groups of pairs (43..48), the place of the word that must not be zero at the limit (48..64) |
-//! | 4 | the slot of the index that names the record |
+//! | 4 | the slot of the index that names the record (bits 0..32), and its birth (32..64): see [`records`](super::records) |
 //! | 9 a group | four pairs of values and, in the ninth word, the places of their first ones |
 //! | 5 a group | four values and, in the fifth word, their places |
 //!
@@ -20,13 +20,18 @@
 //!
 //! To compare: 17 instructions for four words, 25 for four pairs; no load waits for another. 10 bytes a word, 9
 //! a word of a pair, 40 a record.
+#![expect(
+    unsafe_code,
+    reason = "compares a record that is known to be whole without a look at its bounds"
+)]
 
 use crate::native::world::{Check, World, is_needed};
 use core::num::NonZeroU32;
+use core::slice;
 
 pub(super) const HEADER_LEN: usize = 5;
-/// The word of a record that says which slot names it.
-pub(super) const SLOT_WORD: usize = 4;
+/// The word of a record that says which slot names it, and when it was made.
+const SLOT_WORD: usize = 4;
 /// Words, or pairs, of a group.
 const GROUP: usize = 4;
 pub(super) const PAIRS_LEN: usize = 2 * GROUP + 1;
@@ -90,7 +95,11 @@ impl Groups {
             n_pairs = n_pairs.wrapping_add(usize::from(is_pair));
             above = if is_pair { None } else { Some(word) };
         }
-        let n_pairs = (n_pairs / GROUP).min(MAX_PAIRS);
+        let mut n_pairs = (n_pairs / GROUP).min(MAX_PAIRS);
+        if n_words == n_pairs.wrapping_mul(2 * GROUP) {
+            // There is always a single word, so that nobody need ask whether there is.
+            n_pairs = n_pairs.saturating_sub(1);
+        }
         let n_singles = n_words.wrapping_sub(n_pairs.wrapping_mul(2 * GROUP)).div_ceil(GROUP);
         (n_words != 0 && n_singles <= MAX_SINGLES).then_some(Self { n_pairs, n_singles })
     }
@@ -136,7 +145,8 @@ pub(super) const fn places(packed: u64) -> [u64; GROUP] {
     [packed & 0xFFFF, packed >> 16 & 0xFFFF, packed >> 32 & 0xFFFF, packed >> 48]
 }
 
-/// Writes a record that no slot names; `None` if a word is too far away, and then it is none.
+/// Writes a record that no slot names, made as the `birth`-th; `None` if a word is too far away, and then it is
+/// none.
 ///
 /// `words` are those that the walk depended on, leaf first, and `memory` is as long as they need.
 pub(super) fn write(
@@ -144,6 +154,7 @@ pub(super) fn write(
     outcome: Outcome,
     groups: Groups,
     words: impl Iterator<Item = Word>,
+    birth: u32,
 ) -> Option<()> {
     let Outcome { start, site, fp_counts, limit_slot } = outcome;
     let (header, body) = memory.split_first_chunk_mut::<HEADER_LEN>()?;
@@ -179,7 +190,8 @@ pub(super) fn write(
         | groups.facts()
         | if fp_counts { FP_COUNTS } else { 0 }
         | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
-    *header = [start.key, start.sp, start.fp, facts, u64::MAX];
+    let unnamed = u64::from(birth) << 32 | u64::from(u32::MAX);
+    *header = [start.key, start.sp, start.fp, facts, unnamed];
     Some(())
 }
 
@@ -228,6 +240,18 @@ pub(super) fn named_by(record: &[u64]) -> usize {
     record.get(SLOT_WORD).copied().unwrap_or(0) as u32 as usize
 }
 
+/// When a record was made.
+pub(super) fn birth_of(record: &[u64]) -> u32 {
+    (record.get(SLOT_WORD).copied().unwrap_or(0) >> 32) as u32
+}
+
+/// Notes which slot names a record.
+pub(super) fn set_named_by(record: &mut [u64], number: usize) {
+    if let Some(word) = record.get_mut(SLOT_WORD) {
+        *word = *word & !u64::from(u32::MAX) | number as u64;
+    }
+}
+
 /// A word of a record: its place and its value.
 pub(super) type Told = (u64, u64);
 
@@ -262,32 +286,47 @@ pub(super) fn first_changed(record: &[u64], is_other: impl Fn(Told) -> bool) -> 
     pair.into_iter().chain(single).min_by_key(|&(place, _)| place)
 }
 
-/// Returns the word that a record holds of a place, if it holds one.
-pub(super) fn value_at(record: &[u64], place: u64) -> Option<u64> {
-    let words = pairs_of(record).flatten().chain(singles_of(record));
-    words.into_iter().find(|&(at, _)| at == place).map(|(_, value)| value)
+/// Returns the site of a record if a walk from `start` would now be the one it was made from.
+pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<NonZeroU32> {
+    let is_whole = len_of(record).is_some_and(|len| len > HEADER_LEN && len <= record.len());
+    // SAFETY: it has all words that it says it has.
+    if is_whole { unsafe { whole_holds(record.as_ptr(), start, world) } } else { None }
 }
 
-/// Returns the site of a record if a walk from `start` would now be the one it was made from.
+/// The same of a record that is known to be whole, or else of [`HEADER_LEN`] words that are zero.
+///
+/// # Safety
+///
+/// So many words are there, of a record those that [`write`] has written.
 #[inline(always)]
-pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<NonZeroU32> {
-    let (&[key, sp, fp, facts, _], mut rest) = record.split_first_chunk::<HEADER_LEN>()?;
+pub(super) unsafe fn whole_holds(
+    record: *const u64,
+    start: Start,
+    world: &impl World,
+) -> Option<NonZeroU32> {
+    // SAFETY: the caller's promise.
+    let &[key, sp, fp, facts, _] = unsafe { &*record.cast::<[u64; HEADER_LEN]>() };
+    // No start has a key of zero.
     if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
         return None;
     }
     if facts & FP_COUNTS != 0 && fp != start.fp && is_needed(Check::StartFp) {
         return None;
     }
+    let mut groups = record.wrapping_add(HEADER_LEN);
     if facts & HAS_PAIRS != 0 {
-        let (pairs, others) = rest.split_at_checked(Groups::from_facts(facts).pairs_len())?;
-        for group in pairs.as_chunks::<PAIRS_LEN>().0 {
+        let n_pairs = Groups::from_facts(facts).n_pairs;
+        // SAFETY: a record has its groups of pairs behind the header.
+        let pairs = unsafe { slice::from_raw_parts(groups.cast::<[u64; PAIRS_LEN]>(), n_pairs) };
+        for group in pairs {
             if world.differ_by_pairs(sp, group) && is_needed(Check::Pairs) {
                 return None;
             }
         }
-        rest = others;
+        groups = pairs.as_ptr_range().end.cast();
     }
-    let singles = rest.get(..n_singles(facts).wrapping_mul(SINGLES_LEN))?.as_chunks().0;
+    // SAFETY: its groups of single words lie behind these.
+    let singles = unsafe { slice::from_raw_parts(groups.cast(), n_singles(facts)) };
     if world.differ_by_singles(sp, singles) && is_needed(Check::ReturnAddrs) {
         return None;
     }
@@ -368,7 +407,9 @@ mod tests {
             let limit_slot = is_at_limit.then_some(highest + 8);
             let outcome = Outcome { start: START, site: 9, fp_counts, limit_slot };
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, words.iter().copied()).unwrap();
+            write(&mut record, outcome, groups, words.iter().copied(), 77).unwrap();
+            set_named_by(&mut record, 5);
+            prop_assert_eq!((named_by(&record), birth_of(&record)), (5, 77));
             prop_assert_eq!(len_of(&record), Some(record.len()));
             let place = |word: &Word| ((word.addr - START.sp) / 8, word.value);
             let told: BTreeSet<_> =
@@ -417,7 +458,7 @@ mod tests {
             let outcome = Outcome { start: START, site: 1, fp_counts: true, limit_slot: None };
             let groups = Groups::of(frames.clone()).unwrap();
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, frames).unwrap();
+            write(&mut record, outcome, groups, frames, 1).unwrap();
             assert_eq!(first_changed(&record, |_| true), Some((8, 1)));
             assert_eq!(first_changed(&record, |(place, _)| place > 8), Some((16, 2)));
             assert_eq!(first_changed(&record, |(place, _)| place == 7), Some((7, START.sp + 64)));
@@ -431,6 +472,6 @@ mod tests {
         let groups = Groups::of(far.into_iter()).unwrap();
         let outcome = Outcome { start: START, site: 1, fp_counts: false, limit_slot: None };
         let mut record = std::vec![0; groups.record_len()];
-        assert_eq!(write(&mut record, outcome, groups, far.into_iter()), None);
+        assert_eq!(write(&mut record, outcome, groups, far.into_iter(), 1), None);
     }
 }

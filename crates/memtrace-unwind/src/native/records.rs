@@ -11,11 +11,11 @@
 //! over and over again, so that the oldest makes way for the newest.
 //!
 //! Several stacks often begin in the same state and differ further out. Which of them it is, is *guessed*: the
-//! record that held the last time with this start and after the same other record; where these have been those
-//! of several, the first return address decides, too; and where that is not enough, a word at a place where the
-//! stack of a wrong guess differed. Start and record are known when a capture begins, and where the first return
-//! address is. Programs repeat themselves: on JSON 99 guesses of 100 are right, on a service 98; by the start alone
-//! it would be 63 on JSON, by the record before alone 68, and without the third step 89 on the service.
+//! record that held the last time with this start and after the same other record. Where these have been those of
+//! several, a word at a place where the stack of a wrong guess differed decides, too, and where that is not
+//! enough another word, as in a decision tree. Start and record are known when a capture begins, and so is the place
+//! where the guess is noted. Programs repeat themselves: of a parser of JSON that takes 359 pairs of start and record,
+//! each of which always leads to the same, 996 guesses of 1000 are right.
 //!
 //! Where it is wrong, an *index* finds the record by its start. Where two records have a start in common, a
 //! *fork* takes their place in the index. It says at which place the two differ first, leaf first; the hash
@@ -30,20 +30,31 @@
 //! - **I2** A record that makes way is taken out of the index first: what a slot names is always whole.
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
 //! - **I4** Guesses and forks are hints only: a record is good if it holds, however it was found.
+//! - **I5** A guess that is not [ambiguous](AMBIGUOUS) names a record by its offset and its birth, or is zero. If it
+//!   was born after the last that made way, the record is there, and whole; if not, there may be anything.
+//! - **I6** A [`Recollection`] has the mask of its memory's length: every guess that it asks for is there.
+#![expect(
+    unsafe_code,
+    reason = "reads guesses, and records that are whole, without a look at their bounds"
+)]
 
 use crate::bounds::StackBounds;
 use crate::native::record::{
-    self, Groups, Outcome, SLOT_WORD, Start, Word, first_changed, holds, len_of, named_by,
-    starts_at, value_at,
+    self, Groups, Outcome, Start, Word, birth_of, first_changed, holds, len_of, named_by,
+    set_named_by, starts_at, whole_holds,
 };
 use crate::native::world::World;
 use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
-/// How many notes there are of at which places walks find their first return address. Starts that share one and
-/// differ there take the third step each time: of 8, in one in ten layouts of a program with five call sites.
-const N_NEAR: usize = 32;
+/// Guesses that are found by start and record, for each slot of the index. Fewer would share places: two that do
+/// take turns at being wrong.
+const N_GUESSES_A_SLOT: usize = 4;
+/// Words that decide between guesses, at most.
+const MAX_FURTHER: usize = 4;
+/// Words of records after which their births begin anew, and with them all that is remembered. Few in tests.
+const MAX_MADE: u32 = if cfg!(test) { 1 << 15 } else { 1 << 30 };
 /// Words at the front, which stay zero: a record of no start.
 const FRONT_LEN: usize = 8;
 /// Forks that a search passes by, at most.
@@ -69,13 +80,18 @@ pub(crate) struct Extent {
     /// Where the records end that lie behind `head`, when it has begun anew at the front.
     end: usize,
     n_records: usize,
+    /// Words of all records so far, of which the number at its beginning is a record's *birth*, and of those of them
+    /// that have made way.
+    n_made: u32,
+    n_gone: u32,
     /// Times that the array was filled.
     n_turns: u32,
 }
 
 impl Extent {
     /// An array of no records.
-    pub(crate) const EMPTY: Self = Self { tail: 0, head: 0, end: 0, n_records: 0, n_turns: 0 };
+    pub(crate) const EMPTY: Self =
+        Self { tail: 0, head: 0, end: 0, n_records: 0, n_made: 0, n_gone: 0, n_turns: 0 };
 
     /// Returns how often all room was used up.
     pub(crate) const fn n_turns(&self) -> u32 {
@@ -83,96 +99,142 @@ impl Extent {
     }
 }
 
-/// Slots of the index for a memory of `n_words`: one word in 16, a power of two. As many words hold guesses
-/// of each kind, and half as many the marks.
-pub(crate) const fn index_len(n_words: usize) -> usize {
+/// Slots of the index for a memory of `n_words`: one word in 16, a power of two. There are four times as many guesses
+/// that are found first, as many of all others, and half as many marks.
+const fn index_len(n_words: usize) -> usize {
     let len = n_words / 16;
     if len < N_WAYS { 0 } else { 1 << len.ilog2() }
 }
 
-/// Returns the site of the record that held the last time after the record that held last, with this start and
-/// this return address, if it holds now.
-///
-/// `memory` is that of [`Records`], of which `index_len` words are the index.
-#[inline(always)]
-pub(crate) fn recall(
-    memory: &[u64],
-    index_len: usize,
-    hints: &mut Hints,
-    start: Start,
-    stack: &StackBounds,
-    world: &impl World,
-) -> Option<NonZeroU32> {
-    let hash = hints.hash(start);
-    let mut guess = *memory.get(guess_number(hash, index_len))?;
-    if is_ambiguous(guess) {
-        let hash = hints.hash_with_near(hash, start, stack, world)?;
-        guess = *memory.get(near_guess_number(hash, index_len))?;
-        if is_ambiguous(guess) {
-            let hash = hash_with(hash, word_within(start, place_of(guess), stack, world)?);
-            guess = *memory.get(near_guess_number(hash, index_len))?;
+/// How the guesses lie in a memory: the number of those that are found by start and record, a power of two, less one.
+#[derive(Clone, Copy)]
+pub(crate) struct GuessMask(usize);
+
+impl GuessMask {
+    /// That of no memory.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// That of a memory of `n_words`; `None` if there is no room for guesses.
+    pub(crate) const fn of(n_words: usize) -> Option<Self> {
+        match index_len(n_words).wrapping_mul(N_GUESSES_A_SLOT).checked_sub(1) {
+            Some(mask) => Some(Self(mask)),
+            None => None,
         }
     }
-    // Nothing guessed leads to the front, where a record of no start is.
-    let (number, offset) = ((guess >> 32) as usize, guess as u32);
-    // There may be another record by now, or a part of one. Nothing but a branch waits for this.
-    if !is_valid(memory, guess) {
-        return None;
+
+    /// Returns the number of the guess that is found by start and record.
+    #[inline(always)]
+    const fn number(self, hash: u64) -> usize {
+        (hash >> 40) as usize & self.0
     }
-    let site = holds(memory.get(offset as usize..)?, start, world)?;
-    hints.last = number;
-    Some(site)
+
+    /// Returns the number of one that is found by words of the stack, too. Were it among the others, each kind would
+    /// displace the other.
+    #[inline(always)]
+    const fn further_number(self, hash: u64) -> usize {
+        let mask = self.0 / N_GUESSES_A_SLOT;
+        ((hash >> 40) as usize & mask).wrapping_add(self.0).wrapping_add(1)
+    }
+}
+
+/// What a guess is made from: memory of [`Records`], and what is known of it.
+pub(crate) struct Recollection<'a> {
+    memory: *const u64,
+    mask: GuessMask,
+    n_gone: u32,
+    hints: &'a mut Hints,
+}
+
+impl<'a> Recollection<'a> {
+    /// # Safety
+    ///
+    /// `memory` holds records of which these are extent and hints, and `mask` is that of its length.
+    #[inline(always)]
+    pub(crate) unsafe fn of(
+        memory: &'a [u64],
+        mask: GuessMask,
+        extent: &Extent,
+        hints: &'a mut Hints,
+    ) -> Self {
+        Self { memory: memory.as_ptr(), mask, n_gone: extent.n_gone, hints }
+    }
+
+    /// Returns the site of the record that held the last time after the record that held last, with this start, if it
+    /// holds now.
+    #[inline(always)]
+    pub(crate) fn recall(self, start: Start, world: &impl World) -> Option<NonZeroU32> {
+        let guess = self.guess(self.mask.number(self.hints.hash(start)));
+        if is_ambiguous(guess) {
+            return None;
+        }
+        self.follow(guess, start, world)
+    }
+
+    /// The same where that is ambiguous: what decides are words of the stack, too.
+    #[inline(always)]
+    pub(crate) fn recall_further(
+        self,
+        start: Start,
+        stack: &StackBounds,
+        world: &impl World,
+    ) -> Option<NonZeroU32> {
+        let mut hash = self.hints.hash(start);
+        let mut guess = self.guess(self.mask.number(hash));
+        for _ in 0..MAX_FURTHER {
+            if !is_ambiguous(guess) {
+                break;
+            }
+            hash = hash_with(hash, word_within(start, place_of(guess), stack, world)?);
+            guess = self.guess(self.mask.further_number(hash));
+        }
+        if is_ambiguous(guess) {
+            return None;
+        }
+        self.follow(guess, start, world)
+    }
+
+    #[inline(always)]
+    fn guess(&self, number: usize) -> u64 {
+        // SAFETY: below the number of all guesses, which lie behind the front (I6).
+        unsafe { self.memory.wrapping_add(FRONT_LEN).wrapping_add(number).read() }
+    }
+
+    /// Returns the site of the record that a guess leads to if it holds. Nothing guessed leads to the front, where
+    /// all is zero.
+    #[inline(always)]
+    fn follow(self, guess: u64, start: Start, world: &impl World) -> Option<NonZeroU32> {
+        // There may be another record by now, or a part of one. Nothing but a branch waits for this.
+        if born(guess) < self.n_gone {
+            return None;
+        }
+        let offset = offset_of(guess);
+        // SAFETY: a record that was not born before the last that made way is whole (I5).
+        let site = unsafe { whole_holds(self.memory.wrapping_add(offset), start, world) }?;
+        self.hints.last = offset;
+        Some(site)
+    }
 }
 
 /// What guesses are made from, beside the start: what is known before a capture begins.
 #[derive(Clone, Copy)]
 pub(crate) struct Hints {
-    /// Where in memory the slot is that names the record which held last.
+    /// Where in memory the record is that held last.
     last: usize,
-    /// At which place walks find their first return address, by a part of the key that they start with.
-    near_places: [u16; N_NEAR],
 }
 
 impl Hints {
-    pub(crate) const NONE: Self = Self { last: 0, near_places: [0; N_NEAR] };
+    pub(crate) const NONE: Self = Self { last: 0 };
 
-    /// By what a guess is found first: the start, and the record before.
+    /// By what a guess is found: the start, and the record before.
     #[inline(always)]
     const fn hash(&self, start: Start) -> u64 {
-        (start.sp ^ (self.last as u64) << 21).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-
-    /// The place of the first return address.
-    #[inline(always)]
-    fn near_place(&self, start: Start) -> u64 {
-        u64::from(self.near_places.get(near_number(start.key)).copied().unwrap_or(0))
-    }
-
-    /// By what it is found where these are not enough: the first return address, too. `None` beyond the stack.
-    #[inline(always)]
-    fn hash_with_near(
-        &self,
-        hash: u64,
-        start: Start,
-        stack: &StackBounds,
-        world: &impl World,
-    ) -> Option<u64> {
-        Some(hash_with(hash, word_within(start, self.near_place(start), stack, world)?))
-    }
-
-    /// Notes where a walk found its first return address, if none from a like key has.
-    fn note_near(&mut self, start: Start, return_addr_at: u64) {
-        if let Some(near) = self.near_places.get_mut(near_number(start.key))
-            && *near == 0
-        {
-            *near = (return_addr_at.wrapping_sub(start.sp) >> 3) as u16;
-        }
+        let state = (start.sp ^ (self.last as u64) << 21).wrapping_add(start.key << 29);
+        state.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }
 
 /// What stands for a guess where the facts by which it was found are those of more than one record. Below it is the
-/// place of a word that decides, too, if it was found by the first return address already. No slot has a number
-/// with this bit.
+/// place of a word that decides, too.
 const AMBIGUOUS: u64 = 1 << 63;
 
 #[inline(always)]
@@ -187,133 +249,99 @@ const fn place_of(guess: u64) -> u64 {
     guess & 0xFFFF
 }
 
-/// Returns where in memory a guess is noted.
+/// The guess that leads to a record.
+const fn guess_of(offset: usize, birth: u32) -> u64 {
+    (offset as u64) << 32 | birth as u64
+}
+
 #[inline(always)]
-const fn guess_number(hash: u64, index_len: usize) -> usize {
-    ((hash >> 40) as usize & index_len.wrapping_sub(1)).wrapping_add(FRONT_LEN)
+const fn offset_of(guess: u64) -> usize {
+    (guess >> 32) as usize
 }
 
-/// Returns where one is noted that was found by a word of the stack, too. Were it among the others, each kind would
-/// displace the other.
 #[inline(always)]
-const fn near_guess_number(hash: u64, index_len: usize) -> usize {
-    guess_number(hash, index_len).wrapping_add(index_len)
+const fn born(guess: u64) -> u32 {
+    guess as u32
 }
 
-/// By which part of a key a near place is noted.
-#[inline(always)]
-const fn near_number(key: u64) -> usize {
-    key as usize % N_NEAR
-}
-
-/// Whether a guess leads to a record.
-#[inline(always)]
-fn is_valid(memory: &[u64], guess: u64) -> bool {
-    let slot = memory.get((guess >> 32) as usize).copied().unwrap_or(u64::MAX);
-    slot & !TAG_MASK == u64::from(guess as u32)
-}
-
-/// The record that a guess leads to; `None` where nothing is guessed, or it leads nowhere by now.
-fn guessed(memory: &[u64], guess: u64) -> Option<&[u64]> {
-    let record = memory.get(guess as u32 as usize..)?;
-    (guess != 0 && is_valid(memory, guess)).then_some(record)
-}
-
-/// Notes what would have been the right guess, and, where a wrong one was made, by what it would have been known.
-fn note_guess(
-    memory: &mut [u64],
-    index_len: usize,
-    hints: &Hints,
-    start: Start,
-    stack: &StackBounds,
-    world: &impl World,
-    right: u64,
-) -> Option<()> {
-    let hash = hints.hash(start);
-    let first = memory.get_mut(guess_number(hash, index_len))?;
-    if !is_ambiguous(*first) {
-        let guess = core::mem::replace(first, right);
-        // One that leads nowhere by now speaks for nothing.
-        if guessed(memory, guess).is_none() {
-            return Some(());
-        }
-        *memory.get_mut(guess_number(hash, index_len))? = AMBIGUOUS;
-    }
-    let near_place = hints.near_place(start);
-    let now = |place: u64| world.read_word(start.sp.wrapping_add(place << 3));
-    let Some(hash) = hints.hash_with_near(hash, start, stack, world) else {
-        *memory.get_mut(guess_number(hash, index_len))? = right;
-        return Some(());
-    };
-    let near = near_guess_number(hash, index_len);
-    let with = |value: u64| near_guess_number(hash_with(hash, value), index_len);
-    let guess = *memory.get(near)?;
-    // The place at which a wrong guess of the same facts could have been told from the right one: what was of others
-    // has only displaced it. A place that was noted for another start may be one of no word.
-    let other_place = |memory: &[u64], guess: u64, place: u64| {
-        let record = guessed(memory, guess).filter(|record| starts_at(record, start))?;
-        let is_same = value_at(record, place).is_none_or(|value| value == now(place));
-        if is_same { first_changed(record, |(place, value)| now(place) != value) } else { None }
-    };
-    let decided = if is_ambiguous(guess) {
-        let place = place_of(guess);
-        let Some(word) = word_within(start, place, stack, world) else {
-            // Of other facts, which share the number.
-            *memory.get_mut(near)? = right;
-            return Some(());
-        };
-        let guess = core::mem::replace(memory.get_mut(with(word))?, right);
-        other_place(memory, guess, place)
-    } else {
-        let decided = other_place(memory, guess, near_place);
-        match decided {
-            Some((_, value)) => *memory.get_mut(with(value))? = guess,
-            None => *memory.get_mut(near)? = right,
-        }
-        decided
-    };
-    if let Some((place, _)) = decided {
-        *memory.get_mut(near)? = AMBIGUOUS | place;
-        *memory.get_mut(with(now(place)))? = right;
-    }
-    Some(())
-}
-
-/// Searches the index for a record that holds, and notes it as the right guess.
-#[inline(never)]
-pub(crate) fn search(
-    memory: &mut [u64],
-    index_len: usize,
-    hints: &mut Hints,
-    start: Start,
-    stack: &StackBounds,
-    world: &impl World,
-) -> Option<NonZeroU32> {
-    let mut hash = start.hash();
-    for _ in 0..=MAX_DEPTH {
-        let first = set_start(hash, index_len).wrapping_add(index_start(index_len));
-        let set: &[u64; N_WAYS] = memory.get(first..)?.first_chunk()?;
-        let mut fork = None;
-        for (way, &slot) in set.iter().enumerate().filter(|(_, slot)| has_tag(**slot, hash)) {
-            if is_fork(slot) {
-                fork = Some(slot);
-            } else if let Some(site) = holds(memory.get(slot as u32 as usize..)?, start, world) {
-                let number = first.wrapping_add(way);
-                let guess = (number as u64) << 32 | u64::from(slot as u32);
-                note_guess(memory, index_len, hints, start, stack, world, guess);
-                hints.last = number;
-                return Some(site);
+impl Records<'_> {
+    /// Notes what would have been the right guess, and, where a wrong one of the same start was made, by which word
+    /// it would have been known.
+    fn note_guess(
+        &mut self,
+        start: Start,
+        stack: &StackBounds,
+        world: &impl World,
+        right: u64,
+    ) -> Option<()> {
+        let mask = self.mask;
+        let now = |place: u64| world.read_word(start.sp.wrapping_add(place << 3));
+        let mut hash = self.hints.hash(start);
+        let mut number = mask.number(hash);
+        let mut place = None;
+        for n_words in 0..=MAX_FURTHER {
+            let guess = *self.guesses.get(number)?;
+            if !is_ambiguous(guess) {
+                let other = if n_words == MAX_FURTHER { None } else { self.guessed(guess) };
+                // What was found by other facts has only displaced the right one.
+                let other = other.filter(|record| starts_at(record, start));
+                let told =
+                    other.and_then(|record| first_changed(record, |(at, word)| now(at) != word));
+                let Some((at, word)) = told.filter(|(at, _)| Some(*at) != place) else { break };
+                *self.guesses.get_mut(number)? = AMBIGUOUS | at;
+                for (word, guess) in [(word, guess), (now(at), right)] {
+                    *self.guesses.get_mut(mask.further_number(hash_with(hash, word)))? = guess;
+                }
+                return Some(());
+            }
+            // A place that was noted for another start may be one of no word.
+            let Some(word) = word_within(start, place_of(guess), stack, world) else { break };
+            place = Some(place_of(guess));
+            if n_words != MAX_FURTHER {
+                hash = hash_with(hash, word);
+                number = mask.further_number(hash);
             }
         }
-        hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, world));
+        *self.guesses.get_mut(number)? = right;
+        Some(())
     }
-    None
-}
 
-/// Where in memory the index begins, behind as many guesses of each kind.
-#[inline(always)]
-const fn index_start(index_len: usize) -> usize {
-    index_len.wrapping_mul(2).wrapping_add(FRONT_LEN)
+    /// The record that a guess leads to; `None` where nothing is guessed, or it leads nowhere by now.
+    fn guessed(&self, guess: u64) -> Option<&[u64]> {
+        let record = self.words.get(offset_of(guess).checked_sub(self.base)?..)?;
+        (born(guess) >= self.extent.n_gone).then_some(record)
+    }
+
+    /// Searches the index for a record that holds, and notes it as the right guess.
+    #[inline(never)]
+    pub(crate) fn search(
+        &mut self,
+        start: Start,
+        stack: &StackBounds,
+        world: &impl World,
+    ) -> Option<NonZeroU32> {
+        let mut hash = start.hash();
+        for _ in 0..=MAX_DEPTH {
+            let first = set_start(hash, self.index.len());
+            let set: &[u64; N_WAYS] = self.index.get(first..)?.first_chunk()?;
+            let mut fork = None;
+            for &slot in set.iter().filter(|slot| has_tag(**slot, hash)) {
+                if is_fork(slot) {
+                    fork = Some(slot);
+                    continue;
+                }
+                let offset = slot as u32 as usize;
+                let record = self.words.get(offset.wrapping_sub(self.base)..)?;
+                if let Some(site) = holds(record, start, world) {
+                    self.note_guess(start, stack, world, guess_of(offset, birth_of(record)));
+                    self.hints.last = offset;
+                    return Some(site);
+                }
+            }
+            hash = hash_with(hash, word_at(start, place_of_fork(fork?), stack, world));
+        }
+        None
+    }
 }
 
 /// The hash with which one goes on from a fork at which this word was found.
@@ -378,6 +406,7 @@ const fn place_of_fork(slot: u64) -> u64 {
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
     index: &'a mut [u64],
+    mask: GuessMask,
     guesses: &'a mut [u64],
     marks: &'a mut [u64],
     words: &'a mut [u64],
@@ -395,12 +424,13 @@ impl<'a> Records<'a> {
         hints: &'a mut Hints,
     ) -> Option<Self> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
-        let (guesses, rest) =
-            memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(len.wrapping_mul(2))?;
+        let mask = GuessMask::of(n_words)?;
+        let n_guesses = len.wrapping_mul(N_GUESSES_A_SLOT.wrapping_add(1));
+        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(n_guesses)?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 2)?;
         let base = n_words.wrapping_sub(words.len());
-        Some(Self { index, guesses, marks, words, base, extent, hints })
+        Some(Self { index, mask, guesses, marks, words, base, extent, hints })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -416,8 +446,8 @@ impl<'a> Records<'a> {
         old == new
     }
 
-    /// Whether I1 and I2 hold: the slots that are not zero name whole records, each of which knows its
-    /// slot.
+    /// Whether I1, I2 and I5 hold: the slots that are not zero name whole records, each of which knows its
+    /// slot, and guesses lead to whole records or to such as have made way.
     #[cfg(test)]
     pub(crate) fn is_consistent(&self) -> bool {
         let Extent { tail, head, end, n_records, .. } = *self.extent;
@@ -434,6 +464,14 @@ impl<'a> Records<'a> {
             positions[position] = true;
             position = if is_behind && next == end { 0 } else { next };
         }
+        let is_guessed = |&guess: &u64| {
+            let position = offset_of(guess).wrapping_sub(self.base);
+            guess == 0
+                || is_ambiguous(guess)
+                || born(guess) < self.extent.n_gone
+                || positions.get(position) == Some(&true)
+                    && birth_of(&self.words[position..]) == born(guess)
+        };
         let is_named = |(number, &slot): (usize, &u64)| {
             let position = (slot as u32 as usize).wrapping_sub(self.base);
             slot == 0
@@ -441,7 +479,7 @@ impl<'a> Records<'a> {
                 || positions.get(position) == Some(&true)
                     && named_by(&self.words[position..]) == number
         };
-        self.index.iter().enumerate().all(is_named)
+        self.index.iter().enumerate().all(is_named) && self.guesses.iter().all(is_guessed)
     }
 
     /// Forgets all records.
@@ -465,17 +503,17 @@ impl<'a> Records<'a> {
         words: impl Iterator<Item = Word> + Clone,
     ) {
         let start = outcome.start;
-        let Some(first) = words.clone().next() else { return };
         let Some(groups) = Groups::of(words.clone()) else { return };
         let Some(position) = self.make_room(groups.record_len()) else { return };
         let memory = self.words.get_mut(position..).unwrap_or(&mut []);
         let memory = memory.get_mut(..groups.record_len()).unwrap_or(&mut []);
-        if record::write(memory, outcome, groups, words).is_none() {
+        let birth = self.extent.n_made;
+        if record::write(memory, outcome, groups, words, birth).is_none() {
             // Nothing names it yet.
             self.extent.head = position;
             return;
         }
-        self.hints.note_near(start, first.addr);
+        self.extent.n_made = birth.wrapping_add(groups.record_len() as u32);
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         let hash = self.find_leaf(start, stack, world);
         self.point_to(hash, position);
@@ -529,8 +567,8 @@ impl<'a> Records<'a> {
             // The record that was there changes places with the one that makes way.
             if displaced != 0 {
                 let position = (displaced as u32 as usize).wrapping_sub(self.base);
-                if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
-                    *word = number as u64;
+                if let Some(record) = self.words.get_mut(position..) {
+                    set_named_by(record, number);
                 }
             }
             if let Some(slot) = self.index.get_mut(number) {
@@ -561,8 +599,8 @@ impl<'a> Records<'a> {
         let set = self.index.iter_mut().enumerate().skip(first).take(N_WAYS);
         if let Some((number, slot)) = set.min_by_key(|(number, slot)| rank(*number, **slot)) {
             *slot = record_slot(hash, self.base.wrapping_add(position));
-            if let Some(word) = self.words.get_mut(position.wrapping_add(SLOT_WORD)) {
-                *word = number as u64;
+            if let Some(record) = self.words.get_mut(position..) {
+                set_named_by(record, number);
             }
         }
     }
@@ -583,6 +621,9 @@ impl<'a> Records<'a> {
     fn make_room(&mut self, len: usize) -> Option<usize> {
         if len > self.words.len() {
             return None;
+        }
+        if self.extent.n_made >= MAX_MADE {
+            self.clear();
         }
         if self.extent.head.wrapping_add(len) > self.words.len() {
             // Those that lie from here to the end are the oldest.
@@ -628,6 +669,7 @@ impl<'a> Records<'a> {
         self.take_out(self.extent.tail);
         self.extent.n_records = self.extent.n_records.wrapping_sub(1);
         self.extent.tail = self.extent.tail.wrapping_add(len);
+        self.extent.n_gone = self.extent.n_gone.wrapping_add(len as u32);
         if self.extent.tail == self.extent.end && self.extent.tail > self.extent.head {
             self.extent.tail = 0;
         }
