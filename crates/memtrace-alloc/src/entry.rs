@@ -1,36 +1,45 @@
-//! The way into the recorder for an allocation: it takes the registers of whoever called, before anything
-//! else is done.
+//! The way from the hook to the wrapped allocator, and from there into the recorder.
 //!
 //! # Mechanism
 //!
-//! A capture begins at the registers of some function that is still running. Taken in a function of the
-//! recorder's own, they would tie all that is done for an allocation into that one function, with a frame and
-//! saved registers. So where there is a walker of our own, the way in is three instructions without a frame:
-//! they hand on where the return address lies, and the frame pointer, and jump. Whatever runs then, however it
-//! divides its work among functions that jump to each other, the caller is where it was: its return address
-//! is not touched before it has control again. Stacks begin with the hook, not with the recorder.
+//! A capture begins at the registers of some function that is still running. Where there is a walker of our own,
+//! that is whoever called these functions, which are written out in instructions: they call the wrapped allocator
+//! for the block, and the recorder with where their own return address lies. Whatever the recorder runs then, however
+//! it divides its work among functions that jump to each other, the caller is where it was. So stacks begin with the
+//! program, or with what of the hook the compiler has left around it; and the address of the call, by which most
+//! stacks differ from each other, is known before a walk begins.
+//!
+//! Block and size lie on the stack meanwhile, where the recorder finds them when it needs them: it has few registers.
+//! Nor could it keep any while it looks for the thread's state, which in a library is a call of a function. So it is
+//! given that, too, by who has called the wrapped allocator and had to keep its registers anyway.
 //!
 //! # Cost
 //!
-//! Three instructions.
+//! Eleven instructions, and three to find the state.
 #![cfg_attr(
     all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)),
     expect(
         unsafe_code,
-        reason = "a function without a frame, and the return address of its caller"
+        reason = "functions that lay out their frames themselves, and what lies there"
     )
+)]
+#![cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
+    expect(unsafe_code, reason = "calls the wrapped allocator")
 )]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
-    use crate::recorder::RECORDER;
+    use crate::recorder::Recorder;
+    use crate::thread::{self, ThreadState};
+    use core::alloc::{GlobalAlloc, Layout};
     use core::arch::naked_asm;
     use memtrace_unwind::Registers;
 
     /// Whence the recorder was entered, as long as it has not returned there.
     #[derive(Clone, Copy)]
     pub(crate) struct Entry {
-        /// The word after the return address.
+        /// The word after the return address, below which lie size and block (see [`entry`]).
         sp: *const u64,
         fp: u64,
     }
@@ -43,50 +52,192 @@ mod by_target {
             // the recorder returns, and entries are used no longer.
             unsafe { memtrace_unwind::caller(self.sp, self.fp) }
         }
+
+        /// The block that the wrapped allocator has handed out, or null.
+        #[inline(always)]
+        pub(crate) fn block(self) -> *mut u8 {
+            // SAFETY: where `entry` has put it; it stays there as the return address does.
+            unsafe { self.sp.wrapping_sub(3).cast::<*mut u8>().read() }
+        }
+
+        /// The size that was asked for.
+        #[inline(always)]
+        pub(crate) fn size(self) -> usize {
+            // SAFETY: as above.
+            unsafe { self.sp.wrapping_sub(2).cast::<usize>().read() }
+        }
     }
 
-    /// Records a block that the wrapped allocator has handed out; null is passed over.
+    /// A block, and the state of the thread: in two registers.
+    #[repr(C)]
+    struct Allocated {
+        block: *mut u8,
+        state: *const ThreadState,
+    }
+
+    /// The instructions of a function that has the parameters of `alloc_in`, returns the block, and calls the recorder
+    /// in between.
+    macro_rules! entry {
+        ($alloc_in:path) => {
+            naked_asm!(
+                // It says of its frame, at each of its instructions, how large that is.
+                ".cfi_startproc",
+                "push rdi",
+                ".cfi_adjust_cfa_offset 8",
+                "sub rsp, 16",
+                ".cfi_adjust_cfa_offset 16",
+                "call {alloc_in}",
+                "mov [rsp + 8], rax",
+                "lea rdi, [rsp + 32]",
+                "mov rsi, rbp",
+                "call {allocated_from}",
+                "mov rax, [rsp + 8]",
+                "add rsp, 24",
+                ".cfi_adjust_cfa_offset -24",
+                "ret",
+                ".cfi_endproc",
+                alloc_in = sym $alloc_in,
+                allocated_from = sym allocated_from,
+            )
+        };
+    }
+
+    /// Allocates, and tells the recorder.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
     #[unsafe(naked)]
-    pub(crate) extern "C-unwind" fn allocated(block: *mut u8, size: usize) {
-        naked_asm!(
-            // It has no frame, from its first instruction to its last; the assembler does not say so by itself.
-            ".cfi_startproc",
-            "lea rdx, [rsp + 8]",
-            "mov rcx, rbp",
-            "jmp {allocated_from}",
-            ".cfi_endproc",
-            allocated_from = sym allocated_from,
-        )
+    pub(crate) unsafe extern "C-unwind" fn alloc_and_tell<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> *mut u8 {
+        entry!(alloc_in::<A>)
     }
 
-    // Of an ABI that the jump can rely on, and which adds nothing for panics that never come.
-    extern "C-unwind" fn allocated_from(block: *mut u8, size: usize, sp: *const u64, fp: u64) {
-        RECORDER.allocated(block, size, Entry { sp, fp });
+    /// The same of zeroed blocks.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C-unwind" fn alloc_zeroed_and_tell<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> *mut u8 {
+        entry!(alloc_zeroed_in::<A>)
+    }
+
+    // Of an ABI that the calls can rely on.
+    unsafe extern "C-unwind" fn alloc_in<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> Allocated {
+        // SAFETY: they are a layout's.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: the caller's promise.
+        let block = unsafe { inner.alloc(layout) };
+        Allocated { block, state: thread::state() }
+    }
+
+    unsafe extern "C-unwind" fn alloc_zeroed_in<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> Allocated {
+        // SAFETY: they are a layout's.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: the caller's promise.
+        let block = unsafe { inner.alloc_zeroed(layout) };
+        Allocated { block, state: thread::state() }
+    }
+
+    extern "C-unwind" fn allocated_from(sp: *const u64, fp: u64, state: *const ThreadState) {
+        // SAFETY: the thread's own, which it has as long as it runs.
+        Recorder::allocated(Entry { sp, fp }, unsafe { &*state });
     }
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 mod by_target {
-    use crate::recorder::RECORDER;
+    use crate::recorder::Recorder;
+    use crate::thread;
+    use core::alloc::{GlobalAlloc, Layout};
     use memtrace_unwind::{Registers, here};
 
     /// Whence the recorder was entered, as long as it has not returned there.
     #[derive(Clone, Copy)]
-    pub(crate) struct Entry(Registers);
+    pub(crate) struct Entry {
+        here: Registers,
+        block: *mut u8,
+        size: usize,
+    }
 
     impl Entry {
         /// The registers at the entry.
         #[inline(always)]
         pub(crate) fn registers(self) -> Registers {
-            self.0
+            self.here
+        }
+
+        /// The block that the wrapped allocator has handed out, or null.
+        #[inline(always)]
+        pub(crate) fn block(self) -> *mut u8 {
+            self.block
+        }
+
+        /// The size that was asked for.
+        #[inline(always)]
+        pub(crate) fn size(self) -> usize {
+            self.size
         }
     }
 
-    /// Records a block that the wrapped allocator has handed out; null is passed over.
+    /// Allocates, and tells the recorder.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
     #[inline(never)]
-    pub(crate) fn allocated(block: *mut u8, size: usize) {
-        RECORDER.allocated(block, size, Entry(here()));
+    pub(crate) unsafe fn alloc_and_tell<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> *mut u8 {
+        // SAFETY: they are a layout's.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: the caller's promise.
+        let block = unsafe { inner.alloc(layout) };
+        tell(Entry { here: here(), block, size });
+        block
+    }
+
+    /// The same of zeroed blocks.
+    ///
+    /// # Safety
+    ///
+    /// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
+    #[inline(never)]
+    pub(crate) unsafe fn alloc_zeroed_and_tell<A: GlobalAlloc>(
+        size: usize,
+        align: usize,
+        inner: &A,
+    ) -> *mut u8 {
+        // SAFETY: they are a layout's.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: the caller's promise.
+        let block = unsafe { inner.alloc_zeroed(layout) };
+        tell(Entry { here: here(), block, size });
+        block
+    }
+
+    #[inline(always)]
+    fn tell(entry: Entry) {
+        thread::with_state(|state| Recorder::allocated(entry, state));
     }
 }
 
-pub(crate) use by_target::{Entry, allocated};
+pub(crate) use by_target::{Entry, alloc_and_tell, alloc_zeroed_and_tell};

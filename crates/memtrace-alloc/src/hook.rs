@@ -127,7 +127,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             return unsafe { self.inner.alloc(layout) };
         }
         // SAFETY: as above.
-        unsafe { alloc_and_tell(layout.size(), layout.align(), &self.inner) }
+        unsafe { entry::alloc_and_tell(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]
@@ -138,7 +138,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
         // SAFETY: as above.
-        unsafe { alloc_zeroed_and_tell(layout.size(), layout.align(), &self.inner) }
+        unsafe { entry::alloc_zeroed_and_tell(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]
@@ -174,32 +174,6 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
 // What the recorder is told of. Functions of their own, so that all else needs no frame and ends in a jump to
 // the wrapped allocator; with parameters in the order of those of `__rust_alloc` and its like, which leaves
 // them in their registers.
-
-/// # Safety
-///
-/// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
-#[inline(never)]
-unsafe fn alloc_and_tell<A: GlobalAlloc>(size: usize, align: usize, inner: &A) -> *mut u8 {
-    // SAFETY: they are a layout's.
-    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    // SAFETY: the caller's promise.
-    let block = unsafe { inner.alloc(layout) };
-    entry::allocated(block, size);
-    block
-}
-
-/// # Safety
-///
-/// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
-#[inline(never)]
-unsafe fn alloc_zeroed_and_tell<A: GlobalAlloc>(size: usize, align: usize, inner: &A) -> *mut u8 {
-    // SAFETY: they are a layout's.
-    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    // SAFETY: the caller's promise.
-    let block = unsafe { inner.alloc_zeroed(layout) };
-    entry::allocated(block, size);
-    block
-}
 
 /// # Safety
 ///

@@ -93,9 +93,20 @@ impl ThreadState {
         self.find_stack()
     }
 
+    /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already: then returns
+    /// `None`.
+    #[inline(always)]
+    fn guarded<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        if self.depth.load(Relaxed) != 0 {
+            return None;
+        }
+        let _guard = self.enter(0, RECORDING);
+        Some(f())
+    }
+
     /// Returns the slot that the thread holds.
     #[inline(always)]
-    fn slot(&self) -> Option<&'static Slot> {
+    pub(crate) fn slot(&self) -> Option<&'static Slot> {
         // SAFETY: null, or a slot that stays mapped.
         unsafe { self.slot.get().as_ref() }
     }
@@ -150,7 +161,22 @@ impl ThreadState {
         self.with_cache(|cache| unsafe { cache.site_from(start, &stack, limit, sites) })
     }
 
-    /// The same if [`recall`] has not told it.
+    /// Returns the site of the stack at `start`, of a function that has not returned, if the thread's cache recalls it;
+    /// see [`SiteCache::recall`].
+    #[inline(always)]
+    pub(crate) fn recall(&self, start: Registers) -> Option<NonZeroU32> {
+        // SAFETY: the caller's promise.
+        self.guarded(|| self.with_cache(|cache| unsafe { cache.recall(start) })).flatten()
+    }
+
+    /// The same by [`SiteCache::recall_further`].
+    #[inline(always)]
+    pub(crate) fn recall_further(&self, start: Registers) -> Option<NonZeroU32> {
+        // SAFETY: the caller's promise.
+        self.guarded(|| self.with_cache(|cache| unsafe { cache.recall_further(start) })).flatten()
+    }
+
+    /// The same as [`Self::site_from`] if neither of these has told it.
     #[inline(always)]
     pub(crate) fn site_unrecalled(
         &self,
@@ -171,26 +197,17 @@ impl ThreadState {
     }
 }
 
-/// Returns the site of the stack at `start` if the thread's cache recalls it; see [`SiteCache::recall`].
-/// `start` was read before this is called, of a function that has not returned since.
+/// Returns where the state of the thread is, which is there as long as the thread is (I1).
 #[inline(always)]
-pub(crate) fn recall(start: Registers) -> Option<NonZeroU32> {
-    // SAFETY: the caller's promise.
-    guarded(|state| state.with_cache(|cache| unsafe { cache.recall(start) })).flatten()
+pub(crate) fn state() -> *const ThreadState {
+    STATE.with(core::ptr::from_ref)
 }
 
 /// Runs `f`, the recorder's work, inside a guarded section, unless the thread is in one already, or has
 /// lost its state: then returns `None`.
 #[inline(always)]
 pub(crate) fn guarded<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
-    let guarded = STATE.try_with(|state| {
-        if state.depth.load(Relaxed) != 0 {
-            return None;
-        }
-        let _guard = state.enter(0, RECORDING);
-        Some(f(state))
-    });
-    guarded.ok().flatten()
+    STATE.try_with(|state| state.guarded(|| f(state))).ok().flatten()
 }
 
 /// Returns the slot that the thread holds.

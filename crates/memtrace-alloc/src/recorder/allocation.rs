@@ -12,63 +12,88 @@
 //! The short way: a dozen instructions beside those that recall the stack, and those of
 //! [`insertion`](super::insertion).
 
-use super::Recorder;
+use super::{RECORDER, Recorder};
 use crate::control::{self, Mode, On, Recording, State};
 use crate::entry::Entry;
 use crate::live::LiveTrace;
 use crate::sampler;
 use crate::site::SiteId;
-use crate::thread;
+use crate::thread::{self, ThreadState};
+use core::num::NonZeroU32;
 use memtrace_unwind::Registers;
 
+// None of these needs `self`, which would take a register.
 impl Recorder {
     /// Records a block that the wrapped allocator has handed out; null is passed over.
     ///
     /// What is done for nearly all blocks: whatever else there is to do is done by functions that this one
     /// jumps to, so that it needs no frame.
     #[inline(always)]
-    pub(crate) fn allocated(&self, block: *mut u8, size: usize, entry: Entry) {
-        if !control::is_short() || block.is_null() {
-            return self.allocated_otherwise(block, size, entry);
+    pub(crate) fn allocated(entry: Entry, state: &ThreadState) {
+        if !control::is_short() || entry.block().is_null() {
+            return Self::allocated_otherwise(entry);
         }
-        match thread::recall(entry.registers()) {
-            Some(site) => {
-                let trace = LiveTrace { size: size as u64, site: SiteId(site.get()) };
-                self.record(block.addr() as u64, trace, None, On);
-            }
-            None => self.allocated_unrecalled(block, size, entry),
+        match state.recall(entry.registers()) {
+            Some(site) => Self::recalled(entry, state, site),
+            None => Self::allocated_further(entry, state),
         }
+    }
+
+    /// Records a block whose stack is remembered, but not told from others by where it begins.
+    #[inline(never)]
+    fn allocated_further(entry: Entry, state: &ThreadState) {
+        match state.recall_further(entry.registers()) {
+            Some(site) => Self::recalled(entry, state, site),
+            None => Self::allocated_unrecalled(entry),
+        }
+    }
+
+    #[inline(always)]
+    fn recalled(entry: Entry, state: &ThreadState, site: NonZeroU32) {
+        let Some(slot) = state.slot() else { return Self::recalled_without_slot(entry, site) };
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        Self::record_new(entry.block().addr() as u64, trace, slot, On);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recalled_without_slot(entry: Entry, site: NonZeroU32) {
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        RECORDER.record(entry.block().addr() as u64, trace, None, On);
     }
 
     /// Records a block whose stack is not remembered where it is likeliest to be.
     #[inline(never)]
-    fn allocated_unrecalled(&self, block: *mut u8, size: usize, entry: Entry) {
-        let (block_addr, size) = (block.addr() as u64, size as u64);
+    fn allocated_unrecalled(entry: Entry) {
+        let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
         // One in some thousand allocations of a thread comes here, even where all else takes the short ways.
-        self.live.shadow().tend_now_and_then();
-        let site = thread::guarded(|state| self.site_unrecalled(entry.registers(), state));
+        RECORDER.live.shadow().tend_now_and_then();
+        let site = thread::guarded(|state| RECORDER.site_unrecalled(entry.registers(), state));
         match site {
-            Some(site) => self.record(block_addr, LiveTrace { size, site }, None, On),
-            None => self.count_nested(),
+            Some(site) => RECORDER.record(block_addr, LiveTrace { size, site }, None, On),
+            None => RECORDER.count_nested(),
         }
     }
 
     /// The same while nothing is recorded, or more than the short way does.
     #[inline(never)]
-    fn allocated_otherwise(&self, block: *mut u8, size: usize, entry: Entry) {
+    fn allocated_otherwise(entry: Entry) {
         match control::mode() {
-            _ if block.is_null() => self.probed(),
-            Mode::Off => self.probed(),
-            Mode::Short => self.allocated_unrecalled(block, size, entry),
+            _ if entry.block().is_null() => RECORDER.probed(),
+            Mode::Off => RECORDER.probed(),
+            Mode::Short => Self::allocated_unrecalled(entry),
             Mode::AtLength => {
-                let (block_addr, size) = (block.addr() as u64, size as u64);
-                if self.record_at_length(entry.registers(), block_addr, size, None).is_none() {
-                    self.count_nested();
+                let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
+                let recorded = RECORDER.record_at_length(entry.registers(), block_addr, size, None);
+                if recorded.is_none() {
+                    RECORDER.count_nested();
                 }
             }
         }
     }
+}
 
+impl Recorder {
     /// Records a block with its details and a stack that may be deep, if it is to be recorded at all;
     /// `None` inside a guarded section.
     ///

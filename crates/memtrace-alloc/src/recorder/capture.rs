@@ -5,7 +5,6 @@
 use super::Recorder;
 use crate::c_symbols;
 use crate::control;
-use crate::entry;
 use crate::hook_frames::HookFrames;
 use crate::live::Detail;
 use crate::platform;
@@ -21,11 +20,9 @@ impl Recorder {
     /// Finds out which frames are the hook's own by allocating; `false` if the hook was not called.
     pub(crate) fn find_hook_frames(&self) -> bool {
         let before = self.hook_frames.n_probes();
-        // Named here because a capture need not see them: the compiler may turn their last call into a
-        // jump, and the ways in for tracked memory are not called by the probe.
-        for entry in [entry::allocated as *const (), Recorder::resized as *const ()] {
-            self.hook_frames.add_function_of(entry.addr() as u64);
-        }
+        // Named here because a capture need not see it: the compiler may turn its last call into a
+        // jump; and the ways in for tracked memory are not called by the probe.
+        self.hook_frames.add_function_of((Recorder::resized as *const ()).addr() as u64);
         let entries = [
             Recorder::capture as *const (),
             tracked::track as *const (),
@@ -66,7 +63,7 @@ impl Recorder {
         self.site_without(&self.hook_frames, here, state)
     }
 
-    /// The same if [`thread::recall`] has not told it.
+    /// The same if the thread has not recalled it.
     #[inline(always)]
     pub(super) fn site_unrecalled(&self, here: Registers, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());

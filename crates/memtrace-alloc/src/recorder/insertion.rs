@@ -43,7 +43,7 @@ impl Recorder {
             return self.record_any(block_addr, trace, old_bytes, state);
         }
         match (old_bytes, thread::slot()) {
-            (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
+            (None, Some(slot)) => Self::record_new(block_addr, trace, slot, state),
             (Some(old_bytes), Some(slot)) => {
                 Self::record_again(slot, block_addr, trace, old_bytes, state);
             }
@@ -55,7 +55,12 @@ impl Recorder {
     /// to others in a jump, not a call, so that no registers need be saved; nor does the one recorder need one.
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
-    fn record_new(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+    pub(super) fn record_new(
+        block_addr: u64,
+        trace: LiveTrace,
+        slot: &Slot,
+        state: impl Recording,
+    ) {
         let recorder = &RECORDER;
         if !state.is_plain() && recorder.totals.is_shared() {
             return recorder.record_any(block_addr, trace, None, state);
