@@ -224,6 +224,7 @@ pub(crate) fn claim_slot() {
 }
 
 /// Looks at the state of the thread; `None` if it has lost it.
+#[inline(always)]
 pub(crate) fn with_state<R>(f: impl FnOnce(&ThreadState) -> R) -> Option<R> {
     STATE.try_with(f).ok()
 }

@@ -20,7 +20,7 @@ use crate::live_blocks::Beside;
 use crate::live_samples::LiveSamples;
 use crate::page_shadow::AtHome;
 use crate::page_word::Shape;
-use crate::thread;
+use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
 
 impl Recorder {
@@ -29,7 +29,8 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_plain() {
-            Self::releasing_plainly(block_addr);
+            // Looked for here, where the program's own code is compiled: in a library it takes a call.
+            thread::with_state(|thread| Self::releasing_plainly(block_addr, thread));
         } else if state.is_sampled() {
             self.releasing_sampled(block_addr, state);
         } else {
@@ -47,14 +48,13 @@ impl Recorder {
     /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
     ///
     /// What is not as it is most of the time is left to others in a jump, not a call, so that no registers need
-    /// be saved but for the search of the thread's own memory; nor does `self` need one.
+    /// be saved; nor does `self` need one.
     // Not inlined into the program's own code, which has registers to spare for nothing.
     #[inline(never)]
-    fn releasing_plainly(block_addr: u64) {
-        let slot = thread::slot();
+    fn releasing_plainly(block_addr: u64, thread: &ThreadState) {
         let recorder = &RECORDER;
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
-        let Some(slot) = slot else { return recorder.releasing_in(block_addr, On) };
+        let Some(slot) = thread.slot() else { return recorder.releasing_in(block_addr, On) };
         match recorder.live.shadow().take_at_home(slot, block_addr) {
             AtHome::Done(trace) => recorder.released(slot, trace),
             AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
