@@ -201,6 +201,10 @@ impl SiteCache {
     ) -> Option<NonZeroU32> {
         let is_of_epoch = self.epoch == epoch(world, limit);
         let recalled = if is_of_epoch { self.recall_in(world, start) } else { None };
+        if recalled.is_some() {
+            return recalled;
+        }
+        let recalled = if is_of_epoch { self.recall_further_in(world, start) } else { None };
         recalled.or_else(|| self.unrecalled_in(world, start, stack, limit, sites))
     }
 
