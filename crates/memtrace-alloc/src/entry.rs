@@ -15,7 +15,7 @@
 //!
 //! # Cost
 //!
-//! Eleven instructions, and three to find the state.
+//! Twelve instructions, and three to find the state.
 #![cfg_attr(
     all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)),
     expect(
@@ -36,35 +36,34 @@ mod by_target {
     use core::arch::naked_asm;
     use memtrace_unwind::Registers;
 
-    /// Whence the recorder was entered, as long as it has not returned there.
+    /// Whence the recorder was entered, as long as it has not returned there: the word after the return address. Below
+    /// that lie the caller's frame pointer, size and block (see [`entry`]).
     #[derive(Clone, Copy)]
-    pub(crate) struct Entry {
-        /// The word after the return address, below which lie size and block (see [`entry`]).
-        sp: *const u64,
-        fp: u64,
-    }
+    pub(crate) struct Entry(*const u64);
 
     impl Entry {
         /// The registers of the caller.
         #[inline(always)]
         pub(crate) fn registers(self) -> Registers {
-            // SAFETY: made below, where the caller's return address lies below that word; it stays there until
-            // the recorder returns, and entries are used no longer.
-            unsafe { memtrace_unwind::caller(self.sp, self.fp) }
+            // SAFETY: made below, where all this lies; it stays there until the recorder returns, and entries are used
+            // no longer.
+            let fp = unsafe { self.0.wrapping_sub(2).read() };
+            // SAFETY: as above.
+            unsafe { memtrace_unwind::caller(self.0, fp) }
         }
 
         /// The block that the wrapped allocator has handed out, or null.
         #[inline(always)]
         pub(crate) fn block(self) -> *mut u8 {
-            // SAFETY: where `entry` has put it; it stays there as the return address does.
-            unsafe { self.sp.wrapping_sub(3).cast::<*mut u8>().read() }
+            // SAFETY: as above.
+            unsafe { self.0.wrapping_sub(4).cast::<*mut u8>().read() }
         }
 
         /// The size that was asked for.
         #[inline(always)]
         pub(crate) fn size(self) -> usize {
             // SAFETY: as above.
-            unsafe { self.sp.wrapping_sub(2).cast::<usize>().read() }
+            unsafe { self.0.wrapping_sub(3).cast::<usize>().read() }
         }
     }
 
@@ -80,20 +79,24 @@ mod by_target {
     macro_rules! entry {
         ($alloc_in:path) => {
             naked_asm!(
-                // It says of its frame, at each of its instructions, how large that is.
+                // A frame as those who follow frame pointers expect it, described at each instruction for those who
+                // do not.
                 ".cfi_startproc",
+                "push rbp",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset rbp, -16",
+                "mov rbp, rsp",
+                ".cfi_def_cfa_register rbp",
                 "push rdi",
-                ".cfi_adjust_cfa_offset 8",
-                "sub rsp, 16",
-                ".cfi_adjust_cfa_offset 16",
+                "push rax",
                 "call {alloc_in}",
-                "mov [rsp + 8], rax",
-                "lea rdi, [rsp + 32]",
-                "mov rsi, rbp",
+                "mov [rsp], rax",
+                "lea rdi, [rbp + 16]",
+                "mov rsi, rdx",
                 "call {allocated_from}",
-                "mov rax, [rsp + 8]",
-                "add rsp, 24",
-                ".cfi_adjust_cfa_offset -24",
+                "pop rax",
+                "leave",
+                ".cfi_def_cfa rsp, 8",
                 "ret",
                 ".cfi_endproc",
                 alloc_in = sym $alloc_in,
@@ -155,9 +158,9 @@ mod by_target {
         Allocated { block, state: thread::state() }
     }
 
-    extern "C-unwind" fn allocated_from(sp: *const u64, fp: u64, state: *const ThreadState) {
+    extern "C-unwind" fn allocated_from(sp: *const u64, state: *const ThreadState) {
         // SAFETY: the thread's own, which it has as long as it runs.
-        Recorder::allocated(Entry { sp, fp }, unsafe { &*state });
+        Recorder::allocated(Entry(sp), unsafe { &*state });
     }
 }
 
