@@ -52,7 +52,7 @@ impl Recorder {
     fn recalled(entry: Entry, state: &ThreadState, site: NonZeroU32) {
         let Some(slot) = state.slot() else { return Self::recalled_without_slot(entry, site) };
         let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        Self::record_new(entry.block().addr() as u64, trace, slot, On);
+        Self::record_new(slot, entry.block().addr() as u64, trace, On);
     }
 
     #[cold]

@@ -43,7 +43,7 @@ impl Recorder {
             return self.record_any(block_addr, trace, old_bytes, state);
         }
         match (old_bytes, thread::slot()) {
-            (None, Some(slot)) => Self::record_new(block_addr, trace, slot, state),
+            (None, Some(slot)) => Self::record_new(slot, block_addr, trace, state),
             (Some(old_bytes), Some(slot)) => {
                 Self::record_again(slot, block_addr, trace, old_bytes, state);
             }
@@ -56,9 +56,9 @@ impl Recorder {
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
     pub(super) fn record_new(
+        slot: &Slot,
         block_addr: u64,
         trace: LiveTrace,
-        slot: &Slot,
         state: impl Recording,
     ) {
         let recorder = &RECORDER;
