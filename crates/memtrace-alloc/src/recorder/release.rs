@@ -10,7 +10,7 @@
 //!
 //! # Cost
 //!
-//! The way to the home: 51 instructions. It saves no register but one, and leaves what is not as it is
+//! The way to the home: 48 instructions. It saves no register, and leaves what is not as it is
 //! most of the time to others in a jump.
 
 use super::{RECORDER, Recorder};
