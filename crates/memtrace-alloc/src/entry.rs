@@ -239,7 +239,9 @@ mod by_target {
 
     #[inline(always)]
     fn tell(entry: Entry) {
-        thread::with_state(|state| Recorder::allocated(entry, state));
+        if thread::with_state(|state| Recorder::allocated(entry, state)).is_none() {
+            Recorder::allocated_otherwise(entry);
+        }
     }
 }
 

@@ -198,6 +198,7 @@ impl ThreadState {
 }
 
 /// Returns where the state of the thread is, which is there as long as the thread is (I1).
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 #[inline(always)]
 pub(crate) fn state() -> *const ThreadState {
     STATE.with(core::ptr::from_ref)

@@ -75,9 +75,9 @@ impl Recorder {
         }
     }
 
-    /// The same while nothing is recorded, or more than the short way does.
+    /// The same while nothing is recorded, or more than the short way does, or by a thread that has lost its state.
     #[inline(never)]
-    fn allocated_otherwise(entry: Entry) {
+    pub(crate) fn allocated_otherwise(entry: Entry) {
         match control::mode() {
             _ if entry.block().is_null() => RECORDER.probed(),
             Mode::Off => RECORDER.probed(),

@@ -95,7 +95,7 @@ impl Recorder {
 /// The table of sites, as captures that leave own frames out see it.
 ///
 /// One cache serves the hook and `track`, whose own frames differ. What it remembers is by the function
-/// that a capture began in, and that is of the one or of the other.
+/// that a capture began in: one of `track`'s own, or whichever has called the hook.
 struct SitesWithout<'a> {
     sites: &'a Sites,
     own: &'a HookFrames,

@@ -30,7 +30,10 @@ impl Recorder {
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_plain() {
             // Looked for here, where the program's own code is compiled: in a library it takes a call.
-            thread::with_state(|thread| Self::releasing_plainly(block_addr, thread));
+            let told = thread::with_state(|thread| Self::releasing_plainly(block_addr, thread));
+            if told.is_none() {
+                self.releasing_in(block_addr, On);
+            }
         } else if state.is_sampled() {
             self.releasing_sampled(block_addr, state);
         } else {

@@ -277,7 +277,7 @@ impl SiteCache {
             let found =
                 records.and_then(|mut records| records.search(start_of(start), stack, world));
             if found.is_some() {
-                self.n_hits_before = self.n_hits_before.wrapping_add(1);
+                self.counts_as_hit();
                 return found;
             }
         }

@@ -234,9 +234,11 @@ impl World for Process {
     fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
         let Range { start, end } = groups.as_ptr_range();
         let equal: u32;
-        // SAFETY: reads the groups, which are one or more (the caller's promise), and, as `read_word` does, a word at each of their places.
-        // Every x86_64 processor has SSE2. In assembly, for no compiler puts two words of memory into a vector and
-        // leaves the other registers alone. Words that have changed are the exception, so all are looked at.
+        debug_assert!(start != end);
+        // SAFETY: reads the groups, which are one or more (as the trait wants it), and, as `read_word` does, a word at
+        // each of their places. Every x86_64 processor has SSE2. In assembly, for no compiler puts two words of memory
+        // into a vector and leaves the other registers alone. Words that have changed are the exception, so all are
+        // looked at.
         unsafe {
             core::arch::asm!(
                 "pcmpeqd {all}, {all}",

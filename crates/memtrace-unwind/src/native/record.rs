@@ -286,9 +286,15 @@ pub(super) fn first_changed(record: &[u64], is_other: impl Fn(Told) -> bool) -> 
     pair.into_iter().chain(single).min_by_key(|&(place, _)| place)
 }
 
+/// Whether a record holds a word of a place.
+pub(super) fn has_word_at(record: &[u64], place: u64) -> bool {
+    first_changed(record, |(at, _)| at == place).is_some()
+}
+
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
 pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<NonZeroU32> {
-    let is_whole = len_of(record).is_some_and(|len| len > HEADER_LEN && len <= record.len());
+    let has_singles = parts_of(record).0.n_singles != 0;
+    let is_whole = has_singles && len_of(record).is_some_and(|len| len <= record.len());
     // SAFETY: it has all words that it says it has.
     if is_whole { unsafe { whole_holds(record.as_ptr(), start, world) } } else { None }
 }

@@ -20,8 +20,10 @@
 //! Where it is wrong, an *index* finds the record by its start. Where two records have a start in common, a
 //! *fork* takes their place in the index. It says at which place the two differ first, leaf first; the hash
 //! goes on with the word found there. Up to that place the two walks are the same, so that both read the word: a
-//! return address, or a saved frame pointer where nothing else differs. So forks make a tree that leads from a start to the one record that may hold. A hash has a
-//! set of [`N_WAYS`] slots, and one of them at which a fork or a record stands if there is room.
+//! return address, or a saved frame pointer where nothing else differs. So forks make a tree that leads from a start to
+//! the one record that may hold. A hash has a set of [`N_WAYS`] slots, and one of them at which a fork or a record
+//! stands if there is room. What a stack has at the place of a fork, or of a guess, that it has no frame at is data: as
+//! soon as such a stack comes, the tree begins anew with a word that all of them have.
 //!
 //! # Invariants
 //!
@@ -30,8 +32,9 @@
 //! - **I2** A record that makes way is taken out of the index first: what a slot names is always whole.
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
 //! - **I4** Guesses and forks are hints only: a record is good if it holds, however it was found.
-//! - **I5** A guess that is not [ambiguous](AMBIGUOUS) names a record by its offset and its birth, or is zero. If it
-//!   was born after the last that made way, the record is there, and whole; if not, there may be anything.
+//! - **I5** A guess that is not [ambiguous](AMBIGUOUS) names a record by its offset and its birth, or is zero. If
+//!   the birth is not below the number of words that have made way, the record is there, and whole; else there may
+//!   be anything.
 //! - **I6** A [`Recollection`] has the mask of its memory's length: every guess that it asks for is there.
 #![expect(
     unsafe_code,
@@ -40,8 +43,8 @@
 
 use crate::bounds::StackBounds;
 use crate::native::record::{
-    self, Groups, Outcome, Start, Word, birth_of, first_changed, holds, len_of, named_by,
-    set_named_by, starts_at, whole_holds,
+    self, Groups, Outcome, Start, Word, birth_of, first_changed, has_word_at, holds, len_of,
+    named_by, set_named_by, starts_at, whole_holds,
 };
 use crate::native::world::World;
 use core::num::NonZeroU32;
@@ -203,12 +206,12 @@ impl<'a> Recollection<'a> {
     /// all is zero.
     #[inline(always)]
     fn follow(self, guess: u64, start: Start, world: &impl World) -> Option<NonZeroU32> {
-        // There may be another record by now, or a part of one. Nothing but a branch waits for this.
+        // There may be another record by now, or a part of one.
         if born(guess) < self.n_gone {
             return None;
         }
         let offset = offset_of(guess);
-        // SAFETY: a record that was not born before the last that made way is whole (I5).
+        // SAFETY: a record that has not made way is whole (I5).
         let site = unsafe { whole_holds(self.memory.wrapping_add(offset), start, world) }?;
         self.hints.last = offset;
         Some(site)
@@ -294,8 +297,11 @@ impl Records<'_> {
                 }
                 return Some(());
             }
-            // A place that was noted for another start may be one of no word.
-            let Some(word) = word_within(start, place_of(guess), stack, world) else { break };
+            // What decides between others may be data here: then it makes way for what they all have.
+            let is_read =
+                self.guessed(right).is_some_and(|record| has_word_at(record, place_of(guess)));
+            let word = word_within(start, place_of(guess), stack, world);
+            let Some(word) = word.filter(|_| is_read) else { break };
             place = Some(place_of(guess));
             if n_words != MAX_FURTHER {
                 hash = hash_with(hash, word);
@@ -515,30 +521,45 @@ impl<'a> Records<'a> {
         }
         self.extent.n_made = birth.wrapping_add(groups.record_len() as u32);
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
-        let hash = self.find_leaf(start, stack, world);
+        let hash = self.find_leaf(start, position, stack, world);
         self.point_to(hash, position);
     }
 
-    /// Returns the hash that a record of the stack as it is, which begins like this, is found by. Where
-    /// another record has that place, and the two can be told apart, a fork takes it.
-    fn find_leaf(&mut self, start: Start, stack: &StackBounds, world: &impl World) -> u64 {
+    /// Returns the hash that the record at a position, of the stack as it is, is found by. Where another record has
+    /// that place, and the two can be told apart, a fork takes it; one at a place that this record does not hold makes
+    /// way.
+    fn find_leaf(
+        &mut self,
+        start: Start,
+        position: usize,
+        stack: &StackBounds,
+        world: &impl World,
+    ) -> u64 {
         let mut hash = start.hash();
         for _ in 0..MAX_DEPTH {
             let Some((number, slot)) = self.slot_of(hash, start) else { break };
             let place = if is_fork(slot) {
-                place_of_fork(slot)
-            } else {
-                let position = (slot as u32 as usize).wrapping_sub(self.base);
+                let place = place_of_fork(slot);
                 let record = self.words.get(position..).unwrap_or(&[]);
+                if !has_word_at(record, place) {
+                    if let Some(slot) = self.index.get_mut(number) {
+                        *slot = 0;
+                    }
+                    break;
+                }
+                place
+            } else {
+                let other = (slot as u32 as usize).wrapping_sub(self.base);
+                let record = self.words.get(other..).unwrap_or(&[]);
                 let now = |place: u64| world.read_word(start.sp.wrapping_add(place << 3));
                 // Leaf first: up to there the two walks are the same, and so both read this word.
-                let is_other = |(place, value)| place != 0 && now(place) != value;
+                let is_other = |(place, value)| now(place) != value;
                 let Some((place, value)) = first_changed(record, is_other) else {
-                    self.take_out(position);
+                    self.take_out(other);
                     break;
                 };
                 self.fork(hash, number, place);
-                self.point_to(hash_with(hash, value), position);
+                self.point_to(hash_with(hash, value), other);
                 place
             };
             hash = hash_with(hash, word_at(start, place, stack, world));
@@ -672,6 +693,127 @@ impl<'a> Records<'a> {
         self.extent.n_gone = self.extent.n_gone.wrapping_add(len as u32);
         if self.extent.tail == self.extent.end && self.extent.tail > self.extent.head {
             self.extent.tail = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::native::table::ProcessRules;
+    extern crate std;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    const SP: u64 = 4096;
+    const START: Start = Start { key: 5, sp: SP, fp: 0 };
+
+    /// The words of a stack, by place.
+    struct Stack(BTreeMap<u64, u64>);
+
+    impl World for &Stack {
+        type Rules = ProcessRules;
+
+        fn rules(&self) -> ProcessRules {
+            ProcessRules::new()
+        }
+
+        fn read_word(&self, addr: u64) -> u64 {
+            self.0.get(&(addr.wrapping_sub(SP) >> 3)).copied().unwrap_or(0)
+        }
+
+        fn trusted(&self, stack: &StackBounds) -> StackBounds {
+            *stack
+        }
+
+        fn generation(&self) -> u32 {
+            0
+        }
+
+        fn cycles(&self) -> u64 {
+            0
+        }
+
+        fn look_for_unloaded(&self, _: impl Iterator<Item = u64>) {}
+    }
+
+    /// How the stacks of one start and one record before were found.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct Found {
+        n_recalled: u32,
+        n_searched: u32,
+        n_recorded: u32,
+    }
+
+    /// A stack: its return addresses by place, a place that holds other data each time, and from which time on it comes.
+    type Coming<'a> = (&'a [(u64, u64)], u64, u64);
+
+    /// Captures each stack in turn, so many times. All begin alike.
+    fn capture(stacks: &[Coming<'_>], n_times: u64) -> Vec<Found> {
+        let mut memory = std::vec![0; 4096];
+        let mut extent = Extent::EMPTY;
+        let bounds = StackBounds::from_range(SP..SP + 4096);
+        let mut found = std::vec![Found::default(); stacks.len()];
+        for n in 0..n_times {
+            for (i, &(words, data, since)) in stacks.iter().enumerate() {
+                if n < since {
+                    continue;
+                }
+                let found = &mut found[i];
+                let mut stack =
+                    Stack(BTreeMap::from([(data, n.wrapping_mul(0x9E37_79B9_7F4A_7C15))]));
+                stack.0.extend(words.iter().copied());
+                let mut hints = Hints::NONE;
+                let mask = GuessMask::of(memory.len()).unwrap();
+                // SAFETY: all of this memory, whose extent and hints these are.
+                let first = unsafe { Recollection::of(&memory, mask, &extent, &mut hints) };
+                let site = first.recall(START, &&stack);
+                // SAFETY: as above.
+                let further = unsafe { Recollection::of(&memory, mask, &extent, &mut hints) };
+                if site.or_else(|| further.recall_further(START, &bounds, &&stack)).is_some() {
+                    found.n_recalled += 1;
+                    continue;
+                }
+                let mut records = Records::in_memory(&mut memory, &mut extent, &mut hints).unwrap();
+                if records.search(START, &bounds, &&stack).is_some() {
+                    found.n_searched += 1;
+                } else {
+                    let outcome = Outcome {
+                        start: START,
+                        site: i as u32 + 1,
+                        fp_counts: false,
+                        limit_slot: None,
+                    };
+                    let words = words.iter().map(|&(at, value)| Word { addr: SP + 8 * at, value });
+                    records.insert(outcome, &bounds, &&stack, words);
+                    found.n_recorded += 1;
+                }
+                assert!(records.is_consistent());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_word_that_decides_between_some_stacks_and_is_data_of_another_makes_way() {
+        // The first two differ at place 9, where the third, which differs from both at place 4, holds data.
+        let (a, b): (&[_], &[_]) = (&[(4, 10), (9, 20)], &[(4, 10), (9, 21)]);
+        let c: &[_] = &[(4, 11), (7, 30)];
+        for since in [0, 10] {
+            let (a, b, c) = ((a, 1, 0), (b, 1, 0), (c, 9, since));
+            for stacks in [[a, b, c], [c, a, b], [a, c, b]] {
+                for found in capture(&stacks, 1000) {
+                    assert!(found.n_recalled > 970 && found.n_recorded < 5, "{found:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stacks_that_differ_at_their_first_word_only_are_told_apart() {
+        let (a, b): (&[_], &[_]) = (&[(0, 10), (9, 20)], &[(0, 11), (9, 20)]);
+        for found in capture(&[(a, 1, 0), (b, 1, 0)], 1000) {
+            assert!(found.n_recalled > 990 && found.n_recorded == 1, "{found:?}");
         }
     }
 }
