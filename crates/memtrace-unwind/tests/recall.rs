@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::thread;
 
-const LIMIT: usize = 25;
+const N_FRAMES: usize = 25;
 
 /// Numbers of stacks.
 #[derive(Default)]
@@ -29,14 +29,23 @@ impl Sites for Table {
 struct Captures {
     cache: SiteCache,
     stack: StackBounds,
+    limit: usize,
     table: Table,
+}
+
+impl Captures {
+    fn new(limit: usize) -> Self {
+        let (cache, stack) = (SiteCache::new(), StackBounds::current());
+        Self { cache, stack, limit, table: Table::default() }
+    }
 }
 
 /// Captures with a frame of some size, and so with a stack pointer of its own.
 #[inline(never)]
 fn capture<const N_WORDS: usize>(captures: &mut Captures) {
     black_box(&mut [0u64; N_WORDS]);
-    black_box(captures.cache.site_of_caller(&captures.stack, LIMIT, &captures.table));
+    let limit = captures.limit;
+    black_box(captures.cache.site_of_caller(&captures.stack, limit, &captures.table));
 }
 
 /// Captures below so many calls, of which each bit of `which` tells from where it was made: as many stacks, in eighths
@@ -75,11 +84,7 @@ fn numbers(mut state: u64) -> impl FnMut(u32) -> u32 {
 /// Which part of the captures is recalled once it has been seen what comes, of `n_stacks` in an `order`.
 fn recalled(n_stacks: u32, n_captures: u32, mut order: impl FnMut(u32) -> u32 + Send) -> f64 {
     let count = || {
-        let mut captures = Captures {
-            cache: SiteCache::new(),
-            stack: StackBounds::current(),
-            table: Table::default(),
-        };
+        let mut captures = Captures::new(N_FRAMES);
         let n_before = 20_000 + 40 * n_stacks;
         let mut n_hits_before = 0;
         // All from one place, so that there are no other stacks.
@@ -114,4 +119,15 @@ fn stacks_that_come_again_at_random_are_recalled_however_many_there_are() {
         println!("{n_stacks} at random: {part:.4} recalled");
         assert!(part > 0.85, "{n_stacks}: {part}");
     }
+}
+
+#[test]
+fn a_stack_of_one_frame_is_recalled_though_no_word_of_it_is_read() {
+    let count = || {
+        let mut captures = Captures::new(1);
+        (0..10_000).for_each(|_| capture::<2>(&mut captures));
+        captures.cache.counts().n_hits
+    };
+    let n_hits = thread::scope(|scope| scope.spawn(count).join().unwrap());
+    assert!(n_hits > 9900, "{n_hits}");
 }

@@ -464,7 +464,7 @@ impl<'a> Records<'a> {
             let limit = if is_behind { end } else { head };
             let len = len_of(&self.words[position..]).unwrap();
             let next = position + len;
-            if len == record::HEADER_LEN || next > limit {
+            if next > limit {
                 return false;
             }
             positions[position] = true;
@@ -499,7 +499,7 @@ impl<'a> Records<'a> {
 
     /// Adds a record; one that does not fit is left out.
     ///
-    /// `words` are those that the walk depended on, leaf first: the first is a return address.
+    /// `words` are those that the walk depended on, leaf first: none where the start tells all that was asked for.
     #[inline(always)]
     pub(crate) fn insert(
         &mut self,

@@ -27,7 +27,7 @@ pub(crate) trait World {
         pairs.map(differs).fold(0, |all, one| all | one) != 0
     }
 
-    /// The same of single words, of all groups of a record, which are one or more.
+    /// The same of single words, of all groups of a record.
     #[inline(always)]
     fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
         groups.iter().any(|&[ref values @ .., packed]| {
