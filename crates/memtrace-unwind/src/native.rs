@@ -12,6 +12,7 @@ mod along;
 mod cache;
 mod choice;
 mod entry;
+mod guesses;
 pub(crate) mod objects_seen;
 mod pages;
 mod record;

@@ -64,13 +64,17 @@ fn descend(captures: &mut Captures, n_calls: u32, which: u32) {
             capture::<70>,
         ];
         captures_by[which as usize % 8](captures);
-    } else if which & 1 == 0 {
-        descend(captures, n_calls - 1, which >> 1);
-        black_box(0);
     } else {
-        descend(captures, n_calls - 1, which >> 1);
-        black_box(1);
+        // Functions of their own: of two like calls in one, a compiler makes one.
+        let by: [fn(&mut Captures, u32, u32); 2] = [descend_by::<0>, descend_by::<1>];
+        by[which as usize % 2](captures, n_calls - 1, which >> 1);
     }
+}
+
+#[inline(never)]
+fn descend_by<const WHICH: u32>(captures: &mut Captures, n_calls: u32, which: u32) {
+    descend(captures, n_calls, which);
+    black_box(WHICH);
 }
 
 /// Numbers that a small generator says.
