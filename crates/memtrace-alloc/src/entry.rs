@@ -16,28 +16,24 @@
 //! # Cost
 //!
 //! Twelve instructions, and three to find the state.
-#![cfg_attr(
-    all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)),
-    expect(
-        unsafe_code,
-        reason = "functions that lay out their frames themselves, and what lies there"
-    )
+#![expect(
+    unsafe_code,
+    reason = "calls the wrapped allocator, by functions that lay out their frames themselves"
 )]
-#![cfg_attr(
-    not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))),
-    expect(unsafe_code, reason = "calls the wrapped allocator")
-)]
+
+use core::alloc::{GlobalAlloc, Layout};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
+    use super::block_of;
     use crate::recorder::Recorder;
     use crate::thread::{self, ThreadState};
-    use core::alloc::{GlobalAlloc, Layout};
+    use core::alloc::GlobalAlloc;
     use core::arch::naked_asm;
     use memtrace_unwind::Registers;
 
     /// Whence the recorder was entered, as long as it has not returned there: the word after the return address. Below
-    /// that lie the caller's frame pointer, size and block (see [`entry`]).
+    /// that lie the caller's frame pointer, size and block (see [`alloc_and_tell`]).
     #[derive(Clone, Copy)]
     pub(crate) struct Entry(*const u64);
 
@@ -74,87 +70,50 @@ mod by_target {
         state: *const ThreadState,
     }
 
-    /// The instructions of a function that has the parameters of `alloc_in`, returns the block, and calls the recorder
-    /// in between.
-    macro_rules! entry {
-        ($alloc_in:path) => {
-            naked_asm!(
-                // A frame as those who follow frame pointers expect it, described at each instruction for those who
-                // do not.
-                ".cfi_startproc",
-                "push rbp",
-                ".cfi_def_cfa_offset 16",
-                ".cfi_offset rbp, -16",
-                "mov rbp, rsp",
-                ".cfi_def_cfa_register rbp",
-                "push rdi",
-                "push rax",
-                "call {alloc_in}",
-                "mov [rsp], rax",
-                "lea rdi, [rbp + 16]",
-                "mov rsi, rdx",
-                "call {allocated_from}",
-                "pop rax",
-                "leave",
-                ".cfi_def_cfa rsp, 8",
-                "ret",
-                ".cfi_endproc",
-                alloc_in = sym $alloc_in,
-                allocated_from = sym allocated_from,
-            )
-        };
-    }
-
-    /// Allocates, and tells the recorder.
+    /// Allocates, and tells the recorder. A frame as those who follow frame pointers expect it, described at each
+    /// instruction for those who do not.
     ///
     /// # Safety
     ///
-    /// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
+    /// As for [`block_of`].
     #[unsafe(naked)]
-    pub(crate) unsafe extern "C-unwind" fn alloc_and_tell<A: GlobalAlloc>(
+    pub(crate) unsafe extern "C-unwind" fn alloc_and_tell<A: GlobalAlloc, const IS_ZEROED: bool>(
         size: usize,
         align: usize,
         inner: &A,
     ) -> *mut u8 {
-        entry!(alloc_in::<A>)
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "push rdi",
+            "push rax",
+            "call {alloc_in}",
+            "mov [rsp], rax",
+            "lea rdi, [rbp + 16]",
+            "mov rsi, rdx",
+            "call {allocated_from}",
+            "pop rax",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            alloc_in = sym alloc_in::<A, IS_ZEROED>,
+            allocated_from = sym allocated_from,
+        )
     }
 
-    /// The same of zeroed blocks.
-    ///
-    /// # Safety
-    ///
-    /// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
-    #[unsafe(naked)]
-    pub(crate) unsafe extern "C-unwind" fn alloc_zeroed_and_tell<A: GlobalAlloc>(
-        size: usize,
-        align: usize,
-        inner: &A,
-    ) -> *mut u8 {
-        entry!(alloc_zeroed_in::<A>)
-    }
-
-    // Of an ABI that the calls can rely on.
-    unsafe extern "C-unwind" fn alloc_in<A: GlobalAlloc>(
-        size: usize,
-        align: usize,
-        inner: &A,
-    ) -> Allocated {
-        // SAFETY: they are a layout's.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        // SAFETY: the caller's promise.
-        let block = unsafe { inner.alloc(layout) };
-        Allocated { block, state: thread::state() }
-    }
-
-    unsafe extern "C-unwind" fn alloc_zeroed_in<A: GlobalAlloc>(
+    // Of an ABI that the call can rely on.
+    unsafe extern "C-unwind" fn alloc_in<A: GlobalAlloc, const IS_ZEROED: bool>(
         size: usize,
         align: usize,
         inner: &A,
     ) -> Allocated {
-        // SAFETY: they are a layout's.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         // SAFETY: the caller's promise.
-        let block = unsafe { inner.alloc_zeroed(layout) };
+        let block = unsafe { block_of::<A, IS_ZEROED>(size, align, inner) };
         Allocated { block, state: thread::state() }
     }
 
@@ -166,9 +125,10 @@ mod by_target {
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 mod by_target {
+    use super::block_of;
     use crate::recorder::Recorder;
     use crate::thread;
-    use core::alloc::{GlobalAlloc, Layout};
+    use core::alloc::GlobalAlloc;
     use memtrace_unwind::{Registers, here};
 
     /// Whence the recorder was entered, as long as it has not returned there.
@@ -203,46 +163,43 @@ mod by_target {
     ///
     /// # Safety
     ///
-    /// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
+    /// As for [`block_of`].
     #[inline(never)]
-    pub(crate) unsafe fn alloc_and_tell<A: GlobalAlloc>(
+    pub(crate) unsafe fn alloc_and_tell<A: GlobalAlloc, const IS_ZEROED: bool>(
         size: usize,
         align: usize,
         inner: &A,
     ) -> *mut u8 {
-        // SAFETY: they are a layout's.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         // SAFETY: the caller's promise.
-        let block = unsafe { inner.alloc(layout) };
-        tell(Entry { here: here(), block, size });
-        block
-    }
-
-    /// The same of zeroed blocks.
-    ///
-    /// # Safety
-    ///
-    /// As for [`GlobalAlloc::alloc_zeroed`] of a layout with this size and alignment.
-    #[inline(never)]
-    pub(crate) unsafe fn alloc_zeroed_and_tell<A: GlobalAlloc>(
-        size: usize,
-        align: usize,
-        inner: &A,
-    ) -> *mut u8 {
-        // SAFETY: they are a layout's.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        // SAFETY: the caller's promise.
-        let block = unsafe { inner.alloc_zeroed(layout) };
-        tell(Entry { here: here(), block, size });
-        block
-    }
-
-    #[inline(always)]
-    fn tell(entry: Entry) {
+        let block = unsafe { block_of::<A, IS_ZEROED>(size, align, inner) };
+        let entry = Entry { here: here(), block, size };
         if thread::with_state(|state| Recorder::allocated(entry, state)).is_none() {
             Recorder::allocated_otherwise(entry);
         }
+        block
     }
 }
 
-pub(crate) use by_target::{Entry, alloc_and_tell, alloc_zeroed_and_tell};
+pub(crate) use by_target::{Entry, alloc_and_tell};
+
+/// Asks the wrapped allocator for a block, zeroed or not.
+///
+/// # Safety
+///
+/// As for [`GlobalAlloc::alloc`] of a layout with this size and alignment.
+#[inline(always)]
+unsafe fn block_of<A: GlobalAlloc, const IS_ZEROED: bool>(
+    size: usize,
+    align: usize,
+    inner: &A,
+) -> *mut u8 {
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    if IS_ZEROED {
+        // SAFETY: the caller's promise.
+        unsafe { inner.alloc_zeroed(layout) }
+    } else {
+        // SAFETY: as above.
+        unsafe { inner.alloc(layout) }
+    }
+}

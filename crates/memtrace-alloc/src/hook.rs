@@ -127,7 +127,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             return unsafe { self.inner.alloc(layout) };
         }
         // SAFETY: as above.
-        unsafe { entry::alloc_and_tell(layout.size(), layout.align(), &self.inner) }
+        unsafe { entry::alloc_and_tell::<_, false>(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]
@@ -138,7 +138,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
         // SAFETY: as above.
-        unsafe { entry::alloc_zeroed_and_tell(layout.size(), layout.align(), &self.inner) }
+        unsafe { entry::alloc_and_tell::<_, true>(layout.size(), layout.align(), &self.inner) }
     }
 
     #[inline]

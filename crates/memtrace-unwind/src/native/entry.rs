@@ -233,10 +233,10 @@ impl World for Process {
     #[inline(always)]
     fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
         let Range { start, end } = groups.as_ptr_range();
-        let equal: u32;
         if start == end {
             return false;
         }
+        let equal: u32;
         // SAFETY: reads the groups, which are one or more, and, as `read_word` does, a word at each of their places.
         // Every x86_64 processor has SSE2. In assembly, for no compiler puts two words of memory into a vector and
         // leaves the other registers alone. Words that have changed are the exception, so all are looked at.
