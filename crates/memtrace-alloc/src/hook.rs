@@ -12,6 +12,7 @@ use crate::platform::System;
 use crate::pooled::Pooled;
 use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};
+use core::hint::cold_path;
 use memtrace_heap::Heap;
 
 /// A global allocator that can be traced, around any other.
@@ -126,6 +127,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise: the size is not zero.
             return unsafe { self.inner.alloc(layout) };
         }
+        cold_path();
         // SAFETY: as above.
         unsafe { entry::alloc_and_tell::<_, false>(layout.size(), layout.align(), &self.inner) }
     }
@@ -137,6 +139,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise: the size is not zero.
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
+        // Not marked: with the system's allocator all ways would save registers then, which one of them needs.
         // SAFETY: as above.
         unsafe { entry::alloc_and_tell::<_, true>(layout.size(), layout.align(), &self.inner) }
     }
@@ -149,6 +152,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.dealloc(block, layout) };
         }
+        cold_path();
         // SAFETY: as above.
         unsafe { tell_and_dealloc(block, layout.size(), layout.align(), state, &self.inner) };
     }
@@ -165,6 +169,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's promise; the layout is the one it was allocated with.
             return unsafe { self.inner.realloc(block, layout, new_size) };
         }
+        cold_path();
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: as above.
         unsafe { realloc_and_tell(block, size, align, new_size, state, &self.inner) }

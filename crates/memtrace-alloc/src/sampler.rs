@@ -30,6 +30,7 @@
 
 use crate::generation::{mix, random};
 use crate::platform::thread_local;
+use core::hint::cold_path;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -196,9 +197,13 @@ impl Sampler {
     #[inline(always)]
     fn passes_over(&self, marked_period: u64, size: usize) -> bool {
         if self.period.load(Relaxed) != marked_period {
+            cold_path();
             return false;
         }
-        let Some(left) = self.left.load(Relaxed).checked_sub(size as u64) else { return false };
+        let Some(left) = self.left.load(Relaxed).checked_sub(size as u64) else {
+            cold_path();
+            return false;
+        };
         self.left.store(left, Relaxed);
         true
     }
