@@ -200,6 +200,8 @@ struct Program {
     frames: Vec<Frame>,
     is_on_own_stack: bool,
     limit: usize,
+    /// Whether the outermost frame stays where it is, rather than the innermost.
+    is_anchored: bool,
 }
 
 impl Program {
@@ -234,6 +236,7 @@ impl Program {
             frames: Vec::new(),
             is_on_own_stack: true,
             limit: if seed % 2 == 1 { 16 } else { 8 },
+            is_anchored: false,
         }
     }
 
@@ -357,7 +360,8 @@ impl Program {
         let sizes: Vec<u64> = sizes.collect();
         // Where the innermost frame ends, in steps that some programs share.
         let total: u64 = sizes.iter().sum();
-        let lowest = end - 8 * (64 + total.next_multiple_of(128));
+        let n_down = if self.is_anchored { total } else { total.next_multiple_of(128) };
+        let lowest = end - 8 * (64 + n_down);
         let mut cfa = lowest + 8 * total;
         let top = cfa;
         if self.is_on_own_stack {
@@ -400,12 +404,20 @@ impl Program {
 
 /// Runs a program and counts the answers of the cache that are not those of a plain walk.
 fn differences(seed: u64, n_steps: usize) -> (u64, Counts) {
-    let mut program = Program::new(seed);
+    differences_after(Program::new(seed), n_steps, Program::edit)
+}
+
+/// The same, of a program that changes as `edit` says.
+fn differences_after(
+    mut program: Program,
+    n_steps: usize,
+    edit: impl Fn(&mut Program),
+) -> (u64, Counts) {
     let own = StackBounds::from_range(OWN_END - N_WORDS * 8..OWN_END);
     let (table, mut cache) = (Table::default(), SiteCache::new());
     let mut n_differences = 0;
     for _ in 0..n_steps {
-        program.edit();
+        edit(&mut program);
         if program.frames.is_empty() {
             continue;
         }
@@ -451,6 +463,35 @@ fn a_cache_answers_as_a_walk_does_whatever_changes_further_out() {
     }
     let Counts { n_hits, n_joined, n_walked, n_plain } = sum;
     assert!(n_hits.min(n_joined).min(n_walked).min(n_plain) > 600, "{sum:?}");
+}
+
+/// A trail has room for 255 states: of a recursion that goes deeper, the outermost make way.
+#[test]
+fn a_recursion_deeper_than_a_trail_is_followed() {
+    for seed in 0..2 {
+        let mut program = Program::new(seed);
+        (program.limit, program.is_anchored) = (25, true);
+        let (n_differences, counts) = differences_after(program, 2500, |program| {
+            // In by a few frames a step, then out again.
+            let (n_returned, n_called) = if program.limit == 25 { (4, 9) } else { (8, 3) };
+            let n = program.frames.len();
+            let n_kept = n.saturating_sub(program.rng.below(n_returned) as usize);
+            program.frames.truncate(n_kept);
+            let n_called = program.rng.below(n_called);
+            for _ in 0..n_called {
+                let function = 1 + program.rng.below(10) as usize;
+                let frame = Frame { function, ..program.new_frame() };
+                program.frames.push(frame);
+            }
+            program.limit = match program.frames.len() {
+                500.. => 26,
+                0..10 => 25,
+                _ => program.limit,
+            };
+        });
+        assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
+        assert!(counts.n_joined > 1000, "{counts:?}");
+    }
 }
 
 /// Asserts that answers go wrong without a check.

@@ -17,7 +17,11 @@
 //!
 //! States are numbered from 1, the outermost that is known, up to `top`, where the last walk began: a
 //! walk that joins at state `i` replaces those above it. Sums of hashes run in the same direction, so
-//! that the hash of any run of frames comes from two of them.
+//! that the hash of any run of frames comes from two of them. A number is a byte, and what it leads to has 256
+//! places: so nothing is looked up beyond an array's end, and the compiler sees that.
+//!
+//! Return addresses are compared all at once, without a branch, since most of them are what they were; the few saved
+//! frame pointers that count are found from one to the next.
 //!
 //! # Invariants
 //!
@@ -27,27 +31,32 @@
 //! - **I2** Stack pointers strictly rise from `top` down to 1.
 //! - **I3** `sums[k] = sums[k − 1] + a(k) · Bᵏ`, `sums[0] = 0`.
 //! - **I4** A state is marked live if and only if a step from it, or from a state outward of it before
-//!   the frame pointer is loaded anew, depends on the frame pointer.
+//!   the frame pointer is loaded anew, depends on the frame pointer. State 1 may be marked for the sake of one that
+//!   has made way.
+//! - **I5** `with_live_slot[k]` is the greatest number up to `k` whose state is live and has a slot, or 0.
+#![expect(unsafe_code, reason = "gives words of memory a layout")]
 
 use crate::hash::{self, StackHash};
 use crate::native::record::Word;
 use crate::native::world::{Check, is_needed};
 use crate::rule::End;
 
-/// States that a trail holds, plus one.
-pub(crate) const CAPACITY: usize = 160;
+/// States that a trail holds, plus one: as many as a byte can tell apart.
+pub(crate) const CAPACITY: usize = 256;
+/// States that may be newly walked. A power of two.
+pub(super) const N_FRESH: usize = 128;
 /// The most frames that a stack may have which is looked for on a trail.
 pub(crate) const MAX_LIMIT: usize = 100;
 /// Frames that a walk without a trail goes on beyond its limit, so that a trail is good for walks
 /// from a little further out, too.
-pub(super) const N_BEYOND: usize = 12;
+pub(super) const N_BEYOND: usize = 7;
 /// The most frames of the tool's own that a stack may begin with.
 pub(crate) const MAX_OWN: usize = 20;
 /// States kept, with the new ones, when a trail is full. All those of a stack are among them.
-const N_KEPT: usize = 136;
+const N_KEPT: usize = 160;
 
 const _: () = assert!(N_KEPT > MAX_LIMIT + 1 + MAX_OWN && N_KEPT < CAPACITY);
-const _: () = assert!(MAX_LIMIT + N_BEYOND + 1 + MAX_OWN < CAPACITY);
+const _: () = assert!(MAX_LIMIT + N_BEYOND + 1 + MAX_OWN <= N_FRESH && N_FRESH < N_KEPT);
 
 /// A step from this state depends on the frame pointer.
 pub(super) const USED: u64 = 1;
@@ -103,6 +112,18 @@ impl State {
     pub(super) const fn is_live(self) -> bool {
         self.slot & LIVE != 0
     }
+
+    /// Whether the value that the step to this state loaded into the frame pointer counts.
+    #[inline(always)]
+    const fn has_live_slot(self) -> bool {
+        self.is_live() && self.fp_slot() != 0
+    }
+
+    /// Where the step to this state read its return address: just below its stack pointer.
+    #[inline(always)]
+    const fn return_slot(self) -> u64 {
+        self.sp.wrapping_sub(8)
+    }
 }
 
 /// How the outermost state of a trail is left.
@@ -118,12 +139,83 @@ pub(super) const STATE_LEN: usize = 4;
 /// Places of the table that finds a state by its stack pointer.
 const N_BY_SP: usize = 256;
 /// Words that a trail takes in memory.
-pub(crate) const N_WORDS: usize = CAPACITY * (2 * STATE_LEN + 1) + N_BY_SP;
+pub(crate) const N_WORDS: usize = size_of::<Memory>() / 8;
+
+type States<const N: usize> = [[u64; STATE_LEN]; N];
+
+/// The memory of a trail. Any words are one.
+#[repr(C)]
+pub(super) struct Memory {
+    pub(super) states: States<CAPACITY>,
+    /// States newly walked: at the end of this, the newest last.
+    pub(super) fresh: States<N_FRESH>,
+    sums: [u64; CAPACITY],
+    /// Numbers of states, each where its stack pointer says; the last one pushed, if several.
+    by_sp: [u8; N_BY_SP],
+    with_live_slot: [u8; CAPACITY],
+}
+
+// Functions of the memory rather than of the trail: one that is called, and not inlined, is given an address, and what it
+// points to is no longer kept in registers.
+#[expect(clippy::indexing_slicing, reason = "a byte, of arrays of 256")]
+impl Memory {
+    #[inline(always)]
+    fn state(&self, k: u8) -> State {
+        State::of(self.states[usize::from(k)])
+    }
+
+    /// Returns the states from number `from` up to but for number `to`.
+    #[inline(always)]
+    fn states(&self, from: u8, to: u8) -> &[[u64; STATE_LEN]] {
+        self.states.get(from.into()..to.into()).unwrap_or(&[])
+    }
+
+    /// What [`Trail::compare`] returns, word by word.
+    #[cold]
+    #[inline(never)]
+    fn search_other(&self, from: u8, to: u8, read_word: impl Fn(u64) -> u64) -> u8 {
+        let mut k = from;
+        for state in self.states(to, from).iter().rev().map(|&words| State::of(words)) {
+            if read_word(state.return_slot()) != state.key && is_needed(Check::TrailReturnAddrs) {
+                return k;
+            }
+            if state.has_live_slot()
+                && read_word(state.fp_slot()) != state.fp
+                && is_needed(Check::TrailSavedFps)
+            {
+                return k;
+            }
+            k = k.wrapping_sub(1);
+        }
+        k
+    }
+
+    /// Drops the outermost states, so that there is room for more on top of state `at`, whose new number is
+    /// returned.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, at: u8, n_fresh: usize) -> u8 {
+        let n_kept = N_KEPT.saturating_sub(n_fresh).min(at.into());
+        let first = usize::from(at).wrapping_add(1).wrapping_sub(n_kept);
+        self.states.copy_within(first..first.wrapping_add(n_kept), 1);
+        let (mut sum, mut with_live_slot) = (0u64, 0);
+        for number in (1..=u8::MAX).take(n_kept) {
+            let place = usize::from(number);
+            let state = State::of(self.states[place]);
+            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(POWERS[place]));
+            self.sums[place] = sum;
+            self.by_sp[place_of(state.sp)] = number;
+            with_live_slot = if state.has_live_slot() { number } else { with_live_slot };
+            self.with_live_slot[place] = with_live_slot;
+        }
+        n_kept as u8
+    }
+}
 
 /// What is known of a trail beside its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
-    pub(super) top: usize,
+    pub(super) top: u8,
     pub(super) root: Root,
 }
 
@@ -152,16 +244,9 @@ const fn powers(base: u64) -> [u64; CAPACITY] {
     powers
 }
 
-type States = [[u64; STATE_LEN]; CAPACITY];
-
 /// The frames of the last walk, in borrowed memory.
 pub(crate) struct Trail<'a> {
-    pub(super) states: &'a mut States,
-    /// States newly walked, newest first.
-    pub(super) fresh: &'a mut States,
-    sums: &'a mut [u64; CAPACITY],
-    /// Numbers of states, each where its stack pointer says; the last one pushed, if several.
-    by_sp: &'a mut [u64; N_BY_SP],
+    pub(super) memory: &'a mut Memory,
     pub(super) extent: &'a mut Extent,
 }
 
@@ -174,9 +259,9 @@ const fn place_of(sp: u64) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     /// The state of the newest frame that belongs to the stack.
-    newest: usize,
-    /// That of the outermost one.
-    outermost: usize,
+    newest: u8,
+    /// The one outward of the outermost.
+    beyond: u8,
     pub(crate) end: End,
     pub(crate) hash: StackHash,
     /// How many states were newly walked.
@@ -185,7 +270,7 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) const fn len(&self) -> usize {
-        self.newest.wrapping_add(1).wrapping_sub(self.outermost)
+        self.newest.wrapping_sub(self.beyond) as usize
     }
 }
 
@@ -204,122 +289,131 @@ impl CallAddrs<'_> {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "a byte, of arrays of 256")]
 impl<'a> Trail<'a> {
     /// Returns the trail that lies in `memory` of [`N_WORDS`] words, which were zero at first.
     #[inline(always)]
     pub(crate) fn in_memory(memory: &'a mut [u64], extent: &'a mut Extent) -> Option<Self> {
-        let (states, rest) = memory.split_at_mut_checked(CAPACITY * STATE_LEN)?;
-        let (fresh, rest) = rest.split_at_mut_checked(CAPACITY * STATE_LEN)?;
-        let (by_sp, sums) = rest.split_first_chunk_mut()?;
-        let states = states.as_chunks_mut().0.first_chunk_mut()?;
-        let fresh = fresh.as_chunks_mut().0.first_chunk_mut()?;
-        let sums = sums.first_chunk_mut()?;
-        Some(Self { states, fresh, sums, by_sp, extent })
+        let words: &mut [u64; N_WORDS] = memory.first_chunk_mut()?;
+        const { assert!(size_of::<Memory>() == size_of::<[u64; N_WORDS]>()) };
+        // SAFETY: as large, of no greater alignment, and any bits are a value of either.
+        let memory = unsafe { &mut *core::ptr::from_mut(words).cast::<Memory>() };
+        Some(Self { memory, extent })
     }
 
     /// Returns the number of the state that may have this stack pointer.
     #[inline(always)]
-    pub(super) fn number_at(&self, sp: u64) -> usize {
-        #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-        let number = self.by_sp[place_of(sp)];
-        number as usize
+    pub(super) fn number_at(&self, sp: u64) -> u8 {
+        self.memory.by_sp[place_of(sp)]
     }
 
     #[inline(always)]
-    pub(super) fn state(&self, k: usize) -> State {
-        State::of(self.states.get(k).copied().unwrap_or([0; STATE_LEN]))
+    pub(super) fn state(&self, k: u8) -> State {
+        self.memory.state(k)
     }
 
     /// Compares the words between state `from` and state `to`, outward; returns the state from which
     /// the next step is not as remembered, or `to`.
     #[inline(always)]
-    pub(super) fn compare(&self, from: usize, to: usize, read_word: &impl Fn(u64) -> u64) -> usize {
-        let states = self.states.get(to..from).unwrap_or(&[]);
-        let mut k = from;
-        for state in states.iter().rev().map(|&words| State::of(words)) {
-            // The step to a state reads its return address just below its stack pointer.
-            if read_word(state.sp.wrapping_sub(8)) != state.key
-                && is_needed(Check::TrailReturnAddrs)
-            {
-                return k;
-            }
-            if state.is_live()
-                && state.fp_slot() != 0
-                && read_word(state.fp_slot()) != state.fp
-                && is_needed(Check::TrailSavedFps)
-            {
-                return k;
-            }
-            k = k.wrapping_sub(1);
+    pub(super) fn compare(&self, from: u8, to: u8, read_word: impl Fn(u64) -> u64) -> u8 {
+        let differs = |&words: &[u64; STATE_LEN]| {
+            let state = State::of(words);
+            read_word(state.return_slot()) ^ state.key
+        };
+        let mut differ =
+            self.memory.states(to, from).iter().map(differs).fold(0, |all, one| all | one);
+        let mut k = self.memory.with_live_slot[usize::from(from.wrapping_sub(1))];
+        while k >= to {
+            let state = self.state(k);
+            differ |= read_word(state.fp_slot()) ^ state.fp;
+            k = self.memory.with_live_slot[usize::from(k.wrapping_sub(1))];
         }
-        k
+        if differ == 0 { to } else { self.memory.search_other(from, to, read_word) }
+    }
+
+    /// Notes that the state at which a walk has met the trail was come to by another step than the one it was found by.
+    #[inline(always)]
+    pub(super) fn set_incoming_slot(&mut self, at: u8, incoming_slot: u64) {
+        let state = self.state(at);
+        let state = State { slot: state.slot & FLAGS | incoming_slot, ..state };
+        let [_, slot, ..] = &mut self.memory.states[usize::from(at)];
+        *slot = state.slot;
+        let outer = self.memory.with_live_slot[usize::from(at.wrapping_sub(1))];
+        self.memory.with_live_slot[usize::from(at)] =
+            if state.has_live_slot() { at } else { outer };
     }
 
     /// Puts the newly walked states on top of state `at`.
     #[inline(always)]
-    pub(super) fn push_fresh(&mut self, at: usize, n_fresh: usize) {
+    pub(super) fn push_fresh(&mut self, at: u8, n_fresh: usize) {
         let mut at = at;
-        if at.wrapping_add(n_fresh) >= CAPACITY {
-            at = make_room(self.states, self.sums, self.by_sp, at, n_fresh);
+        if usize::from(at).wrapping_add(n_fresh) >= CAPACITY {
+            at = self.memory.make_room(at, n_fresh);
             self.extent.root = Root::Open;
         }
-        let mut outer = self.state(at);
-        let mut sum = self.sums.get(at).copied().unwrap_or(0);
-        let mut is_live = at != 0 && outer.is_live();
-        let fresh = self.fresh.get(..n_fresh).unwrap_or(&[]);
-        let mut number = at as u64;
-        let by_sp = &mut *self.by_sp;
-        let range = at.wrapping_add(1)..at.wrapping_add(n_fresh).wrapping_add(1);
-        let states = self.states.get_mut(range.clone()).unwrap_or(&mut []);
-        let places = states.iter_mut().zip(self.sums.get_mut(range.clone()).unwrap_or(&mut []));
-        let powers = POWERS.get(range).unwrap_or(&[]);
-        for ((&words, (place, place_sum)), &power) in fresh.iter().rev().zip(places).zip(powers) {
+        let outer = self.state(at);
+        let memory = &mut *self.memory;
+        let mut sum = memory.sums[usize::from(at)];
+        let mut with_live_slot = memory.with_live_slot[usize::from(at)];
+        // Whether a step from the last state, or from one outward of it, depends on the frame pointer that it came with.
+        let mut is_live = at != 0 && outer.is_live() && outer.fp_slot() == 0;
+        let mut number = at;
+        let fresh = memory.fresh.get(N_FRESH.wrapping_sub(n_fresh)..).unwrap_or(&[]);
+        for &words in fresh {
+            number = number.wrapping_add(1);
+            let place = usize::from(number);
             let state = State::of_new(words);
             // Live until it is loaded anew on the way outward.
-            is_live = state.slot & USED != 0 || is_live && outer.fp_slot() == 0;
-            outer = State { slot: state.slot | if is_live { LIVE } else { 0 }, ..state };
-            *place = outer.words();
-            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(power));
-            *place_sum = sum;
-            number = number.wrapping_add(1);
-            #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-            let numbered = &mut by_sp[place_of(outer.sp)];
-            *numbered = number;
+            is_live |= state.slot & USED != 0;
+            let state = State { slot: state.slot | if is_live { LIVE } else { 0 }, ..state };
+            let has_slot = state.fp_slot() != 0;
+            with_live_slot = if is_live & has_slot { number } else { with_live_slot };
+            is_live &= !has_slot;
+            memory.with_live_slot[place] = with_live_slot;
+            memory.states[place] = state.words();
+            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(POWERS[place]));
+            memory.sums[place] = sum;
+            memory.by_sp[place_of(state.sp)] = number;
         }
-        self.extent.top = at.wrapping_add(n_fresh);
+        self.extent.top = number;
     }
 
-    /// Whether I2, I3 and I4 hold.
+    /// Whether I2 to I5 hold.
     #[cfg(test)]
     pub(crate) fn is_consistent(&self) -> bool {
         let top = self.extent.top;
-        let mut sum = 0u64;
+        let (mut sum, mut with_live_slot) = (0u64, 0);
         (1..=top).all(|k| {
             let (state, outer) = (self.state(k), self.state(k - 1));
-            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(POWERS[k]));
+            sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(POWERS[usize::from(k)]));
+            with_live_slot = if state.has_live_slot() { k } else { with_live_slot };
             let goes_on = k > 1 && outer.is_live() && outer.fp_slot() == 0;
             (k == 1 || state.sp < outer.sp)
-                && self.sums[k] == sum
-                && state.is_live() == (state.slot & USED != 0 || goes_on)
-        }) && self.sums[0] == 0
+                && self.memory.sums[usize::from(k)] == sum
+                && self.memory.with_live_slot[usize::from(k)] == with_live_slot
+                && (state.is_live() == (state.slot & USED != 0 || goes_on)
+                    || k == 1 && state.is_live())
+        }) && self.memory.sums[0] == 0
+            && self.memory.with_live_slot[0] == 0
             && self.state(0).sp == 0
     }
 
     /// The stack of `len` frames whose newest is that of state `newest`.
     #[inline(always)]
-    pub(super) fn found(&self, newest: usize, len: usize, end: End, n_fresh: usize) -> Found {
-        let below = newest.wrapping_sub(len);
-        let sum = |k: usize| self.sums.get(k).copied().unwrap_or(0);
-        let sum = sum(newest).wrapping_sub(sum(below));
-        let power = INVERSE_POWERS.get(below.wrapping_add(1)).copied().unwrap_or(0);
-        let hash = hash::finish(sum.wrapping_mul(power), len as u64, end);
-        Found { newest, outermost: below.wrapping_add(1), end, hash, n_fresh }
+    pub(super) fn found(&self, newest: u8, len: u8, end: End, n_fresh: usize) -> Found {
+        let beyond = newest.wrapping_sub(len);
+        let sum = |k: u8| self.memory.sums[usize::from(k)];
+        let sum = sum(newest).wrapping_sub(sum(beyond));
+        let power = INVERSE_POWERS[usize::from(beyond.wrapping_add(1))];
+        let hash = hash::finish(sum.wrapping_mul(power), len.into(), end);
+        Found { newest, beyond, end, hash, n_fresh }
     }
 
     /// Returns the call addresses of a stack that the last walk found, newest first.
     #[inline(always)]
     pub(crate) fn call_addrs(&self, found: &Found) -> CallAddrs<'_> {
-        CallAddrs(self.states.get(found.outermost..=found.newest).unwrap_or(&[]))
+        let range = usize::from(found.beyond).wrapping_add(1)..=usize::from(found.newest);
+        CallAddrs(self.memory.states.get(range).unwrap_or(&[]))
     }
 
     /// Returns every word that the walk to this stack depended on, leaf first.
@@ -329,9 +423,9 @@ impl<'a> Trail<'a> {
     #[inline(always)]
     pub(crate) fn words(&self, found: &Found) -> impl Iterator<Item = Word> + Clone {
         let of_state = |state: State| {
-            let is_saved = state.is_live() && state.fp_slot() != 0 && is_needed(Check::SavedFps);
+            let is_saved = state.has_live_slot() && is_needed(Check::SavedFps);
             let saved = Word { addr: state.fp_slot(), value: state.fp };
-            let return_addr = Word { addr: state.sp.wrapping_sub(8), value: state.key };
+            let return_addr = Word { addr: state.return_slot(), value: state.key };
             [Some(return_addr), is_saved.then_some(saved)].into_iter().flatten()
         };
         let zero = match self.zero_slot(found) {
@@ -344,7 +438,7 @@ impl<'a> Trail<'a> {
     /// All states from where the walk began; each tells of the step that led to it.
     #[inline(always)]
     fn steps(&self, found: &Found) -> impl Iterator<Item = State> + Clone {
-        let states = self.states.get(found.outermost..self.extent.top).unwrap_or(&[]);
+        let states = self.memory.states(found.beyond.wrapping_add(1), self.extent.top);
         states.iter().rev().map(|&words| State::of(words))
     }
 
@@ -361,38 +455,11 @@ impl<'a> Trail<'a> {
 
     /// Where the return address of the outermost frame of a stack at its limit is.
     pub(crate) fn limit_slot(&self, found: &Found) -> u64 {
-        self.state(found.outermost.wrapping_sub(1)).sp.wrapping_sub(8)
+        self.state(found.beyond).return_slot()
     }
 
     /// Whether the walk depended on the frame pointer with which it began.
     pub(crate) fn depends_on_fp(&self) -> bool {
         self.state(self.extent.top).is_live()
     }
-}
-
-/// Drops the outermost states, so that there is room for more on top of state `at`, whose new number is
-/// returned.
-#[cold]
-#[inline(never)]
-fn make_room(
-    states: &mut States,
-    sums: &mut [u64; CAPACITY],
-    by_sp: &mut [u64; N_BY_SP],
-    at: usize,
-    n_fresh: usize,
-) -> usize {
-    let n_kept = N_KEPT.saturating_sub(n_fresh).min(at);
-    let first = at.wrapping_add(1).wrapping_sub(n_kept);
-    states.copy_within(first..at.wrapping_add(1), 1);
-    let mut sum = 0u64;
-    let kept = states.iter().zip(sums).zip(&POWERS).enumerate();
-    for (k, ((&words, place), &power)) in kept.skip(1).take(n_kept) {
-        let state = State::of(words);
-        sum = sum.wrapping_add(state.key.wrapping_sub(1).wrapping_mul(power));
-        *place = sum;
-        #[expect(clippy::indexing_slicing, reason = "masked to the length, a power of two")]
-        let numbered = &mut by_sp[place_of(state.sp)];
-        *numbered = k as u64;
-    }
-    n_kept
 }
