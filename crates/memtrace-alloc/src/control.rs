@@ -153,6 +153,7 @@ impl core::error::Error for StartError {}
 
 /// The state of the process at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub(crate) struct State(u64);
 
 impl State {

@@ -9,27 +9,33 @@
 //! program, or with what of the hook the compiler has left around it; and the address of the call, by which most
 //! stacks differ from each other, is known before a walk begins.
 //!
-//! Block and size lie on the stack meanwhile, where the recorder finds them when it needs them: it has few registers.
+//! Block and size lie on the stack meanwhile, where the recorder finds them when it needs them: it has few registers. So
+//! does the trace of a block that is being resized, which was taken out before.
 //! Nor could it keep any while it looks for the thread's state, which in a library is a call of a function. So it is
 //! given that, too, by who has called the wrapped allocator and had to keep its registers anyway.
 //!
 //! # Cost
 //!
-//! Twelve instructions, and three to find the state.
+//! Twelve instructions, and three to find the state; for a resize 17, and four stores of the earlier trace and its state.
 #![expect(
     unsafe_code,
     reason = "calls the wrapped allocator, by functions that lay out their frames themselves"
 )]
 
+use crate::control::State;
+use crate::live::LiveTrace;
+use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
-    use super::block_of;
+    use super::{Old, block_of, resize_in};
+    use crate::control::State;
     use crate::recorder::Recorder;
     use crate::thread::{self, ThreadState};
     use core::alloc::GlobalAlloc;
     use core::arch::naked_asm;
+    use core::mem::MaybeUninit;
     use memtrace_unwind::Registers;
 
     /// Whence the recorder was entered, as long as it has not returned there: the word after the return address. Below
@@ -61,6 +67,38 @@ mod by_target {
             // SAFETY: as above.
             unsafe { self.0.wrapping_sub(3).cast::<usize>().read() }
         }
+    }
+
+    /// Whence the recorder was entered for a block that was resized. Below what lies there for any [`Entry`], there is
+    /// the rest of a [`Frame`].
+    #[derive(Clone, Copy)]
+    pub(crate) struct ResizedEntry(Entry);
+
+    impl ResizedEntry {
+        #[inline(always)]
+        pub(crate) fn entry(self) -> Entry {
+            self.0
+        }
+
+        /// What was known of the block before.
+        #[inline(always)]
+        pub(crate) fn old(&self) -> &Old {
+            let after_frame = self.0.0.wrapping_sub(2).cast::<Frame<()>>();
+            // SAFETY: made below, where the frame lies as long as entries are used, and nobody writes to it any more.
+            let frame = unsafe { &*after_frame.wrapping_sub(1) };
+            // SAFETY: `resize_in_frame` has written it.
+            unsafe { frame.old.assume_init_ref() }
+        }
+    }
+
+    /// What lies on the stack while a block is being resized, below the caller's frame pointer.
+    #[repr(C)]
+    struct Frame<A> {
+        old: MaybeUninit<Old>,
+        inner: *const A,
+        state: State,
+        block: MaybeUninit<*mut u8>,
+        size: usize,
     }
 
     /// A block, and the state of the thread: in two registers.
@@ -121,11 +159,79 @@ mod by_target {
         // SAFETY: the thread's own, which it has as long as it runs.
         Recorder::allocated(Entry(sp), unsafe { &*state });
     }
+
+    /// Resizes a block, and tells the recorder before and afterwards. A frame like that of [`alloc_and_tell`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`resize_in`].
+    #[unsafe(naked)]
+    pub(crate) unsafe extern "C-unwind" fn realloc_and_tell<A: GlobalAlloc>(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        new_size: usize,
+        state: State,
+        inner: &A,
+    ) -> *mut u8 {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "push rcx",
+            "push rax",
+            "push r8",
+            "push r9",
+            "sub rsp, {old_size}",
+            "mov rcx, rsp",
+            "call {resize_in_frame}",
+            "mov [rbp - 16], rax",
+            "lea rdi, [rbp + 16]",
+            "mov rsi, rdx",
+            "call {resized_from}",
+            "mov rax, [rbp - 16]",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            old_size = const size_of::<Old>(),
+            resize_in_frame = sym resize_in_frame::<A>,
+            resized_from = sym resized_from,
+        )
+    }
+
+    // The stack pointer is a multiple of 16 at a call: with the return address and the frame pointer above the frame.
+    const _: () = assert!(size_of::<Frame<()>>().is_multiple_of(16) && align_of::<Old>() <= 8);
+
+    unsafe extern "C-unwind" fn resize_in_frame<A: GlobalAlloc>(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        frame: *mut Frame<A>,
+    ) -> Allocated {
+        // SAFETY: the caller's own, of which it has filled in all but what is old and what becomes of the block.
+        let frame = unsafe { &mut *frame };
+        // SAFETY: as above: the caller has a reference.
+        let inner = unsafe { &*frame.inner };
+        // SAFETY: the caller's promise.
+        let (block, old) = unsafe { resize_in(block, size, align, frame.size, frame.state, inner) };
+        frame.old.write(old);
+        Allocated { block, state: thread::state() }
+    }
+
+    extern "C-unwind" fn resized_from(sp: *const u64, state: *const ThreadState) {
+        // SAFETY: the thread's own, which it has as long as it runs.
+        Recorder::resized(ResizedEntry(Entry(sp)), unsafe { &*state });
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 mod by_target {
-    use super::block_of;
+    use super::{Old, block_of, resize_in};
+    use crate::control::State;
     use crate::recorder::Recorder;
     use crate::thread;
     use core::alloc::GlobalAlloc;
@@ -178,9 +284,88 @@ mod by_target {
         }
         block
     }
+
+    /// Whence the recorder was entered for a block that was resized.
+    #[derive(Clone, Copy)]
+    pub(crate) struct ResizedEntry {
+        entry: Entry,
+        old: Old,
+    }
+
+    impl ResizedEntry {
+        #[inline(always)]
+        pub(crate) fn entry(self) -> Entry {
+            self.entry
+        }
+
+        /// What was known of the block before.
+        #[inline(always)]
+        pub(crate) fn old(&self) -> &Old {
+            &self.old
+        }
+    }
+
+    /// Resizes a block, and tells the recorder before and afterwards.
+    ///
+    /// # Safety
+    ///
+    /// As for [`resize_in`].
+    #[inline(never)]
+    pub(crate) unsafe fn realloc_and_tell<A: GlobalAlloc>(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        new_size: usize,
+        state: State,
+        inner: &A,
+    ) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let (block, old) = unsafe { resize_in(block, size, align, new_size, state, inner) };
+        let entry = Entry { here: here(), block, size: new_size };
+        let resized = ResizedEntry { entry, old };
+        if thread::with_state(|state| Recorder::resized(resized, state)).is_none() {
+            Recorder::resized_otherwise(resized);
+        }
+        block
+    }
 }
 
-pub(crate) use by_target::{Entry, alloc_and_tell};
+pub(crate) use by_target::{Entry, ResizedEntry, alloc_and_tell, realloc_and_tell};
+
+/// What is known of a block that is being resized: its trace, which was taken out, and the state in which that was
+/// recorded.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Old {
+    pub(crate) trace: Option<LiveTrace>,
+    pub(crate) state: State,
+}
+
+/// Takes out the trace of a block, and has the wrapped allocator resize it; returns that block, or null if it could not
+/// be resized, when the trace is put back.
+///
+/// # Safety
+///
+/// As for [`GlobalAlloc::realloc`] of a layout with this size and alignment.
+#[inline(always)]
+unsafe fn resize_in<A: GlobalAlloc>(
+    block: *mut u8,
+    size: usize,
+    align: usize,
+    new_size: usize,
+    state: State,
+    inner: &A,
+) -> (*mut u8, Old) {
+    let trace = RECORDER.resizing(block, new_size, state);
+    // SAFETY: they are a layout's.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+    // SAFETY: the caller's promise.
+    let resized = unsafe { inner.realloc(block, layout, new_size) };
+    if resized.is_null() {
+        RECORDER.not_resized(block, trace, state);
+    }
+    (resized, Old { trace, state })
+}
 
 /// Asks the wrapped allocator for a block, zeroed or not.
 ///

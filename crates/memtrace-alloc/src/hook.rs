@@ -172,12 +172,12 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
         cold_path();
         let (size, align) = (layout.size(), layout.align());
         // SAFETY: as above.
-        unsafe { realloc_and_tell(block, size, align, new_size, state, &self.inner) }
+        unsafe { entry::realloc_and_tell(block, size, align, new_size, state, &self.inner) }
     }
 }
 
-// What the recorder is told of. Functions of their own, so that all else needs no frame and ends in a jump to
-// the wrapped allocator; with parameters in the order of those of `__rust_alloc` and its like, which leaves
+// A function of its own, as those of [`entry`] are, so that all else needs no frame and ends in a jump to
+// the wrapped allocator; with parameters in the order of those of `__rust_dealloc` and its like, which leaves
 // them in their registers.
 
 /// # Safety
@@ -197,29 +197,4 @@ unsafe fn tell_and_dealloc<A: GlobalAlloc>(
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the caller's promise.
     unsafe { inner.dealloc(block, layout) };
-}
-
-/// # Safety
-///
-/// As for [`GlobalAlloc::realloc`] with a layout of this size and alignment.
-#[inline(never)]
-unsafe fn realloc_and_tell<A: GlobalAlloc>(
-    block: *mut u8,
-    size: usize,
-    align: usize,
-    new_size: usize,
-    state: State,
-    inner: &A,
-) -> *mut u8 {
-    let record = RECORDER.resizing(block, new_size, state);
-    // SAFETY: they are a layout's.
-    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    // SAFETY: the caller's promise.
-    let resized = unsafe { inner.realloc(block, layout, new_size) };
-    if resized.is_null() {
-        RECORDER.not_resized(block, record, state);
-    } else {
-        RECORDER.resized(resized, new_size, record, state);
-    }
-    resized
 }

@@ -97,10 +97,7 @@ impl ThreadState {
     /// `None`.
     #[inline(always)]
     fn guarded<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
-        if self.depth.load(Relaxed) != 0 {
-            return None;
-        }
-        let _guard = self.enter(0, RECORDING);
+        let _guard = self.guard()?;
         Some(f())
     }
 
@@ -165,15 +162,28 @@ impl ThreadState {
     /// see [`SiteCache::recall`].
     #[inline(always)]
     pub(crate) fn recall(&self, start: Registers) -> Option<NonZeroU32> {
+        let _guard = self.guard()?;
+        // SAFETY: a guarded section is the only user, as long as it lasts (I3). (Not by a closure, which would be a
+        // function of its own where two call this.)
+        let cache = unsafe { &mut *self.cache.get() };
         // SAFETY: the caller's promise.
-        self.guarded(|| self.with_cache(|cache| unsafe { cache.recall(start) })).flatten()
+        unsafe { cache.recall(start) }
     }
 
     /// The same by [`SiteCache::recall_further`].
     #[inline(always)]
     pub(crate) fn recall_further(&self, start: Registers) -> Option<NonZeroU32> {
+        let _guard = self.guard()?;
+        // SAFETY: as above.
+        let cache = unsafe { &mut *self.cache.get() };
         // SAFETY: the caller's promise.
-        self.guarded(|| self.with_cache(|cache| unsafe { cache.recall_further(start) })).flatten()
+        unsafe { cache.recall_further(start) }
+    }
+
+    /// Opens the recorder's section, unless the thread is in one already.
+    #[inline(always)]
+    fn guard(&self) -> Option<Guard<'_>> {
+        (self.depth.load(Relaxed) == 0).then(|| self.enter(0, RECORDING))
     }
 
     /// The same as [`Self::site_from`] if neither of these has told it.

@@ -20,9 +20,7 @@ impl Recorder {
     /// Finds out which frames are the hook's own by allocating; `false` if the hook was not called.
     pub(crate) fn find_hook_frames(&self) -> bool {
         let before = self.hook_frames.n_probes();
-        // Named here because a capture need not see it: the compiler may turn its last call into a
-        // jump; and the ways in for tracked memory are not called by the probe.
-        self.hook_frames.add_function_of((Recorder::resized as *const ()).addr() as u64);
+        // Named here because the ways in for tracked memory are not called by the probe.
         let entries = [
             Recorder::capture as *const (),
             tracked::track as *const (),

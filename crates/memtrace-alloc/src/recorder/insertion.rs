@@ -117,7 +117,7 @@ impl Recorder {
 
     /// The same for a block that takes the place of another.
     #[inline(never)]
-    fn record_again(
+    pub(super) fn record_again(
         slot: &Slot,
         block_addr: u64,
         trace: LiveTrace,

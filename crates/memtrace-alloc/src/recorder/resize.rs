@@ -7,13 +7,18 @@
 //! place in the totals; or the old one again if the resize failed; or none, if tracing has been stopped
 //! or the sampler passes the block over, and the old one is subtracted.
 //!
+//! As for an allocation, most blocks take a short way through functions that jump to each other (see
+//! [`allocation`](super::allocation)).
+//!
 //! A block that is resized in a guarded section keeps its stack: there is no other that is known.
 
-use super::Recorder;
+use super::{RECORDER, Recorder};
 use crate::control::{self, Mode, On, Recording, State};
+use crate::entry::ResizedEntry;
 use crate::live::{Detail, LiveTable, LiveTrace};
+use crate::site::SiteId;
 use crate::thread::{self, ThreadState};
-use memtrace_unwind::here;
+use core::num::NonZeroU32;
 
 impl Recorder {
     /// Takes out the record of a block that is about to be resized. `state` was looked at just before.
@@ -41,53 +46,118 @@ impl Recorder {
             self.record(block.addr() as u64, trace, Some(bytes), state);
         }
     }
+}
 
-    /// Records a resized block, whose earlier record, `old`, was made in `old_state`.
-    #[inline(never)]
-    pub(crate) fn resized(
-        &self,
-        block: *mut u8,
-        size: usize,
-        old: Option<LiveTrace>,
-        old_state: State,
-    ) {
-        let (block_addr, size) = (block.addr() as u64, size as u64);
-        let old_bytes = old.map(|old| old_state.counted(old.size));
-        if self.by_site.is_on()
-            && let Some(old) = old
-        {
-            let (n_blocks, bytes) = old_state.stands_for(old.size);
-            self.by_site.add_freed(old.site, n_blocks, bytes);
+// None of these needs `self`, which would take a register.
+impl Recorder {
+    /// Records a block that the wrapped allocator has resized; null is passed over.
+    #[inline(always)]
+    pub(crate) fn resized(resized: ResizedEntry, state: &ThreadState) {
+        let entry = resized.entry();
+        if !control::is_short() || !resized.old().state.is_plain() || entry.block().is_null() {
+            return Self::resized_otherwise(resized);
         }
-        let recorded = match control::mode() {
-            Mode::Off => {
-                self.forget_resized(old_bytes);
-                return self.probed();
-            }
-            Mode::Short => {
-                let here = here();
-                thread::guarded(|state| {
-                    let trace = LiveTrace { size, site: self.site_from(here, state) };
-                    self.record(block_addr, trace, old_bytes, On);
-                })
-            }
-            Mode::AtLength => self.record_at_length(here(), block_addr, size, old_bytes),
-        };
-        if recorded.is_none() {
-            match old {
-                Some(old) => {
-                    self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes)
-                }
-                None => self.count_nested(),
-            }
+        match state.recall(entry.registers()) {
+            Some(site) => Self::resized_recalled(resized, state, site),
+            None => Self::resized_further(resized, state),
         }
     }
 
+    /// Records a resized block whose stack is remembered, but not told from others by where it begins.
+    #[inline(never)]
+    fn resized_further(resized: ResizedEntry, state: &ThreadState) {
+        match state.recall_further(resized.entry().registers()) {
+            Some(site) => Self::resized_recalled(resized, state, site),
+            None => Self::resized_unrecalled(resized),
+        }
+    }
+
+    #[inline(always)]
+    fn resized_recalled(resized: ResizedEntry, state: &ThreadState, site: NonZeroU32) {
+        let (Some(slot), Some(old)) = (state.slot(), resized.old().trace) else {
+            return Self::resized_with_site(resized, site);
+        };
+        let entry = resized.entry();
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        Self::record_again(slot, entry.block().addr() as u64, trace, old.size, On);
+    }
+
+    /// The same for a block that had no record, or by a thread that has no slot.
+    #[cold]
+    #[inline(never)]
+    fn resized_with_site(resized: ResizedEntry, site: NonZeroU32) {
+        let entry = resized.entry();
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        let old_bytes = resized.old().trace.map(|old| old.size);
+        RECORDER.record(entry.block().addr() as u64, trace, old_bytes, On);
+    }
+
+    /// Records a resized block whose stack is not remembered where it is likeliest to be.
+    #[inline(never)]
+    fn resized_unrecalled(resized: ResizedEntry) {
+        let (entry, old) = (resized.entry(), resized.old());
+        let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
+        let old_bytes = old.trace.map(|trace| old.state.counted(trace.size));
+        let site = thread::guarded(|state| RECORDER.site_unrecalled(entry.registers(), state));
+        match site {
+            Some(site) => RECORDER.record(block_addr, LiveTrace { size, site }, old_bytes, On),
+            None => RECORDER.resized_nested(block_addr, size, old.trace, old_bytes),
+        }
+    }
+
+    /// The same while nothing is recorded, or more than the short way does, or was before, or by a thread that has lost
+    /// its state.
+    #[inline(never)]
+    pub(crate) fn resized_otherwise(resized: ResizedEntry) {
+        let (entry, old) = (resized.entry(), resized.old());
+        if entry.block().is_null() {
+            return;
+        }
+        let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
+        let old_bytes = old.trace.map(|trace| old.state.counted(trace.size));
+        if RECORDER.by_site.is_on()
+            && let Some(trace) = old.trace
+        {
+            let (n_blocks, bytes) = old.state.stands_for(trace.size);
+            RECORDER.by_site.add_freed(trace.site, n_blocks, bytes);
+        }
+        match control::mode() {
+            Mode::Off => {
+                RECORDER.forget_resized(old_bytes);
+                RECORDER.probed();
+            }
+            Mode::Short => Self::resized_unrecalled(resized),
+            Mode::AtLength => {
+                let here = entry.registers();
+                if RECORDER.record_at_length(here, block_addr, size, old_bytes).is_none() {
+                    RECORDER.resized_nested(block_addr, size, old.trace, old_bytes);
+                }
+            }
+        }
+    }
+}
+
+impl Recorder {
     /// Subtracts the earlier record of a resized block that gets no new one.
     #[inline]
     pub(super) fn forget_resized(&self, old_bytes: Option<u64>) {
         if let Some(old_bytes) = old_bytes {
             self.totals.remove(old_bytes);
+        }
+    }
+
+    /// Records a resized block inside a guarded section, if it had a record.
+    #[cold]
+    fn resized_nested(
+        &self,
+        block_addr: u64,
+        size: u64,
+        old: Option<LiveTrace>,
+        old_bytes: Option<u64>,
+    ) {
+        match old {
+            Some(old) => self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes),
+            None => self.count_nested(),
         }
     }
 
