@@ -1,7 +1,8 @@
 //! The walker of x86_64 Linux: registers, unwind rules of this process, and what captures remember.
 //!
 //! In the order of a capture: **entry** takes the registers; the **cache** of the thread tries its
-//! **records**, then a walk **along** its **trail**, or a plain one, by **choice**; rules come from the
+//! **records**, by **guesses** first, then a walk **along** its **trail**, or one that is **uncached**, by
+//! **choice**; what speaks for more memory is counted as **growth**. Rules come from the
 //! **table**, and beyond it from loaded objects (**objects_seen** notes which) or from what was
 //! **registered** at run time. Memory of caches is counted in **pages**. All of a process that a cache
 //! looks at is its **world**, so that an **adversary** can take its place in tests.
@@ -12,6 +13,7 @@ mod along;
 mod cache;
 mod choice;
 mod entry;
+mod growth;
 mod guesses;
 pub(crate) mod objects_seen;
 mod pages;
@@ -20,6 +22,7 @@ mod records;
 pub(crate) mod registered;
 mod table;
 mod trail;
+mod uncached;
 mod world;
 
 pub use cache::SiteCache;

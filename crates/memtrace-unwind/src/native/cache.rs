@@ -26,18 +26,20 @@
 
 use crate::bounds::StackBounds;
 use crate::counts::Counts;
-use crate::hash::{StackHash, Sum};
+use crate::hash::StackHash;
 use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
+use crate::native::growth::Growth;
 use crate::native::guesses::{GuessMask, Hints, Recollection};
 use crate::native::pages::Pages;
 use crate::native::record::{Outcome, Start};
 use crate::native::records::{self, Records};
 use crate::native::trail::{self, CallAddrs, Found, MAX_LIMIT, Trail};
+use crate::native::uncached::site_without_cache;
 use crate::native::world::{Check, World, is_needed};
 use crate::rule::{End, Registers};
 use crate::site::Sites;
-use crate::walker::{Place, Visitor, visit, walk};
+use crate::walker::{Place, visit, walk};
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
 
@@ -49,7 +51,6 @@ const LEVELS: [usize; 4] = [1 << 10, 16 << 10, 32 << 10, 128 << 10];
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Fewer say nothing.
 const N_MISSES_TO_GROW: u64 = 64;
-const N_LOOKED_TO_JUDGE: u32 = 16;
 
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
@@ -72,9 +73,6 @@ const N_JUDGED_WITHOUT: u32 = 16;
 
 /// Not one that [`World::generation`] returns.
 const NO_GENERATION: u64 = u64::MAX;
-
-/// Spreads the numbers of sites over the marks of those seen.
-const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// What one thread remembers of its earlier captures.
 ///
@@ -110,39 +108,6 @@ pub struct SiteCache {
     growth: Growth,
     /// Words of another thread's stack may not be there to be compared.
     _of_this_thread: PhantomData<*mut ()>,
-}
-
-/// When records get more memory: what there was since that was last decided.
-#[derive(Clone, Copy)]
-struct Growth {
-    /// As they were then.
-    n_turns: u32,
-    n_hits: u64,
-    n_misses: u64,
-    /// Misses of which it was looked whether the stack had been seen not long before, and those that had.
-    n_looked: u32,
-    n_seen: u32,
-}
-
-impl Growth {
-    const fn since(n_turns: u32, n_hits: u64) -> Self {
-        Self { n_turns, n_hits, n_misses: 0, n_looked: 0, n_seen: 0 }
-    }
-
-    /// Whether a stack seems to have been seen before; it is from now on.
-    #[inline(always)]
-    fn is_seen(&mut self, records: &mut Records<'_>, site: NonZeroU32, sp: u64) -> bool {
-        let is_seen = records.is_seen(u64::from(site.get()).wrapping_mul(SPREAD) ^ sp << 5);
-        self.n_looked = self.n_looked.saturating_add(1);
-        self.n_seen = self.n_seen.saturating_add(is_seen.into());
-        is_seen
-    }
-
-    /// Whether most stacks that were not found come again: then there is too little room for them. With records
-    /// that drive each other out no hits speak for them.
-    const fn comes_again(&self) -> bool {
-        self.n_looked >= N_LOOKED_TO_JUDGE && self.n_seen.saturating_mul(2) >= self.n_looked
-    }
 }
 
 impl SiteCache {
@@ -638,99 +603,5 @@ fn insert(
         let buffer = buffer.get_mut(..len)?;
         buffer.iter_mut().zip(call_addrs.iter()).for_each(|(place, addr)| *place = addr);
         sites.insert(hash, buffer, end)
-    })?
-}
-
-/// Hashes the frames of a walk, those of the tool's own at its beginning left out.
-struct Hashed<O> {
-    limit: usize,
-    is_own: O,
-    is_in_own: bool,
-    n_own: usize,
-    sum: Sum,
-}
-
-impl<O: Fn(u64) -> bool> Visitor for Hashed<O> {
-    #[inline(always)]
-    fn frame(&mut self, place: Place) -> Option<Place> {
-        if self.is_in_own {
-            self.is_in_own = (self.is_own)(place.call_addr());
-            if self.is_in_own {
-                self.n_own = self.n_own.wrapping_add(1);
-                return Some(place);
-            }
-        }
-        if self.sum.len() == self.limit {
-            return None;
-        }
-        self.sum.push(place.call_addr());
-        Some(place)
-    }
-}
-
-/// Walks the whole stack and looks its hash up.
-///
-/// A function of its own, so that its loop has all registers to itself.
-#[inline(never)]
-fn site_without_cache(
-    world: &impl World,
-    start: &Registers,
-    stack: &StackBounds,
-    limit: usize,
-    last: u32,
-    sites: &impl Sites,
-) -> Option<NonZeroU32> {
-    let mut hashed = Hashed {
-        limit,
-        is_own: |addr| sites.is_own(addr),
-        is_in_own: true,
-        n_own: 0,
-        sum: Sum::new(),
-    };
-    let before = world.generation();
-    let read = |addr: u64| Some(world.read_word(addr));
-    let ended = visit(*start, stack, &mut world.rules(), read, &mut hashed);
-    if world.generation() != before {
-        // A library was found to be another than before, perhaps beyond frames that its old rules led
-        // to.
-        return insert_by_walk(world, start, stack, limit, hashed.n_own, sites);
-    }
-    let end = ended.map_or(End::Limit, |(end, _)| end);
-    let hash = hashed.sum.finish(end);
-    if hashed.sum.len() != 0
-        && let Some(site) = sites.find_after(last, hash)
-    {
-        return Some(site);
-    }
-    insert_by_walk(world, start, stack, limit, hashed.n_own, sites)
-}
-
-/// Walks the stack once more, to give it a number.
-#[cold]
-#[inline(never)]
-fn insert_by_walk(
-    world: &impl World,
-    start: &Registers,
-    stack: &StackBounds,
-    limit: usize,
-    n_own: usize,
-    sites: &impl Sites,
-) -> Option<NonZeroU32> {
-    let len = limit.saturating_add(n_own);
-    sites.with_buffer(len, |buffer| {
-        let buffer = buffer.get_mut(..len)?;
-        let read = |addr: u64| Some(world.read_word(addr));
-        let walk = walk(*start, stack, &mut world.rules(), read, buffer);
-        let walked = buffer.get(..walk.len)?;
-        // A stack that ends inside the tool was cut there: better those frames than none.
-        let n_own = if n_own == walk.len { 0 } else { n_own };
-        let mut stack = walked.get(n_own..)?;
-        let mut end = walk.end;
-        if stack.len() > limit {
-            stack = stack.get(..limit)?;
-            end = End::Limit;
-        }
-        let hash = StackHash::of(stack, end);
-        sites.find(hash).or_else(|| sites.insert(hash, stack, end))
     })?
 }
