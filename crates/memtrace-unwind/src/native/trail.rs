@@ -38,6 +38,8 @@
 
 use crate::hash::{self, StackHash};
 use crate::native::record::Word;
+#[cfg(test)]
+use crate::native::world::is_complete;
 use crate::native::world::{Check, is_needed};
 use crate::rule::End;
 
@@ -328,7 +330,12 @@ impl<'a> Trail<'a> {
             differ |= read_word(state.fp_slot()) ^ state.fp;
             k = self.memory.with_live_slot[usize::from(k.wrapping_sub(1))];
         }
-        if differ == 0 { to } else { self.memory.search_other(from, to, read_word) }
+        if differ != 0 {
+            return self.memory.search_other(from, to, read_word);
+        }
+        #[cfg(test)]
+        assert!(!is_complete() || self.memory.search_other(from, to, read_word) == to);
+        to
     }
 
     /// Notes that the state at which a walk has met the trail was come to by another step than the one it was found by.
