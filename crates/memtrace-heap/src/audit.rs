@@ -6,7 +6,8 @@
 //! all counters of blocks taken and given back, before and after, tells.
 //!
 //! # Cost
-//! A pass over the bitmaps of every pool, under the lock, for each look.
+//! A pass over the bitmaps of every pool, under the lock, for each look; and a tenth of a second where something is
+//! wrong.
 
 use core::sync::atomic::Ordering;
 
@@ -24,7 +25,8 @@ use crate::violation::Violation;
 /// How often a look is repeated when other threads are at work.
 const N_LOOKS: usize = 1000;
 /// How many looks in a row, between which nothing happened, must find something wrong: another thread
-/// may be in the middle of an operation.
+/// may be in the middle of an operation, or of its end, which takes and gives back nothing. Between two of them is
+/// time for one that the system has stopped there, so that in all it is a tenth of a second.
 const N_ALIKE: usize = 20;
 
 /// What a recount of one class comes to.
@@ -47,7 +49,11 @@ impl<P: PageSource> Shared<'_, P> {
             if found.is_ok() || n_alike == N_ALIKE {
                 return found;
             }
-            lock::give_way();
+            if n_alike == 0 {
+                lock::give_way();
+            } else {
+                lock::pause();
+            }
         }
         Err(Violation::Busy)
     }

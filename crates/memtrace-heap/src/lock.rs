@@ -185,6 +185,13 @@ pub(crate) fn give_way() {
     unsafe { libc::sched_yield() };
 }
 
+/// Sleeps for some milliseconds, so that a thread which the system has stopped amid an operation gets on.
+pub(crate) fn pause() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+    // SAFETY: reads the time; nothing is written.
+    unsafe { libc::nanosleep(&time, core::ptr::null_mut()) };
+}
+
 fn this_thread() -> usize {
     // SAFETY: no preconditions.
     unsafe { libc::pthread_self() as usize }
