@@ -16,7 +16,7 @@
 //!
 //! # Cost
 //!
-//! Twelve instructions, and three to find the state; for a resize 17, and four stores of the earlier trace and its state.
+//! Twelve instructions, and three to find the state; for a resize 16, and four stores of the earlier trace and its state.
 #![expect(
     unsafe_code,
     reason = "calls the wrapped allocator, by functions that lay out their frames themselves"
@@ -108,8 +108,28 @@ mod by_target {
         state: *const ThreadState,
     }
 
-    /// Allocates, and tells the recorder. A frame as those who follow frame pointers expect it, described at each
-    /// instruction for those who do not.
+    /// The instructions of a function that may leave what it likes on the stack: in a frame as those who follow frame
+    /// pointers expect it, described at each instruction for those who do not.
+    macro_rules! in_frame {
+        ($($instruction:literal,)* ; $($operands:tt)*) => {
+            naked_asm!(
+                ".cfi_startproc",
+                "push rbp",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset rbp, -16",
+                "mov rbp, rsp",
+                ".cfi_def_cfa_register rbp",
+                $($instruction,)*
+                "leave",
+                ".cfi_def_cfa rsp, 8",
+                "ret",
+                ".cfi_endproc",
+                $($operands)*
+            )
+        };
+    }
+
+    /// Allocates, and tells the recorder.
     ///
     /// # Safety
     ///
@@ -120,13 +140,7 @@ mod by_target {
         align: usize,
         inner: &A,
     ) -> *mut u8 {
-        naked_asm!(
-            ".cfi_startproc",
-            "push rbp",
-            ".cfi_def_cfa_offset 16",
-            ".cfi_offset rbp, -16",
-            "mov rbp, rsp",
-            ".cfi_def_cfa_register rbp",
+        in_frame!(
             "push rdi",
             "push rax",
             "call {alloc_in}",
@@ -135,10 +149,7 @@ mod by_target {
             "mov rsi, rdx",
             "call {allocated_from}",
             "pop rax",
-            "leave",
-            ".cfi_def_cfa rsp, 8",
-            "ret",
-            ".cfi_endproc",
+            ;
             alloc_in = sym alloc_in::<A, IS_ZEROED>,
             allocated_from = sym allocated_from,
         )
@@ -160,7 +171,7 @@ mod by_target {
         Recorder::allocated(Entry(sp), unsafe { &*state });
     }
 
-    /// Resizes a block, and tells the recorder before and afterwards. A frame like that of [`alloc_and_tell`].
+    /// Resizes a block, and tells the recorder before and afterwards.
     ///
     /// # Safety
     ///
@@ -174,13 +185,7 @@ mod by_target {
         state: State,
         inner: &A,
     ) -> *mut u8 {
-        naked_asm!(
-            ".cfi_startproc",
-            "push rbp",
-            ".cfi_def_cfa_offset 16",
-            ".cfi_offset rbp, -16",
-            "mov rbp, rsp",
-            ".cfi_def_cfa_register rbp",
+        in_frame!(
             "push rcx",
             "push rax",
             "push r8",
@@ -193,10 +198,7 @@ mod by_target {
             "mov rsi, rdx",
             "call {resized_from}",
             "mov rax, [rbp - 16]",
-            "leave",
-            ".cfi_def_cfa rsp, 8",
-            "ret",
-            ".cfi_endproc",
+            ;
             old_size = const size_of::<Old>(),
             resize_in_frame = sym resize_in_frame::<A>,
             resized_from = sym resized_from,

@@ -111,7 +111,7 @@ pub(crate) fn read_word(addr: u64) -> u64 {
     // SAFETY: a walk asks only for aligned words above the stack pointer of a live frame: in the
     // thread's own stack, or where the unwind tables of the running code say that a caller's frame
     // lies (the walker's I1).
-    unsafe { (addr as *const u64).read_volatile() }
+    unsafe { (addr as *const u64).read() }
 }
 
 impl SiteCache {
