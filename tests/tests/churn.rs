@@ -1,7 +1,10 @@
 //! What each line has allocated and given back is counted, whatever it holds.
 
-use memtrace::{ChurnError, ChurnStatistic, Config};
+use memtrace::{ChurnError, ChurnStatistic, Config, Lifetimes};
 use std::hint::black_box;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 #[global_allocator]
 static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
@@ -14,8 +17,16 @@ fn of_line(churn: &[ChurnStatistic], line: u32) -> &ChurnStatistic {
     churn.iter().find(is_it).unwrap_or_else(|| panic!("nothing of line {line}"))
 }
 
+fn lifetimes_of_line(line: u32) -> Lifetimes {
+    of_line(&memtrace::churn().unwrap(), line).lifetimes.unwrap()
+}
+
+/// Where one test starts and stops tracing the other must not.
+static TRACING: Mutex<()> = Mutex::new(());
+
 #[test]
 fn allocations_and_releases_of_all_threads_are_counted_at_the_line_that_allocates() {
+    let _alone = TRACING.lock().unwrap();
     assert_eq!(memtrace::churn().unwrap_err(), ChurnError::NotTracing);
     memtrace::start(25).unwrap();
     assert_eq!(memtrace::churn().unwrap_err(), ChurnError::NotCounted);
@@ -46,6 +57,7 @@ fn allocations_and_releases_of_all_threads_are_counted_at_the_line_that_allocate
     let churn = memtrace::churn().unwrap();
     let temporary = of_line(&churn, temporary_line);
     assert_eq!((temporary.n_allocated, temporary.n_freed), (4000, 4000));
+    assert_eq!(temporary.lifetimes, None);
     assert_eq!((temporary.allocated_bytes, temporary.freed_bytes), (160_000, 160_000));
     let held = of_line(&churn, kept_line);
     assert_eq!((held.n_allocated, held.n_freed), (2000, 0));
@@ -85,5 +97,60 @@ fn allocations_and_releases_of_all_threads_are_counted_at_the_line_that_allocate
     memtrace::clear_traces();
     let churn = memtrace::churn().unwrap();
     assert!(churn.iter().all(|sum| sum.n_allocated < 100), "{churn:?}");
+    memtrace::stop();
+}
+
+#[test]
+fn lines_tell_how_long_their_blocks_lived() {
+    let _alone = TRACING.lock().unwrap();
+    memtrace::start_with(Config::new().lifetimes(true)).unwrap();
+    for i in 0..1000 {
+        drop(black_box(Box::new(i)));
+    }
+    let temporary_line = line!() - 2;
+    let temporary = lifetimes_of_line(temporary_line);
+    assert_eq!(temporary.n_blocks(), 1000);
+    assert!(temporary.quantile(0.5).unwrap().end < Duration::from_millis(1), "{temporary:?}");
+
+    // Given back by another thread, after a time.
+    let begun = Instant::now();
+    let kept: Vec<_> = (0..100).map(Box::new).collect();
+    let kept_line = line!() - 1;
+    assert_eq!(lifetimes_of_line(kept_line).n_blocks(), 0);
+    sleep(Duration::from_millis(40));
+    std::thread::spawn(move || drop(kept)).join().unwrap();
+    let most = begun.elapsed();
+    let kept = lifetimes_of_line(kept_line);
+    // With the vector.
+    assert_eq!(kept.n_blocks(), 101);
+    for (lifetimes, n_blocks) in kept.classes().filter(|(_, n_blocks)| *n_blocks != 0) {
+        assert!(lifetimes.end > Duration::from_millis(40), "{n_blocks} lived {lifetimes:?}");
+        assert!(lifetimes.start <= most, "{n_blocks} lived {lifetimes:?}, all of it {most:?}");
+    }
+
+    // A resized block is given back by whoever had it, and born anew.
+    let mut grown = black_box(vec![0_u8; 1000]);
+    let grown_line = line!() - 1;
+    sleep(Duration::from_millis(20));
+    grown.resize(100_000, 1);
+    let resized_line = line!() - 1;
+    let first = lifetimes_of_line(grown_line);
+    assert_eq!(first.n_blocks(), 1);
+    assert!(first.quantile(1.0).unwrap().end > Duration::from_millis(20), "{first:?}");
+    assert_eq!(lifetimes_of_line(resized_line).n_blocks(), 0);
+    let begun = Instant::now();
+    drop(grown);
+    let last = lifetimes_of_line(resized_line);
+    assert_eq!(last.n_blocks(), 1);
+    let most = begun.elapsed() + Duration::from_secs(1);
+    assert!(last.quantile(1.0).unwrap().start < most, "{last:?}");
+
+    let text = of_line(&memtrace::churn().unwrap(), temporary_line).to_string();
+    assert!(text.contains("; half lived less than 1.0µs, 90 % less than "), "{text}");
+    memtrace::stop();
+    memtrace::start_with(Config::new().lifetimes(true)).unwrap();
+    let n_blocks = |sum: &ChurnStatistic| sum.lifetimes.as_ref().unwrap().n_blocks();
+    let churn = memtrace::churn().unwrap();
+    assert!(churn.iter().all(|sum| n_blocks(sum) < 10), "{churn:#?}");
     memtrace::stop();
 }

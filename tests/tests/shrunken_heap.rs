@@ -43,6 +43,13 @@ fn details_of_a_heap_that_shrank_go_back_too() {
 }
 
 #[test]
+fn what_is_noted_of_births_goes_back_too() {
+    shrinks_to_a_quarter(Options::new().frames(1).lifetimes(true), false, 2, go_on, |memory| {
+        memory.live_table
+    });
+}
+
+#[test]
 fn a_program_of_small_blocks_gives_back_as_well() {
     shrinks_to_a_quarter(Options::new().frames(1), false, 1, go_on_with_small_blocks, |memory| {
         memory.live_table

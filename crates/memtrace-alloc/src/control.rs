@@ -77,10 +77,11 @@ struct Watched {
 static WATCHED: Watched =
     Watched { state: AtomicU64::new(UNSET), sampled_pages: SampledPages::new() };
 static LIMIT: AtomicU16 = AtomicU16::new(1);
-/// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`].
+/// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`], [`LIFETIMES`].
 static SWITCHES: AtomicU8 = AtomicU8::new(0);
 const THREADS: u8 = 1;
 const GENERATIONS: u8 = 2;
+const LIFETIMES: u8 = 4;
 
 /// Starting, stopping and clearing take turns.
 ///
@@ -331,24 +332,40 @@ pub(crate) fn mode() -> Mode {
 pub(crate) struct Records {
     pub(crate) threads: bool,
     pub(crate) generations: bool,
+    /// When it was born, by the clock.
+    pub(crate) lifetimes: bool,
 }
 
 impl Records {
-    /// Whether anything is.
-    pub(crate) const fn any(self) -> bool {
+    /// Whether there are details.
+    pub(crate) const fn details(self) -> bool {
         self.threads || self.generations
     }
 
+    /// Whether anything is.
+    pub(crate) const fn any(self) -> bool {
+        self.details() || self.lifetimes
+    }
+
     const fn to_switches(self) -> u8 {
-        (if self.threads { THREADS } else { 0 }) | (if self.generations { GENERATIONS } else { 0 })
+        (if self.threads { THREADS } else { 0 })
+            | (if self.generations { GENERATIONS } else { 0 })
+            | (if self.lifetimes { LIFETIMES } else { 0 })
+    }
+
+    const fn from_switches(switches: u8) -> Self {
+        Self {
+            threads: switches & THREADS != 0,
+            generations: switches & GENERATIONS != 0,
+            lifetimes: switches & LIFETIMES != 0,
+        }
     }
 }
 
 /// Returns what is recorded now, or was when tracing was last on.
 pub(crate) fn records() -> Records {
     // Relaxed: stored before the state that calls for it, and both are looked at in that order.
-    let switches = SWITCHES.load(Relaxed);
-    Records { threads: switches & THREADS != 0, generations: switches & GENERATIONS != 0 }
+    Records::from_switches(SWITCHES.load(Relaxed))
 }
 
 /// Whether threads of blocks are recorded now, or were when tracing was last on.
@@ -429,7 +446,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
         }
         mapped::set_limit(options.table_limit.unwrap_or(u64::MAX));
-        if !RECORDER.prepare() {
+        if !RECORDER.prepare() || options.lifetimes && !RECORDER.live.prepare_births() {
             return Err(StartError::TablesNotMapped);
         }
         WATCHED.state.store(STARTING, SeqCst);
@@ -440,11 +457,15 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         LIMIT.store(options.n_frames, Relaxed);
         // What threads remember is for the limit of the run before, which they do not look at each time.
         memtrace_unwind::forget_unloaded();
-        let records = Records { threads: options.threads, generations: options.generations };
+        let records = Records {
+            threads: options.threads,
+            generations: options.generations,
+            lifetimes: options.lifetimes,
+        };
         SWITCHES.store(records.to_switches(), Relaxed);
         RECORDER.generations.begin_run();
         RECORDER.begin_peak(options.peak_percent);
-        RECORDER.by_site.set_on(options.site_totals);
+        RECORDER.by_site.set_on(options.site_totals || options.lifetimes);
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();

@@ -16,13 +16,14 @@
 //!
 //! # Cost
 //!
-//! Twelve instructions, and three to find the state; for a resize 16, and four stores of the earlier trace and its state.
+//! Twelve instructions, and three to find the state; for a resize 16, and four stores of the earlier trace.
 #![expect(
     unsafe_code,
     reason = "calls the wrapped allocator, by functions that lay out their frames themselves"
 )]
 
 use crate::control::State;
+use crate::lifetime::Birth;
 use crate::live::LiveTrace;
 use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};
@@ -83,11 +84,21 @@ mod by_target {
         /// What was known of the block before.
         #[inline(always)]
         pub(crate) fn old(&self) -> &Old {
+            // SAFETY: `resize_in_frame` has written it.
+            unsafe { self.frame().old.assume_init_ref() }
+        }
+
+        /// The state in which that was recorded.
+        #[inline(always)]
+        pub(crate) fn state(&self) -> State {
+            self.frame().state
+        }
+
+        #[inline(always)]
+        fn frame(&self) -> &Frame<()> {
             let after_frame = self.0.0.wrapping_sub(2).cast::<Frame<()>>();
             // SAFETY: made below, where the frame lies as long as entries are used, and nobody writes to it any more.
-            let frame = unsafe { &*after_frame.wrapping_sub(1) };
-            // SAFETY: `resize_in_frame` has written it.
-            unsafe { frame.old.assume_init_ref() }
+            unsafe { &*after_frame.wrapping_sub(1) }
         }
     }
 
@@ -292,6 +303,7 @@ mod by_target {
     pub(crate) struct ResizedEntry {
         entry: Entry,
         old: Old,
+        state: State,
     }
 
     impl ResizedEntry {
@@ -304,6 +316,12 @@ mod by_target {
         #[inline(always)]
         pub(crate) fn old(&self) -> &Old {
             &self.old
+        }
+
+        /// The state in which that was recorded.
+        #[inline(always)]
+        pub(crate) fn state(&self) -> State {
+            self.state
         }
     }
 
@@ -324,7 +342,7 @@ mod by_target {
         // SAFETY: the caller's promise.
         let (block, old) = unsafe { resize_in(block, size, align, new_size, state, inner) };
         let entry = Entry { here: here(), block, size: new_size };
-        let resized = ResizedEntry { entry, old };
+        let resized = ResizedEntry { entry, old, state };
         if thread::with_state(|state| Recorder::resized(resized, state)).is_none() {
             Recorder::resized_otherwise(resized);
         }
@@ -334,13 +352,12 @@ mod by_target {
 
 pub(crate) use by_target::{Entry, ResizedEntry, alloc_and_tell, realloc_and_tell};
 
-/// What is known of a block that is being resized: its trace, which was taken out, and the state in which that was
-/// recorded.
+/// What is known of a block that is being resized: its trace, which was taken out, and when it was born.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Old {
     pub(crate) trace: Option<LiveTrace>,
-    pub(crate) state: State,
+    pub(crate) birth: Birth,
 }
 
 /// Takes out the trace of a block, and has the wrapped allocator resize it; returns that block, or null if it could not
@@ -358,15 +375,15 @@ unsafe fn resize_in<A: GlobalAlloc>(
     state: State,
     inner: &A,
 ) -> (*mut u8, Old) {
-    let trace = RECORDER.resizing(block, new_size, state);
+    let old = RECORDER.resizing(block, new_size, state);
     // SAFETY: they are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the caller's promise.
     let resized = unsafe { inner.realloc(block, layout, new_size) };
     if resized.is_null() {
-        RECORDER.not_resized(block, trace, state);
+        RECORDER.not_resized(block, old, state);
     }
-    (resized, Old { trace, state })
+    (resized, old)
 }
 
 /// Asks the wrapped allocator for a block, zeroed or not.

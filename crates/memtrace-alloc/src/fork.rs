@@ -46,7 +46,7 @@ extern "C" fn before() {
     RECORDER.peak.acquire();
     RECORDER.sites.before_fork();
     RECORDER.tracked.acquire();
-    RECORDER.live.shadow().before_fork();
+    RECORDER.live.before_fork();
     control::sampled_pages().before_fork();
     SLOTS.before_fork();
     let _ = HOLDS_LOCKS.try_with(|holds| holds.set(true));
@@ -66,7 +66,7 @@ extern "C" fn after_in_parent() {
     if HOLDS_LOCKS.try_with(|holds| holds.replace(false)).unwrap_or(false) {
         SLOTS.after_fork();
         control::sampled_pages().after_fork();
-        RECORDER.live.shadow().after_fork();
+        RECORDER.live.after_fork();
         RECORDER.tracked.release();
         RECORDER.sites.after_fork();
         RECORDER.peak.release();

@@ -63,6 +63,7 @@ mod fork;
 mod generation;
 mod hook;
 mod hook_frames;
+mod lifetime;
 mod live;
 mod live_blocks;
 mod live_samples;
@@ -99,6 +100,7 @@ pub use control::{
     sample_period, start, start_with, stop,
 };
 pub use hook::Alloc;
+pub use lifetime::Lifetimes;
 pub use live::LiveBlock;
 pub use live_blocks::{pooled_heap, site_of_word};
 pub use mapped::resident_bytes;
@@ -106,9 +108,9 @@ pub use options::Options;
 pub use peak::{Peak, PeakCopy, PeakTrace};
 pub use pooled::Pooled;
 pub use recorder::{
-    Losses, TracerMemory, advance_generation, copy_peak, for_each_block, for_each_site_totals,
-    generation, is_tracing, losses, n_threads, n_traces, run_id, site_frames, thread_info,
-    trace_at, traceback_limit, traced_memory, tracer_memory,
+    Losses, TracerMemory, advance_generation, copy_peak, for_each_block, for_each_site_lifetimes,
+    for_each_site_totals, generation, is_tracing, losses, n_threads, n_traces, run_id, site_frames,
+    thread_info, trace_at, traceback_limit, traced_memory, tracer_memory,
 };
 pub use sampler::Sampler;
 pub use site::{Site, SiteId};

@@ -34,10 +34,11 @@
 //! ([`PageShadow::refuse_quickly`]); some loads and branches where there is.
 #![expect(unsafe_code, reason = "follows the pointer to a heap that lives for ever")]
 
-use crate::flat_shadow::{small_head, trace_of_small_head};
+use crate::flat_shadow::{FlatShadow, small_head, trace_of_small_head};
+use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::pace::Pace;
-use crate::page_shadow::{AtHome, PageShadow, while_fruitful};
+use crate::page_shadow::{AtHome, PageShadow, during, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;
@@ -64,7 +65,10 @@ pub(crate) struct LiveBlocks {
     /// Null, or a heap that keeps words.
     heap: AtomicPtr<Heap>,
     shadow: PageShadow,
-    /// When details of blocks that are gone are given back.
+    /// Times in the place of details: when each block was born, while lifetimes are counted. By address, whoever has the
+    /// traces.
+    births: FlatShadow,
+    /// When details, and times, of blocks that are gone are given back.
     pace: Pace,
 }
 
@@ -73,6 +77,7 @@ impl LiveBlocks {
         Self {
             heap: AtomicPtr::new(ptr::null_mut()),
             shadow: PageShadow::new(),
+            births: FlatShadow::new(),
             pace: Pace::new(Work::Details),
         }
     }
@@ -84,6 +89,35 @@ impl LiveBlocks {
             self.shadow.refuse_quickly();
         }
         is_prepared
+    }
+
+    /// Maps what there must be before the first birth is noted; `false` if that fails. Not to be called by two threads
+    /// at once.
+    pub(crate) fn prepare_births(&self) -> bool {
+        self.births.prepare()
+    }
+
+    /// Takes the locks for the time of a fork.
+    pub(crate) fn before_fork(&self) {
+        self.shadow.before_fork();
+        self.births.before_fork();
+    }
+
+    pub(crate) fn after_fork(&self) {
+        self.births.after_fork();
+        self.shadow.after_fork();
+    }
+
+    /// Notes when the block was born that the caller is about to insert at an address, while it is
+    /// [recording](Self::recording).
+    pub(crate) fn set_birth(&self, block_addr: u64, birth: Birth) -> Result<(), NoRoom> {
+        let detail = Detail::from_word(birth.to_word());
+        during(|| self.births.set_detail(block_addr, detail))
+    }
+
+    /// When a block was born that has a trace; what was noted of others may have gone.
+    pub(crate) fn birth(&self, block_addr: u64) -> Birth {
+        Birth::from_word(self.births.detail(block_addr).to_word())
     }
 
     /// Keeps traces in the words of `heap` from now on, if it has any and no other was chosen.
@@ -114,12 +148,17 @@ impl LiveBlocks {
         self.pace.end(now_ms, is_more);
     }
 
-    /// Gives back some pages of details of blocks that have no trace. Whether there is likely to be more.
+    /// Gives back some pages of details, and of times, of blocks that have no trace. Whether there is likely to be
+    /// more.
     fn give_back_details(&self) -> bool {
-        self.shadow.give_back_details(|addr| {
+        let is_live_beside = |addr: u64| {
             let word = self.beside().and_then(|beside| beside.heap.block_word(addr as usize));
             word.is_some_and(|word| word != 0)
-        })
+        };
+        let is_more = self.shadow.give_back_details(is_live_beside);
+        // In an operation, as there.
+        let is_live = |addr| is_live_beside(addr) || self.shadow.get(addr).is_some();
+        during(|| self.births.give_back_details(is_live)) || is_more
     }
 
     /// Gives memory back to the system, if it is time to, and if there is some that traces and details need no more.

@@ -10,6 +10,7 @@ pub struct Options {
     pub(crate) table_limit: Option<u64>,
     pub(crate) sample_every: u64,
     pub(crate) site_totals: bool,
+    pub(crate) lifetimes: bool,
 }
 
 impl Options {
@@ -23,6 +24,7 @@ impl Options {
             table_limit: None,
             sample_every: 0,
             site_totals: false,
+            lifetimes: false,
         }
     }
 
@@ -106,6 +108,19 @@ impl Options {
     /// these).
     pub const fn site_totals(mut self, is_on: bool) -> Self {
         self.site_totals = is_on;
+        self
+    }
+
+    /// Sets whether it is counted how long the blocks of each call site live, for telling temporary allocations
+    /// from others; with the totals of [`Self::site_totals`], whether these are asked for or not.
+    ///
+    /// A lifetime ends when the block is given back or resized. [`Lifetimes`](crate::Lifetimes) are what comes of it.
+    ///
+    /// **Cost**: beside that of the totals, the system's clock twice for each block, 20 to 40 ns each time, and an
+    /// addition to memory; 8 bytes for each 16 bytes of heap, and 256 bytes for each site and thread (at most
+    /// eight of these).
+    pub const fn lifetimes(mut self, is_on: bool) -> Self {
+        self.lifetimes = is_on;
         self
     }
 

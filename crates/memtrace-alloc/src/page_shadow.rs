@@ -537,7 +537,7 @@ impl PageShadow {
 
 /// Runs an operation in which arrays are looked at.
 #[inline(always)]
-fn during<R>(operation: impl FnOnce() -> R) -> R {
+pub(crate) fn during<R>(operation: impl FnOnce() -> R) -> R {
     match thread::slot() {
         Some(slot) => slot.during(operation),
         None => SLOTS.during_other(operation),

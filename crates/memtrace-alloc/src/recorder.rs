@@ -42,9 +42,9 @@ use crate::tracked::{Tracked, TrackedTable};
 use core::sync::atomic::AtomicU64;
 pub use losses::{Losses, losses};
 pub use reading::{
-    advance_generation, copy_peak, for_each_block, for_each_site_totals, generation, is_tracing,
-    n_threads, n_traces, run_id, site_frames, thread_info, trace_at, traceback_limit,
-    traced_memory,
+    advance_generation, copy_peak, for_each_block, for_each_site_lifetimes, for_each_site_totals,
+    generation, is_tracing, n_threads, n_traces, run_id, site_frames, thread_info, trace_at,
+    traceback_limit, traced_memory,
 };
 pub use tracer_memory::{TracerMemory, tracer_memory};
 

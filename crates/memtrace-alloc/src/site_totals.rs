@@ -1,5 +1,5 @@
 //! Totals by site: what was allocated and given back there since tracing began, for ranking lines by how
-//! much they allocate, and not only by what they hold.
+//! much they allocate, and not only by what they hold; and how long the blocks lived, if that is wanted, too.
 //!
 //! # Mechanism
 //!
@@ -18,10 +18,11 @@
 //!
 //! # Cost
 //!
-//! Two additions for each allocation and each release. 32 bytes a site and table in use, of which there are as
-//! many as threads, at most 8.
+//! Two additions for each allocation and each release, and one more and the clock for a lifetime. 32 bytes a site and
+//! table in use, of which there are as many as threads, at most 8; and 256 for lifetimes.
 #![expect(unsafe_code, reason = "records in mapped memory")]
 
+use crate::lifetime::{Birth, Lifetimes};
 use crate::mapped::Part;
 use crate::segments::Segments;
 use crate::site::SiteId;
@@ -42,37 +43,85 @@ pub struct SiteTotals {
     pub freed_bytes: u64,
 }
 
-#[derive(Default)]
-struct Record {
-    n_allocated: AtomicU64,
-    allocated_bytes: AtomicU64,
-    n_freed: AtomicU64,
-    freed_bytes: AtomicU64,
-}
-
 const N_TABLES: usize = 8;
 const FIRST_LEN: usize = 128;
 const N_SEGMENTS: usize = 24;
-type Table = Segments<Record, FIRST_LEN, N_SEGMENTS>;
+
+/// A record of `N` sums for each site, in several tables.
+struct Tables<const N: usize> {
+    tables: [Segments<[AtomicU64; N], FIRST_LEN, N_SEGMENTS>; N_TABLES],
+    /// Record 0 of all tables.
+    rest: [AtomicU64; N],
+}
+
+impl<const N: usize> Tables<N> {
+    const fn new() -> Self {
+        Self {
+            tables: [const { Segments::new(Part::Sites) }; N_TABLES],
+            rest: [const { AtomicU64::new(0) }; N],
+        }
+    }
+
+    /// The record of a site that the calling thread adds to.
+    fn own(&self, site: SiteId) -> &[AtomicU64; N] {
+        let number = thread::slot().map_or(0, |slot| slot.number());
+        let table = self.tables.get(number as usize % N_TABLES);
+        let place = table
+            .filter(|_| site != SiteId::UNKNOWN)
+            .and_then(|table| table.place_or_map(site.get()));
+        // SAFETY: a record of mapped, zeroed memory, which stays mapped; all of it is atomic.
+        place.map_or(&self.rest, |place| unsafe { place.as_ref() })
+    }
+
+    /// Returns the sums of a site over all tables.
+    fn of_site(&self, site: SiteId) -> [u64; N] {
+        let mut sums = [0u64; N];
+        let mut add = |record: &[AtomicU64; N]| {
+            for (sum, part) in sums.iter_mut().zip(record) {
+                *sum = sum.wrapping_add(part.load(Relaxed));
+            }
+        };
+        if site == SiteId::UNKNOWN {
+            add(&self.rest);
+            return sums;
+        }
+        for place in self.tables.iter().filter_map(|table| table.place(site.get())) {
+            // SAFETY: as above.
+            add(unsafe { place.as_ref() });
+        }
+        sums
+    }
+
+    /// Makes all sums zero.
+    fn reset(&self) {
+        let zero = |record: &[AtomicU64; N]| {
+            // Memory that was never written to stays so.
+            let sums = record.iter().filter(|sum| sum.load(Relaxed) != 0);
+            sums.for_each(|sum| sum.store(0, Relaxed));
+        };
+        zero(&self.rest);
+        for table in &self.tables {
+            // SAFETY: as above.
+            table.for_each(|place| zero(unsafe { place.as_ref() }));
+        }
+    }
+}
 
 pub(crate) struct TotalsBySite {
     is_on: AtomicBool,
-    tables: [Table; N_TABLES],
-    /// Record 0 of all tables.
-    rest: Record,
+    totals: Tables<4>,
+    lifetimes: Tables<{ Lifetimes::N_CLASSES }>,
+    /// Whoever was born before then was so in another run of tracing.
+    begun: AtomicU64,
 }
 
 impl TotalsBySite {
     pub(crate) const fn new() -> Self {
         Self {
             is_on: AtomicBool::new(false),
-            tables: [const { Segments::new(Part::Sites) }; N_TABLES],
-            rest: Record {
-                n_allocated: AtomicU64::new(0),
-                allocated_bytes: AtomicU64::new(0),
-                n_freed: AtomicU64::new(0),
-                freed_bytes: AtomicU64::new(0),
-            },
+            totals: Tables::new(),
+            lifetimes: Tables::new(),
+            begun: AtomicU64::new(0),
         }
     }
 
@@ -86,84 +135,49 @@ impl TotalsBySite {
     pub(crate) fn set_on(&self, is_on: bool) {
         if is_on {
             self.reset();
+            self.begun.store(Birth::now().to_word(), Relaxed);
         }
         self.is_on.store(is_on, Relaxed);
     }
 
     /// Makes all sums zero; what threads add meanwhile is in them or not.
     pub(crate) fn reset(&self) {
-        let zero = |record: &Record| {
-            let Record { n_allocated, allocated_bytes, n_freed, freed_bytes } = record;
-            for sum in [n_allocated, allocated_bytes, n_freed, freed_bytes] {
-                // Memory that was never written to stays so.
-                if sum.load(Relaxed) != 0 {
-                    sum.store(0, Relaxed);
-                }
-            }
-        };
-        zero(&self.rest);
-        for table in &self.tables {
-            // SAFETY: a record of mapped, zeroed memory, which stays mapped; all its fields are atomic.
-            table.for_each(|place| zero(unsafe { place.as_ref() }));
-        }
+        self.totals.reset();
+        self.lifetimes.reset();
     }
 
     /// Counts so many blocks, of so many bytes together, as allocated at `site`.
     #[cold]
     pub(crate) fn add_allocated(&self, site: SiteId, n_blocks: u64, bytes: u64) {
-        let record = self.own(site);
-        record.n_allocated.fetch_add(n_blocks, Relaxed);
-        record.allocated_bytes.fetch_add(bytes, Relaxed);
+        let [n_allocated, allocated_bytes, ..] = self.totals.own(site);
+        n_allocated.fetch_add(n_blocks, Relaxed);
+        allocated_bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Counts so many blocks that were allocated at `site` as given back.
+    /// Counts so many blocks that were allocated at `site` as given back, and how long they have lived if that is
+    /// known.
     #[cold]
-    pub(crate) fn add_freed(&self, site: SiteId, n_blocks: u64, bytes: u64) {
-        let record = self.own(site);
-        record.n_freed.fetch_add(n_blocks, Relaxed);
-        record.freed_bytes.fetch_add(bytes, Relaxed);
-    }
-
-    /// The record of a site that the calling thread adds to.
-    fn own(&self, site: SiteId) -> &Record {
-        let number = thread::slot().map_or(0, |slot| slot.number());
-        let table = self.tables.get(number as usize % N_TABLES);
-        let place = table
-            .filter(|_| site != SiteId::UNKNOWN)
-            .and_then(|table| table.place_or_map(site.get()));
-        // SAFETY: a record of mapped, zeroed memory, which stays mapped; all its fields are atomic.
-        place.map_or(&self.rest, |place| unsafe { place.as_ref() })
+    pub(crate) fn add_freed(&self, site: SiteId, n_blocks: u64, bytes: u64, birth: Birth) {
+        let [.., n_freed, freed_bytes] = self.totals.own(site);
+        n_freed.fetch_add(n_blocks, Relaxed);
+        freed_bytes.fetch_add(bytes, Relaxed);
+        if birth.to_word() >= self.begun.load(Relaxed)
+            && let Some(class) = birth.class_now()
+            && let Some(sum) = self.lifetimes.own(site).get(class)
+        {
+            sum.fetch_add(n_blocks, Relaxed);
+        }
     }
 
     /// Returns the sums of a site.
     pub(crate) fn of_site(&self, site: SiteId) -> SiteTotals {
-        let mut totals = SiteTotals::default();
-        if site == SiteId::UNKNOWN {
-            totals.add(&self.rest);
-        } else {
-            let records = self.tables.iter().filter_map(|table| record(table, site.get()));
-            records.for_each(|record| totals.add(record));
-        }
-        totals
+        let [n_allocated, allocated_bytes, n_freed, freed_bytes] = self.totals.of_site(site);
+        SiteTotals { n_allocated, allocated_bytes, n_freed, freed_bytes }
     }
-}
 
-fn record(table: &Table, number: u32) -> Option<&Record> {
-    // SAFETY: as above.
-    Some(unsafe { table.place(number)?.as_ref() })
-}
-
-impl SiteTotals {
-    fn add(&mut self, record: &Record) {
-        let Self { n_allocated, allocated_bytes, n_freed, freed_bytes } = self;
-        for (sum, part) in [
-            (n_allocated, &record.n_allocated),
-            (allocated_bytes, &record.allocated_bytes),
-            (n_freed, &record.n_freed),
-            (freed_bytes, &record.freed_bytes),
-        ] {
-            *sum = sum.wrapping_add(part.load(Relaxed));
-        }
+    /// Returns how long the blocks of a site lived that were given back.
+    pub(crate) fn lifetimes_of_site(&self, site: SiteId) -> Lifetimes {
+        Lifetimes::of(self.lifetimes.of_site(site))
     }
 }
 
@@ -184,7 +198,8 @@ mod tests {
                     }
                     for i in 0..1000u32 {
                         TOTALS.add_allocated(SiteId(i % 200), 1, t);
-                        TOTALS.add_freed(SiteId(i % 100), 2, 1);
+                        let birth = if i % 100 < 50 { Birth::now() } else { Birth::UNKNOWN };
+                        TOTALS.add_freed(SiteId(i % 100), 2, 1, birth);
                     }
                 });
             }
@@ -198,11 +213,27 @@ mod tests {
                 freed_bytes: n_freed,
             };
             assert_eq!(TOTALS.of_site(SiteId(i)), expected, "{i}");
+            let n_known = if i < 50 { 2 * n_freed } else { 0 };
+            assert_eq!(TOTALS.lifetimes_of_site(SiteId(i)).n_blocks(), n_known, "{i}");
         }
         assert_eq!(TOTALS.of_site(SiteId(200)), SiteTotals::default());
         assert_eq!(TOTALS.of_site(SiteId((1 << 30) - 1)), SiteTotals::default());
         TOTALS.reset();
         assert!((0..200).all(|i| TOTALS.of_site(SiteId(i)) == SiteTotals::default()));
+        assert!((0..200).all(|i| TOTALS.lifetimes_of_site(SiteId(i)) == Lifetimes::default()));
+    }
+
+    #[test]
+    fn what_was_born_before_it_was_counted_has_no_lifetime() {
+        static TOTALS: TotalsBySite = TotalsBySite::new();
+        let earlier = Birth::now();
+        std::thread::sleep(core::time::Duration::from_millis(1));
+        TOTALS.set_on(true);
+        for birth in [earlier, Birth::UNKNOWN, Birth::now()] {
+            TOTALS.add_freed(SiteId(1), 1, 8, birth);
+        }
+        assert_eq!(TOTALS.of_site(SiteId(1)).n_freed, 3);
+        assert_eq!(TOTALS.lifetimes_of_site(SiteId(1)).n_blocks(), 1);
     }
 
     #[test]

@@ -7,9 +7,10 @@
 
 use crate::border::tracebacks_of;
 use hashbrown::HashMap;
-use memtrace_alloc::{SiteId, SiteTotals, untraced};
+use memtrace_alloc::{Lifetimes, SiteId, SiteTotals, untraced};
 use memtrace_core::{Attribution, SourceCache, Traceback};
 use std::fmt;
+use std::time::Duration;
 
 /// Why nothing can be said of churn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,27 +41,33 @@ pub struct ChurnStatistic {
     pub n_freed: u64,
     /// The bytes that had been requested for them.
     pub freed_bytes: u64,
+    /// How long they had lived; `None` if that is not counted, as [`Config::lifetimes`](crate::Config::lifetimes) does.
+    pub lifetimes: Option<Lifetimes>,
 }
 
 /// Returns how much each line of your code has allocated since tracing began or traces were cleared, and how
 /// much of that was given back, as in a snapshot with the default [`Attribution`]: lines with the most blocks
 /// given back first, which are those that a program could save by using memory again.
 ///
-/// To be asked for beforehand with [`Config::site_totals`](crate::Config::site_totals). While tracing is
+/// To be asked for beforehand with [`Config::site_totals`](crate::Config::site_totals), or with
+/// [`Config::lifetimes`](crate::Config::lifetimes), which tells, too, how long the blocks lived. While tracing is
 /// sampled these are estimates. Memory that was told of with [`track`](crate::track) is not among it.
 ///
 /// ```
 /// # #[global_allocator]
 /// # static ALLOC: memtrace::Alloc = memtrace::Alloc::system();
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// memtrace::start_with(memtrace::Config::new().site_totals(true))?;
+/// memtrace::start_with(memtrace::Config::new().lifetimes(true))?;
 /// let mut n = 0;
 /// for i in 0..10_000 {
 ///     n += format!("a text for each number, {i}, and away with it").len();
 /// }
 /// let churn = memtrace::churn()?;
 /// assert!(churn[0].n_freed >= 10_000 && churn[0].n_freed == churn[0].n_allocated);
-/// println!("{}", churn[0]);
+/// // Half of them lived less than this:
+/// let lifetimes = churn[0].lifetimes.as_ref().unwrap();
+/// assert!(lifetimes.quantile(0.5).unwrap().end < std::time::Duration::from_secs(1));
+/// println!("{}\n{lifetimes}", churn[0]);
 /// # Ok(())
 /// # }
 /// ```
@@ -69,8 +76,10 @@ pub struct ChurnStatistic {
 ///
 /// **Errors**: if tracing is off, or totals by site are not counted.
 pub fn churn() -> Result<Vec<ChurnStatistic>, ChurnError> {
-    let attribution = Attribution::default();
-    churn_by(|traceback| Traceback::new(attribution.attributed(traceback).cloned().as_slice()))
+    untraced(|| {
+        let attribution = Attribution::default();
+        churn_by(|traceback| Traceback::new(attribution.attributed(traceback).cloned().as_slice()))
+    })
 }
 
 /// As [`churn`], with call sites put together whose stacks `group` makes equal: with `Traceback::clone` each
@@ -88,18 +97,27 @@ pub fn churn_by(
         if !memtrace_alloc::for_each_site_totals(|site, totals| copied.push((site, totals))) {
             return Err(ChurnError::NotCounted);
         }
+        let mut lifetimes: HashMap<SiteId, Lifetimes> = HashMap::new();
+        let are_counted = memtrace_alloc::for_each_site_lifetimes(|site, of_site| {
+            lifetimes.insert(site, of_site);
+        });
         let (sites, totals): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
-        Ok(grouped(tracebacks_of(&sites), &totals, group))
+        let lifetimes = are_counted.then(|| {
+            let of_site = |site: &SiteId| lifetimes.get(site).copied().unwrap_or_default();
+            sites.iter().map(of_site).collect::<Vec<_>>()
+        });
+        Ok(grouped(tracebacks_of(&sites), &totals, lifetimes.as_deref(), group))
     })
 }
 
 fn grouped(
     tracebacks: Vec<Traceback>,
     totals: &[SiteTotals],
+    lifetimes: Option<&[Lifetimes]>,
     mut group: impl FnMut(&Traceback) -> Traceback,
 ) -> Vec<ChurnStatistic> {
     let mut groups: HashMap<Traceback, ChurnStatistic> = HashMap::new();
-    for (traceback, totals) in tracebacks.iter().zip(totals) {
+    for (i, (traceback, totals)) in tracebacks.iter().zip(totals).enumerate() {
         let traceback = group(traceback);
         let sum = groups.entry(traceback).or_insert_with_key(|traceback| ChurnStatistic {
             traceback: traceback.clone(),
@@ -107,11 +125,17 @@ fn grouped(
             allocated_bytes: 0,
             n_freed: 0,
             freed_bytes: 0,
+            lifetimes: lifetimes.map(|_| Lifetimes::default()),
         });
         sum.n_allocated += totals.n_allocated;
         sum.allocated_bytes += totals.allocated_bytes;
         sum.n_freed += totals.n_freed;
         sum.freed_bytes += totals.freed_bytes;
+        if let (Some(sum), Some(part)) =
+            (&mut sum.lifetimes, lifetimes.and_then(|lifetimes| lifetimes.get(i)))
+        {
+            *sum += part;
+        }
     }
     let mut statistics: Vec<ChurnStatistic> = groups.into_values().collect();
     statistics.sort_by(|a, b| {
@@ -121,7 +145,8 @@ fn grouped(
     statistics
 }
 
-/// Writes a line of figures, and the formatted traceback with source lines.
+/// Writes a line of figures, with the lifetimes that half and nine in ten of the blocks given back did not reach if they
+/// are known, and the formatted traceback with source lines.
 impl fmt::Display for ChurnStatistic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kib = |bytes: u64| bytes as f64 / 1024.0;
@@ -133,10 +158,28 @@ impl fmt::Display for ChurnStatistic {
             self.n_freed,
             kib(self.freed_bytes)
         )?;
+        let end_of = |share| Some(self.lifetimes.as_ref()?.quantile(share)?.end);
+        if let (Some(half), Some(nine_in_ten)) = (end_of(0.5), end_of(0.9)) {
+            write!(
+                f,
+                "; half lived less than {}, 90 % less than {}",
+                Bound(half),
+                Bound(nine_in_ten)
+            )?;
+        }
         for line in self.traceback.format(None, false, &SourceCache::new()) {
             write!(f, "\n{line}")?;
         }
         Ok(())
+    }
+}
+
+/// Writes what lifetimes are below.
+struct Bound(Duration);
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == Duration::MAX { f.write_str("any time") } else { write!(f, "{:.1?}", self.0) }
     }
 }
 
@@ -159,7 +202,7 @@ mod tests {
             totals.freed_bytes = 512;
         }
         let tracebacks = ["a.rs", "b.rs", "c.rs", "a.rs"].map(at).to_vec();
-        let churn = grouped(tracebacks, &totals, Traceback::clone);
+        let churn = grouped(tracebacks, &totals, None, Traceback::clone);
         let found: Vec<_> = churn.iter().map(|sum| (sum.n_allocated, sum.n_freed)).collect();
         assert_eq!(found, [(23, 9), (11, 8), (12, 0)]);
         assert_eq!(

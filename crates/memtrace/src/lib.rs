@@ -157,9 +157,9 @@ pub use pinned::{
 };
 
 pub use memtrace_alloc::{
-    Alloc, Losses, Options as Config, Pooled, StartError, Started, TracedMemory, TracerMemory,
-    TrackError, clear_traces, is_tracing, reset_peak, sample_period, start, start_with, stop,
-    traceback_limit, traced_memory, tracer_memory, track, untraced, untrack,
+    Alloc, Lifetimes, Losses, Options as Config, Pooled, StartError, Started, TracedMemory,
+    TracerMemory, TrackError, clear_traces, is_tracing, reset_peak, sample_period, start,
+    start_with, stop, traceback_limit, traced_memory, tracer_memory, track, untraced, untrack,
 };
 pub use memtrace_core::{
     AnyFilter, Attribution, DiffSets, DomainFilter, FileError, Filter, Frame, Generation, KeyType,

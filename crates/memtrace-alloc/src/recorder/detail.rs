@@ -1,7 +1,8 @@
-//! The details of a block: which thread recorded it, and in which generation.
+//! The details of a block: which thread recorded it, and in which generation; and when, by the clock.
 
 use super::Recorder;
-use crate::control;
+use crate::control::{self, Recording};
+use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable};
 use crate::thread::{self, ThreadState};
 use core::sync::atomic::Ordering::Relaxed;
@@ -13,6 +14,36 @@ impl Recorder {
         if self.live.set_detail(block_addr, detail).is_err() {
             self.n_blocks_without_detail.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Notes all that is wanted beside the trace of a block that is about to be recorded: its detail, and that it is
+    /// born now.
+    #[inline]
+    pub(super) fn set_detail_and_birth(&self, block_addr: u64, detail: Detail) {
+        let records = control::records();
+        if records.details() {
+            self.set_detail(block_addr, detail);
+        }
+        if records.lifetimes {
+            self.set_birth(block_addr, Birth::now());
+        }
+    }
+
+    /// Notes when a block was born that is about to be recorded.
+    #[inline]
+    pub(super) fn set_birth(&self, block_addr: u64, birth: Birth) {
+        if self.live.set_birth(block_addr, birth).is_err() {
+            self.n_blocks_without_detail.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// When a block was born that is about to lose its trace, and still has it: so what was noted is there.
+    #[inline]
+    pub(super) fn birth(&self, block_addr: u64, state: impl Recording) -> Birth {
+        if state.is_plain() || !control::records().lifetimes {
+            return Birth::UNKNOWN;
+        }
+        self.live.birth(block_addr)
     }
 
     /// Returns the detail of what happens now: the generation always, by which details of earlier

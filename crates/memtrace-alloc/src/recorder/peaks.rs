@@ -18,7 +18,7 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(super) fn keep_peak_with_block(&self, bytes: i64, block_addr: u64, trace: LiveTrace) {
-        let has_details = control::records().any();
+        let has_details = control::records().details();
         let detail = if has_details { self.live.detail(block_addr) } else { Detail::UNKNOWN };
         self.keep_peak(bytes, Some(PeakTrace::new(trace, self.told(detail))));
     }
@@ -54,7 +54,7 @@ impl Recorder {
         self.totals.set_threshold(i64::MAX);
         let state = State::now();
         let counted = |size| state.counted(size);
-        let next = peak.copy(bytes, control::records().any(), &counted, |writer| {
+        let next = peak.copy(bytes, control::records().details(), &counted, |writer| {
             taken.into_iter().for_each(|trace| writer.push(trace));
             self.write_all(writer);
         });
@@ -63,7 +63,7 @@ impl Recorder {
 
     /// Writes all traces that are in the tables.
     fn write_all(&self, writer: &mut Writer<'_>) {
-        if control::records().any() {
+        if control::records().details() {
             self.live.for_each::<true>(|_, trace, detail| {
                 writer.push(PeakTrace::new(trace, self.told(detail)));
             });

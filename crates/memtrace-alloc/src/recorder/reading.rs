@@ -2,6 +2,7 @@
 
 use super::RECORDER;
 use crate::control;
+use crate::lifetime::Lifetimes;
 use crate::live::{LiveBlock, LiveTable};
 use crate::peak::Peak;
 use crate::site::{Site, SiteId};
@@ -66,6 +67,27 @@ pub fn for_each_site_totals(mut visit: impl FnMut(SiteId, SiteTotals)) -> bool {
     true
 }
 
+/// Visits every site with how long the blocks lived that were allocated there and have been given back, if tracing
+/// was started with [`crate::Options::lifetimes`]; then returns `true`.
+///
+/// Sites of which none was given back are left out. There are as many blocks as [`SiteTotals::n_freed`] says if no other
+/// thread is allocating, less those of which there was no room to note when they were born.
+///
+/// **Cost**: up to eight times four loads of a cache line a site.
+pub fn for_each_site_lifetimes(mut visit: impl FnMut(SiteId, Lifetimes)) -> bool {
+    if !RECORDER.by_site.is_on() || !control::records().lifetimes {
+        return false;
+    }
+    for number in 0..=RECORDER.sites.n_sites() {
+        let site = SiteId(number);
+        let lifetimes = RECORDER.by_site.lifetimes_of_site(site);
+        if lifetimes != Lifetimes::default() {
+            visit(site, lifetimes);
+        }
+    }
+    true
+}
+
 /// Visits every traced block while the program runs on.
 ///
 /// A block that is live throughout is visited exactly once; one that is allocated or given back
@@ -76,7 +98,7 @@ pub fn for_each_site_totals(mut visit: impl FnMut(SiteId, SiteTotals)) -> bool {
 /// for a million blocks of 64 bytes.
 pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {
     RECORDER.live.tend_if_due();
-    if control::records().any() {
+    if control::records().details() {
         RECORDER.live.for_each::<true>(|addr, trace, detail| {
             visit(LiveBlock::new(addr, trace, RECORDER.told(detail)));
         });

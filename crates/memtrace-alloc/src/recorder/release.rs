@@ -15,6 +15,7 @@
 
 use super::{RECORDER, Recorder};
 use crate::control::{On, Recording, State};
+use crate::lifetime::Birth;
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::live_blocks::Beside;
 use crate::live_samples::LiveSamples;
@@ -119,8 +120,9 @@ impl Recorder {
     #[inline(always)]
     fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
+        let birth = self.birth(block_addr, state);
         match table.take_quickly(block_addr) {
-            Quick::Taken(trace) => self.remove_taken(block_addr, trace, state),
+            Quick::Taken(trace) => self.remove_taken(block_addr, trace, birth, state),
             Quick::Nothing => {}
             Quick::Unknown => self.release_at_length(table, block_addr, state),
         }
@@ -130,17 +132,18 @@ impl Recorder {
     /// registers.
     #[inline(never)]
     fn release_at_length(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
+        let birth = self.birth(block_addr, state);
         if let Some(trace) = table.take(block_addr) {
-            self.remove_taken(block_addr, trace, state);
+            self.remove_taken(block_addr, trace, birth, state);
         }
     }
 
     /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
     #[inline]
-    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, birth: Birth, state: impl Recording) {
         if self.by_site.is_on() {
             let (n_blocks, bytes) = state.stands_for(trace.size);
-            self.by_site.add_freed(trace.site, n_blocks, bytes);
+            self.by_site.add_freed(trace.site, n_blocks, bytes, birth);
         }
         let before = self.totals.remove(state.counted(trace.size));
         if self.totals.is_peak(before) {

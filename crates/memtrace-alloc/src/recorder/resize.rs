@@ -14,7 +14,8 @@
 
 use super::{RECORDER, Recorder};
 use crate::control::{self, Mode, On, Recording, State};
-use crate::entry::ResizedEntry;
+use crate::entry::{Old, ResizedEntry};
+use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
 use crate::site::SiteId;
 use crate::thread::{self, ThreadState};
@@ -23,28 +24,31 @@ use core::num::NonZeroU32;
 impl Recorder {
     /// Takes out the record of a block that is about to be resized. `state` was looked at just before.
     #[inline]
-    pub(crate) fn resizing(
-        &self,
-        block: *mut u8,
-        new_size: usize,
-        state: State,
-    ) -> Option<LiveTrace> {
+    pub(crate) fn resizing(&self, block: *mut u8, new_size: usize, state: State) -> Old {
         let block_addr = block.addr() as u64;
-        let trace = self.live.take(block_addr)?;
+        // Nothing else is known of it while no more than sizes and stacks are recorded.
+        let birth = if state.is_plain() { Birth::UNKNOWN } else { self.birth(block_addr, state) };
+        let Some(trace) = self.live.take(block_addr) else { return Old { trace: None, birth } };
         // One that was sampled need not be sampled again.
         if trace.size > new_size as u64 || state.is_sampled() {
             self.shrinking(block_addr, trace);
         }
-        Some(trace)
+        Old { trace: Some(trace), birth }
     }
 
     /// Puts back the record of a block that could not be resized.
     #[cold]
-    pub(crate) fn not_resized(&self, block: *mut u8, record: Option<LiveTrace>, state: State) {
-        if let Some(trace) = record {
-            let bytes = state.counted(trace.size);
-            self.record(block.addr() as u64, trace, Some(bytes), state);
+    pub(crate) fn not_resized(&self, block: *mut u8, old: Old, state: State) {
+        let Some(trace) = old.trace else { return };
+        let (block_addr, bytes) = (block.addr() as u64, state.counted(trace.size));
+        if old.birth == Birth::UNKNOWN {
+            return self.record(block_addr, trace, Some(bytes), state);
         }
+        self.live.recording(|| {
+            // What was noted may have gone while the block had no trace.
+            self.set_birth(block_addr, old.birth);
+            self.record(block_addr, trace, Some(bytes), state);
+        });
     }
 }
 
@@ -54,7 +58,7 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn resized(resized: ResizedEntry, state: &ThreadState) {
         let entry = resized.entry();
-        if !control::is_short() || !resized.old().state.is_plain() || entry.block().is_null() {
+        if !control::is_short() || !resized.state().is_plain() || entry.block().is_null() {
             return Self::resized_otherwise(resized);
         }
         match state.recall(entry.registers()) {
@@ -97,7 +101,7 @@ impl Recorder {
     fn resized_unrecalled(resized: ResizedEntry) {
         let (entry, old) = (resized.entry(), resized.old());
         let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
-        let old_bytes = old.trace.map(|trace| old.state.counted(trace.size));
+        let old_bytes = old.trace.map(|trace| resized.state().counted(trace.size));
         let site = thread::guarded(|state| RECORDER.site_unrecalled(entry.registers(), state));
         match site {
             Some(site) => RECORDER.record(block_addr, LiveTrace { size, site }, old_bytes, On),
@@ -114,12 +118,12 @@ impl Recorder {
             return;
         }
         let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
-        let old_bytes = old.trace.map(|trace| old.state.counted(trace.size));
+        let old_bytes = old.trace.map(|trace| resized.state().counted(trace.size));
         if RECORDER.by_site.is_on()
             && let Some(trace) = old.trace
         {
-            let (n_blocks, bytes) = old.state.stands_for(trace.size);
-            RECORDER.by_site.add_freed(trace.site, n_blocks, bytes);
+            let (n_blocks, bytes) = resized.state().stands_for(trace.size);
+            RECORDER.by_site.add_freed(trace.site, n_blocks, bytes, old.birth);
         }
         match control::mode() {
             Mode::Off => {
@@ -172,10 +176,8 @@ impl Recorder {
             self.by_site.add_allocated(trace.site, n_blocks, bytes);
         }
         self.live.recording(|| {
-            if control::records().any() {
-                let number = || thread::with_state(ThreadState::number).unwrap_or(0);
-                self.set_detail(block_addr, self.detail_now(number));
-            }
+            let number = || thread::with_state(ThreadState::number).unwrap_or(0);
+            self.set_detail_and_birth(block_addr, self.detail_now(number));
             self.record(block_addr, trace, old_bytes, state);
         });
     }
@@ -191,13 +193,17 @@ impl Recorder {
             self.releasing(block_addr, state);
             return false;
         }
+        let birth = self.birth(block_addr, state);
         let Some(old) = self.live.take(block_addr) else { return false };
         if old.size > trace.size {
             self.shrinking(block_addr, old);
         }
         self.live.recording(|| {
-            if control::records().any() {
+            if control::records().details() {
                 self.set_detail(block_addr, detail);
+            }
+            if birth != Birth::UNKNOWN {
+                self.set_birth(block_addr, birth);
             }
             self.record(block_addr, trace, Some(old.size), state);
         });

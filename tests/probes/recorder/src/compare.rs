@@ -23,6 +23,7 @@ pub(crate) fn compare(round: &Round, extents: &[Range<u64>; N_SITES], before: &L
         let n_bytes = recorded.iter().map(|block| block.size).sum();
         compare_sums(round, recorded.len() as u64, n_bytes);
         compare_site_totals(round, &recorded);
+        compare_lifetimes(round);
         compare_losses(round, before);
         FIGURES.n_compared.fetch_add(recorded.len() as u64, Relaxed);
         n_bytes
@@ -231,6 +232,26 @@ fn compare_site_totals(round: &Round, recorded: &[LiveBlock]) {
         );
     });
     ensure!(live.is_empty(), "sites have no totals: {live:?}");
+}
+
+/// Of each block that was given back it is counted how long it lived.
+fn compare_lifetimes(round: &Round) {
+    let mut n_known: HashMap<SiteId, u64> = HashMap::new();
+    let are_counted = memtrace_alloc::for_each_site_lifetimes(|site, lifetimes| {
+        n_known.insert(site, lifetimes.n_blocks());
+    });
+    ensure!(are_counted == round.lifetimes, "lifetimes are counted: {are_counted}");
+    if !round.lifetimes || !round.is_steady || round.has_limit {
+        return;
+    }
+    memtrace_alloc::for_each_site_totals(|site, totals| {
+        let n_known = n_known.remove(&site).unwrap_or(0);
+        ensure!(
+            n_known == totals.n_freed,
+            "{n_known} lifetimes are known of a site that has {totals:?}"
+        );
+    });
+    ensure!(n_known.is_empty(), "sites have no totals: {n_known:?}");
 }
 
 /// How many blocks there was no room for.

@@ -44,6 +44,7 @@ pub(crate) struct Round {
     /// All blocks of so many bytes are recorded, and some smaller ones; 0 if all are.
     pub(crate) sample_every: u64,
     pub(crate) site_totals: bool,
+    pub(crate) lifetimes: bool,
 }
 
 /// The rounds of a process.
@@ -259,7 +260,8 @@ fn random_options(rng: &mut Rng, is_steady: bool) -> (Round, Options) {
     let is_sampled = is_steady && rng.below(6) == 0;
     let sample_every = if is_sampled { 2 << rng.below(16) } else { 0 };
     let site_totals = rng.below(4) == 0;
-    let options = options.sample_every(sample_every).site_totals(site_totals);
+    let lifetimes = rng.below(4) == 0;
+    let options = options.sample_every(sample_every).site_totals(site_totals).lifetimes(lifetimes);
     let round = Round {
         is_steady: true,
         n_frames,
@@ -267,7 +269,8 @@ fn random_options(rng: &mut Rng, is_steady: bool) -> (Round, Options) {
         generations,
         has_limit,
         sample_every,
-        site_totals,
+        site_totals: site_totals || lifetimes,
+        lifetimes,
     };
     (round, options)
 }
