@@ -30,7 +30,7 @@ use crate::hash::StackHash;
 use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::growth::Growth;
-use crate::native::guesses::{GuessMask, Hints, Recollection};
+use crate::native::guesses::{GuessMask, Hints, OFFSET_BITS, Recollection};
 use crate::native::pages::Pages;
 use crate::native::record::{Outcome, Start};
 use crate::native::records::{self, Records};
@@ -46,7 +46,7 @@ use core::num::NonZeroU32;
 /// Captures of a thread before it gets memory: many threads do not live longer.
 const N_BEFORE_MEMORY: u32 = 32;
 /// Words of records, level by level.
-const LEVELS: [usize; 4] = [1 << 10, 16 << 10, 32 << 10, 128 << 10];
+const LEVELS: [usize; 4] = [1 << 10, 16 << 10, 32 << 10, 1 << OFFSET_BITS];
 /// There is to be a level above if not so many captures are answered by a record for each that is not.
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Fewer say nothing.
@@ -211,7 +211,12 @@ impl SiteCache {
     fn recollection(&mut self) -> Recollection<'_> {
         // SAFETY: there are records (I2), and the mask is that of their memory.
         unsafe {
-            Recollection::of(&self.records, self.guess_mask, &self.records_extent, &mut self.hints)
+            Recollection::of(
+                &mut self.records,
+                self.guess_mask,
+                &self.records_extent,
+                &mut self.hints,
+            )
         }
     }
 

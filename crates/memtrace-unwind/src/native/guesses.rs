@@ -1,14 +1,14 @@
 //! Guesses: which record is likeliest to hold, from what is known before a capture begins.
 //!
 //! What they are, where they lie and what they promise is said in [`records`](crate::native::records): its invariants
-//! I5 and I6 are those of this module.
+//! I5 to I7 are those of this module.
 #![expect(
     unsafe_code,
     reason = "reads guesses, and records that are whole, without a look at their bounds"
 )]
 
 use crate::bounds::StackBounds;
-use crate::native::record::{Start, whole_holds};
+use crate::native::record::{HEADER_LEN, NEXT_WORD, Start, whole_holds};
 use crate::native::records::{Extent, index_len};
 use crate::native::world::World;
 use core::num::NonZeroU32;
@@ -18,8 +18,10 @@ use core::num::NonZeroU32;
 pub(super) const N_GUESSES_A_SLOT: usize = 4;
 /// Words that decide between guesses, at most.
 pub(super) const MAX_FURTHER: usize = 4;
-/// Words at the front, which stay zero: a record of no start.
+/// Words at the front: a record of no start, which comes before the first. All but what leads to that stays zero.
 pub(super) const FRONT_LEN: usize = 8;
+
+const _: () = assert!(HEADER_LEN <= FRONT_LEN);
 
 /// How the guesses lie in a memory: the number of those that are found by start and record, a power of two, less one.
 #[derive(Clone, Copy)]
@@ -54,7 +56,7 @@ impl GuessMask {
 
 /// What a guess is made from: memory of [`Records`](crate::native::records::Records), and what is known of it.
 pub(crate) struct Recollection<'a> {
-    memory: *const u64,
+    memory: *mut u64,
     mask: GuessMask,
     n_gone: u32,
     hints: &'a mut Hints,
@@ -66,29 +68,34 @@ impl<'a> Recollection<'a> {
     /// `memory` holds records of which these are extent and hints, and `mask` is that of its length.
     #[inline(always)]
     pub(crate) unsafe fn of(
-        memory: &'a [u64],
+        memory: &'a mut [u64],
         mask: GuessMask,
         extent: &Extent,
         hints: &'a mut Hints,
     ) -> Self {
-        Self { memory: memory.as_ptr(), mask, n_gone: extent.n_gone(), hints }
+        Self { memory: memory.as_mut_ptr(), mask, n_gone: extent.n_gone(), hints }
     }
 
     /// Returns the site of the record that held the last time after the record that held last, with this start, if it
     /// holds now.
     #[inline(always)]
-    pub(crate) fn recall(self, start: Start, world: &impl World) -> Option<NonZeroU32> {
-        let guess = self.guess(self.mask.number(self.hints.hash(start)));
-        if is_ambiguous(guess) {
-            return None;
+    pub(crate) fn recall(mut self, start: Start, world: &impl World) -> Option<NonZeroU32> {
+        // Beside what is in use anyway, and right most of the time: so the table of guesses is not looked at.
+        let mut guess = *self.next();
+        if tag_of(guess) != tag(start) {
+            guess = self.guess(self.mask.number(self.hints.hash(start)));
+            if is_ambiguous(guess) {
+                return None;
+            }
+            *self.next() = guess;
         }
         self.follow(guess, start, world)
     }
 
-    /// The same where that is ambiguous: what decides are words of the stack, too.
+    /// The same where that was wrong or ambiguous: what decides are words of the stack, too.
     #[inline(always)]
     pub(crate) fn recall_further(
-        self,
+        mut self,
         start: Start,
         stack: &StackBounds,
         world: &impl World,
@@ -102,10 +109,19 @@ impl<'a> Recollection<'a> {
             hash = hash_with(hash, word_within(start, place_of(guess), stack, world)?);
             guess = self.guess(self.mask.further_number(hash));
         }
-        if is_ambiguous(guess) {
+        // What is noted as the next is what did not hold.
+        if is_ambiguous(guess) || guess == *self.next() {
             return None;
         }
+        *self.next() = guess;
         self.follow(guess, start, world)
+    }
+
+    /// Where the guess is of the record that holds next: in the one that held last.
+    #[inline(always)]
+    fn next(&mut self) -> &mut u64 {
+        // SAFETY: that record is whole (I7).
+        unsafe { &mut *self.memory.wrapping_add(self.hints.last).wrapping_add(NEXT_WORD) }
     }
 
     #[inline(always)]
@@ -164,14 +180,33 @@ pub(super) const fn place_of(guess: u64) -> u64 {
     guess & 0xFFFF
 }
 
-/// The guess that leads to a record.
-pub(super) const fn guess_of(offset: usize, birth: u32) -> u64 {
-    (offset as u64) << 32 | birth as u64
+/// Bits of a guess: when the record was made, where it is, and what its start is like. The last is for what it says.
+const OFFSET_SHIFT: u32 = 32;
+const TAG_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
+/// Records lie in memories of so many words.
+pub(super) const OFFSET_BITS: u32 = 17;
+const TAG_MASK: u64 = (1 << (63 - TAG_SHIFT)) - 1;
+
+/// The guess that leads to a record of this start.
+pub(super) const fn guess_of(start: Start, offset: usize, birth: u32) -> u64 {
+    tag(start) << TAG_SHIFT | (offset as u64) << OFFSET_SHIFT | birth as u64
+}
+
+/// What a start is like, by which most of those are told apart that come after the same record.
+#[inline(always)]
+const fn tag(start: Start) -> u64 {
+    start.key.wrapping_add(start.sp) & TAG_MASK
+}
+
+/// That of the start a guess is for; none of any start where it is ambiguous.
+#[inline(always)]
+const fn tag_of(guess: u64) -> u64 {
+    guess >> TAG_SHIFT
 }
 
 #[inline(always)]
 pub(super) const fn offset_of(guess: u64) -> usize {
-    (guess >> 32) as usize
+    (guess >> OFFSET_SHIFT) as usize & ((1 << OFFSET_BITS) - 1)
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@
 //! | 2 | frame pointer at the start, if the walk depended on it |
 //! | 3 | site (bits 0..32), groups of words (32..40), whether word 2 counts (40), whether the stack is at its limit (41), whether there are pairs (42), groups of pairs (43..48), the place of the word that must not be zero at the limit (48..64) |
 //! | 4 | the slot of the index that names the record (bits 0..32), and its birth (32..64): see [`records`](super::records) |
+//! | 5 | the guess by which the record was found that held after this one the last time, or zero |
 //! | 9 a group | four pairs of values and, in the ninth word, the places of their first ones |
 //! | 5 a group | four values and, in the fifth word, their places |
 //!
@@ -19,7 +20,7 @@
 //! # Cost
 //!
 //! To compare: 17 instructions for four words, 25 for four pairs; no load waits for another. 10 bytes a word, 9
-//! a word of a pair, 40 a record.
+//! a word of a pair, 48 a record.
 #![expect(
     unsafe_code,
     reason = "compares a record that is known to be whole without a look at its bounds"
@@ -29,9 +30,11 @@ use crate::native::world::{Check, World, is_needed};
 use core::num::NonZeroU32;
 use core::slice;
 
-pub(super) const HEADER_LEN: usize = 5;
+pub(super) const HEADER_LEN: usize = 6;
 /// The word of a record that says which slot names it, and when it was made.
 const SLOT_WORD: usize = 4;
+/// The word of a record that leads to the one after it.
+pub(super) const NEXT_WORD: usize = 5;
 /// Words, or pairs, of a group.
 const GROUP: usize = 4;
 pub(super) const PAIRS_LEN: usize = 2 * GROUP + 1;
@@ -187,7 +190,7 @@ pub(super) fn write(
         | if fp_counts { FP_COUNTS } else { 0 }
         | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
     let unnamed = u64::from(birth) << 32 | u64::from(u32::MAX);
-    *header = [start.key, start.sp, start.fp, facts, unnamed];
+    *header = [start.key, start.sp, start.fp, facts, unnamed, 0];
     Some(())
 }
 
@@ -222,7 +225,7 @@ impl<const LEN: usize> Writer<'_, LEN> {
 
 /// Words of memory that a record takes; `None` if it is cut short.
 pub(super) fn len_of(record: &[u64]) -> Option<usize> {
-    let &[.., facts, _] = record.first_chunk::<HEADER_LEN>()?;
+    let &[_, _, _, facts, ..] = record.first_chunk::<HEADER_LEN>()?;
     Some(Groups::from_facts(facts).record_len())
 }
 
@@ -234,6 +237,12 @@ pub(super) fn starts_at(record: &[u64], start: Start) -> bool {
 /// The number of the slot that names a record.
 pub(super) fn named_by(record: &[u64]) -> usize {
     record.get(SLOT_WORD).copied().unwrap_or(0) as u32 as usize
+}
+
+/// The guess of the record that held after one the last time.
+#[cfg(test)]
+pub(super) fn next_of(record: &[u64]) -> u64 {
+    record.get(NEXT_WORD).copied().unwrap_or(0)
 }
 
 /// When a record was made.
@@ -306,7 +315,7 @@ pub(super) unsafe fn whole_holds(
     world: &impl World,
 ) -> Option<NonZeroU32> {
     // SAFETY: the caller's promise.
-    let &[key, sp, fp, facts, _] = unsafe { &*record.cast::<[u64; HEADER_LEN]>() };
+    let &[key, sp, fp, facts, _, _] = unsafe { &*record.cast::<[u64; HEADER_LEN]>() };
     // No start has a key of zero.
     if (key != start.key || sp != start.sp) && is_needed(Check::Start) {
         return None;

@@ -10,8 +10,13 @@
 //! Records, each as [`record`](super::record) says, lie one after the other in an array of words that is filled
 //! over and over again, so that the oldest makes way for the newest.
 //!
-//! Several stacks often begin in the same state and differ further out. Which of them it is, is *guessed*: the
-//! record that held the last time with this start and after the same other record. Where these have been those of
+//! Several stacks often begin in the same state and differ further out. Which of them it is, is *guessed*: each record
+//! says which one held next to it the last time, and if the start is like that one's, it is likely to hold again. So
+//! nothing is read but records, of which the one that held last is at hand. Loops of allocations find 90 to 99 of 100
+//! stacks in this way, a parser of JSON and a web service 70.
+//!
+//! Where the start is another, or this guess was wrong, a table of guesses is asked for the record that held the last time
+//! with this start and after the same other record. Where these have been those of
 //! several, a word at a place where the stack of a wrong guess differed decides, too, and where that is not
 //! enough another word, as in a decision tree. Start and record are known when a capture begins, and so is the place
 //! where the guess is noted. Programs repeat themselves: of a parser of JSON that takes 359 pairs of start and record,
@@ -36,6 +41,8 @@
 //!   the birth is not below the number of words that have made way, the record is there, and whole; else there may
 //!   be anything.
 //! - **I6** A [`Recollection`](super::guesses::Recollection) has the mask of its memory's length: every guess that it asks for is there.
+//! - **I7** [`Hints`] name a record that is whole, or the front, which is as long as the header of one. What it says of
+//!   the next record is a guess.
 
 use crate::bounds::StackBounds;
 use crate::native::guesses::{
@@ -180,7 +187,8 @@ impl Records<'_> {
                 let offset = slot as u32 as usize;
                 let record = self.words.get(offset.wrapping_sub(self.base)..)?;
                 if let Some(site) = holds(record, start, world) {
-                    self.note_guess(start, stack, world, guess_of(offset, birth_of(record)));
+                    let guess = guess_of(start, offset, birth_of(record));
+                    self.note_guess(start, stack, world, guess);
                     self.hints.last = offset;
                     return Some(site);
                 }
@@ -239,6 +247,7 @@ const fn place_of_fork(slot: u64) -> u64 {
 
 /// The records of one thread, in borrowed memory.
 pub(crate) struct Records<'a> {
+    front: &'a mut [u64; FRONT_LEN],
     index: &'a mut [u64],
     mask: GuessMask,
     guesses: &'a mut [u64],
@@ -260,11 +269,12 @@ impl<'a> Records<'a> {
         let (len, n_words) = (index_len(memory.len()), memory.len());
         let mask = GuessMask::of(n_words)?;
         let n_guesses = len.wrapping_mul(N_GUESSES_A_SLOT.wrapping_add(1));
-        let (guesses, rest) = memory.get_mut(FRONT_LEN..)?.split_at_mut_checked(n_guesses)?;
+        let (front, rest) = memory.split_first_chunk_mut()?;
+        let (guesses, rest) = rest.split_at_mut_checked(n_guesses)?;
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 2)?;
         let base = n_words.wrapping_sub(words.len());
-        Some(Self { index, mask, guesses, marks, words, base, extent, hints })
+        Some(Self { front, index, mask, guesses, marks, words, base, extent, hints })
     }
 
     /// Marks a stack as seen, and returns whether it seems to have been before: a stack is worth a
@@ -280,8 +290,8 @@ impl<'a> Records<'a> {
         old == new
     }
 
-    /// Whether I1, I2 and I5 hold: the slots that are not zero name whole records, each of which knows its
-    /// slot, and guesses lead to whole records or to such as have made way.
+    /// Whether I1, I2, I5 and I7 hold: the slots that are not zero name whole records, each of which knows its
+    /// slot, guesses lead to whole records or to such as have made way, and the record that held last is whole.
     #[cfg(test)]
     pub(crate) fn is_consistent(&self) -> bool {
         let Extent { tail, head, end, n_records, .. } = *self.extent;
@@ -306,6 +316,14 @@ impl<'a> Records<'a> {
                 || positions.get(position) == Some(&true)
                     && birth_of(&self.words[position..]) == born(guess)
         };
+        let last = self.hints.last.checked_sub(self.base);
+        let is_whole = last.map_or(self.hints.last == 0, |last| positions[last]);
+        let is_next_guessed = || {
+            let records = positions.iter().zip(&self.words[..]).enumerate();
+            let whole = records.filter(|(_, (is_start, _))| **is_start);
+            let mut next = whole.map(|(position, _)| record::next_of(&self.words[position..]));
+            next.all(|next| is_guessed(&next)) && is_guessed(&record::next_of(&self.front[..]))
+        };
         let is_named = |(number, &slot): (usize, &u64)| {
             let position = (slot as u32 as usize).wrapping_sub(self.base);
             slot == 0
@@ -313,12 +331,16 @@ impl<'a> Records<'a> {
                 || positions.get(position) == Some(&true)
                     && named_by(&self.words[position..]) == number
         };
-        self.index.iter().enumerate().all(is_named) && self.guesses.iter().all(is_guessed)
+        self.index.iter().enumerate().all(is_named)
+            && self.guesses.iter().all(is_guessed)
+            && is_whole
+            && is_next_guessed()
     }
 
     /// Forgets all records.
     pub(crate) fn clear(&mut self) {
         *self.hints = Hints::NONE;
+        self.front.fill(0);
         self.index.fill(0);
         self.guesses.fill(0);
         self.marks.fill(0);
@@ -338,6 +360,8 @@ impl<'a> Records<'a> {
     ) {
         let start = outcome.start;
         let Some(groups) = Groups::of(words.clone()) else { return };
+        // The one that held last may be among those that make way.
+        *self.hints = Hints::NONE;
         let Some(position) = self.make_room(groups.record_len()) else { return };
         let memory = self.words.get_mut(position..).unwrap_or(&mut []);
         let memory = memory.get_mut(..groups.record_len()).unwrap_or(&mut []);
@@ -347,6 +371,7 @@ impl<'a> Records<'a> {
             self.extent.head = position;
             return;
         }
+        self.hints.last = self.base.wrapping_add(position);
         self.extent.n_made = birth.wrapping_add(groups.record_len() as u32);
         self.extent.n_records = self.extent.n_records.wrapping_add(1);
         let hash = self.find_leaf(start, position, stack, world);
@@ -596,10 +621,10 @@ mod tests {
                 let mut hints = Hints::NONE;
                 let mask = GuessMask::of(memory.len()).unwrap();
                 // SAFETY: all of this memory, whose extent and hints these are.
-                let first = unsafe { Recollection::of(&memory, mask, &extent, &mut hints) };
+                let first = unsafe { Recollection::of(&mut memory, mask, &extent, &mut hints) };
                 let site = first.recall(START, &&stack);
                 // SAFETY: as above.
-                let further = unsafe { Recollection::of(&memory, mask, &extent, &mut hints) };
+                let further = unsafe { Recollection::of(&mut memory, mask, &extent, &mut hints) };
                 if site.or_else(|| further.recall_further(START, &bounds, &&stack)).is_some() {
                     found.n_recalled += 1;
                     continue;
