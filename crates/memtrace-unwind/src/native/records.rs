@@ -50,8 +50,8 @@ use crate::native::guesses::{
     hash_with, is_ambiguous, offset_of, place_of, word_within,
 };
 use crate::native::record::{
-    self, Groups, Outcome, Start, Word, birth_of, first_changed, has_word_at, holds, len_of,
-    named_by, set_named_by, starts_at,
+    self, Groups, NEXT_WORD, Outcome, Start, Word, birth_of, first_changed, has_word_at, holds,
+    len_of, named_by, set_named_by, starts_at,
 };
 use crate::native::world::World;
 use core::num::NonZeroU32;
@@ -160,6 +160,17 @@ impl Records<'_> {
         Some(())
     }
 
+    /// Notes in the record that held last which one holds now.
+    fn note_next(&mut self, guess: u64) {
+        let place = match self.hints.last.checked_sub(self.base) {
+            Some(last) => self.words.get_mut(last.wrapping_add(NEXT_WORD)),
+            None => self.front.get_mut(NEXT_WORD),
+        };
+        if let Some(place) = place {
+            *place = guess;
+        }
+    }
+
     /// The record that a guess leads to; `None` where nothing is guessed, or it leads nowhere by now.
     fn guessed(&self, guess: u64) -> Option<&[u64]> {
         let record = self.words.get(offset_of(guess).checked_sub(self.base)?..)?;
@@ -189,6 +200,7 @@ impl Records<'_> {
                 if let Some(site) = holds(record, start, world) {
                     let guess = guess_of(start, offset, birth_of(record));
                     self.note_guess(start, stack, world, guess);
+                    self.note_next(guess);
                     self.hints.last = offset;
                     return Some(site);
                 }
@@ -662,6 +674,73 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What recalls stacks of one word each, one after another, and records them where it must.
+    struct Thread {
+        memory: Vec<u64>,
+        extent: Extent,
+        hints: Hints,
+    }
+
+    impl Thread {
+        fn records(&mut self) -> Records<'_> {
+            Records::in_memory(&mut self.memory, &mut self.extent, &mut self.hints).unwrap()
+        }
+
+        /// Captures a stack; whether it was recalled at once.
+        fn capture(&mut self, start: Start, return_addr: u64) -> bool {
+            let stack = Stack(BTreeMap::from([(4, return_addr)]));
+            let bounds = StackBounds::from_range(SP..SP + 4096);
+            let mask = GuessMask::of(self.memory.len()).unwrap();
+            let Self { memory, extent, hints } = self;
+            // SAFETY: all of this memory, whose extent and hints these are.
+            let recollection = unsafe { Recollection::of(memory, mask, extent, hints) };
+            let site = recollection.recall(start, &&stack);
+            if let Some(site) = site {
+                assert_eq!(u64::from(site.get()), start.key + return_addr);
+                return true;
+            }
+            let mut records = self.records();
+            if records.search(start, &bounds, &&stack).is_none() {
+                let site = (start.key + return_addr) as u32;
+                let outcome = Outcome { start, site, fp_counts: false, limit_slot: None };
+                let word = Word { addr: SP + 8 * 4, value: return_addr };
+                records.insert(outcome, &bounds, &&stack, core::iter::once(word));
+            }
+            assert!(records.is_consistent());
+            false
+        }
+    }
+
+    #[test]
+    fn a_loop_is_recalled_from_its_records_alone() {
+        let mut thread =
+            Thread { memory: std::vec![0; 4096], extent: Extent::EMPTY, hints: Hints::NONE };
+        // The last two begin alike, and which of them it is, follows from the one before.
+        let stacks = [(10, 500), (20, 500), (30, 501), (10, 600), (30, 601)];
+        for round in 0..10 {
+            for (key, return_addr) in stacks {
+                thread.records().guesses.fill(0);
+                let is_recalled = thread.capture(Start { key, sp: SP, fp: 0 }, return_addr);
+                assert_eq!(is_recalled, round > 1, "{round}: {key}, {return_addr}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_next_is_forgotten_with_the_records() {
+        let mut thread =
+            Thread { memory: std::vec![0; 256], extent: Extent::EMPTY, hints: Hints::NONE };
+        let mut n_recalled = 0;
+        for n in 0..20_000u64 {
+            // Now and then others, for which the oldest make way, the one that held last among them.
+            let key = if n % 50 < 30 { 10 * (n % 3) } else { n };
+            let is_recalled = thread.capture(Start { key: key + 1, sp: SP, fp: 0 }, n % 2);
+            n_recalled += u32::from(is_recalled);
+            assert!(thread.records().is_consistent());
+        }
+        assert!(n_recalled > 5000 && thread.extent.n_turns > 100, "{n_recalled}");
     }
 
     #[test]
