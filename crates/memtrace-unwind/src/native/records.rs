@@ -676,7 +676,7 @@ mod tests {
         }
     }
 
-    /// What recalls stacks of one word each, one after another, and records them where it must.
+    /// What recalls stacks, one after another, and records them where it must.
     struct Thread {
         memory: Vec<u64>,
         extent: Extent,
@@ -688,9 +688,9 @@ mod tests {
             Records::in_memory(&mut self.memory, &mut self.extent, &mut self.hints).unwrap()
         }
 
-        /// Captures a stack; whether it was recalled at once.
-        fn capture(&mut self, start: Start, return_addr: u64) -> bool {
-            let stack = Stack(BTreeMap::from([(4, return_addr)]));
+        /// Captures a stack with return addresses at these places, all alike; whether it was recalled at once.
+        fn capture(&mut self, start: Start, return_addr: u64, places: &[u64]) -> bool {
+            let stack = Stack(places.iter().map(|&place| (place, return_addr)).collect());
             let bounds = StackBounds::from_range(SP..SP + 4096);
             let mask = GuessMask::of(self.memory.len()).unwrap();
             let Self { memory, extent, hints } = self;
@@ -705,8 +705,8 @@ mod tests {
             if records.search(start, &bounds, &&stack).is_none() {
                 let site = (start.key + return_addr) as u32;
                 let outcome = Outcome { start, site, fp_counts: false, limit_slot: None };
-                let word = Word { addr: SP + 8 * 4, value: return_addr };
-                records.insert(outcome, &bounds, &&stack, core::iter::once(word));
+                let word = |&place: &u64| Word { addr: SP + 8 * place, value: return_addr };
+                records.insert(outcome, &bounds, &&stack, places.iter().map(word));
             }
             assert!(records.is_consistent());
             false
@@ -722,7 +722,7 @@ mod tests {
         for round in 0..10 {
             for (key, return_addr) in stacks {
                 thread.records().guesses.fill(0);
-                let is_recalled = thread.capture(Start { key, sp: SP, fp: 0 }, return_addr);
+                let is_recalled = thread.capture(Start { key, sp: SP, fp: 0 }, return_addr, &[4]);
                 assert_eq!(is_recalled, round > 1, "{round}: {key}, {return_addr}");
             }
         }
@@ -732,15 +732,25 @@ mod tests {
     fn what_comes_next_is_forgotten_with_the_records() {
         let mut thread =
             Thread { memory: std::vec![0; 256], extent: Extent::EMPTY, hints: Hints::NONE };
-        let mut n_recalled = 0;
+        let (mut n_recalled, mut n_first, mut n_cleared) = (0, 0, 0);
         for n in 0..20_000u64 {
-            // Now and then others, for which the oldest make way, the one that held last among them.
-            let key = if n % 50 < 30 { 10 * (n % 3) } else { n };
-            let is_recalled = thread.capture(Start { key: key + 1, sp: SP, fp: 0 }, n % 2);
+            let n_made = thread.extent.n_made;
+            // Now and then others, for which the oldest make way, the one that held last among them. They are of another
+            // length, so that where one began there is the middle of another.
+            let (key, places): (_, &[u64]) = match n % 50 {
+                0..30 => (10 * (n % 3), &[4]),
+                // Too far away for a record.
+                49 => (n, &[1 << 17]),
+                _ => (n, &[4, 9, 11, 12, 20]),
+            };
+            let is_recalled = thread.capture(Start { key: key + 1, sp: SP, fp: 0 }, n % 2, places);
             n_recalled += u32::from(is_recalled);
+            n_first += u32::from(thread.records().front.iter().any(|word| *word != 0));
+            n_cleared += u32::from(thread.extent.n_made < n_made);
             assert!(thread.records().is_consistent());
         }
         assert!(n_recalled > 5000 && thread.extent.n_turns > 100, "{n_recalled}");
+        assert!(n_first > 100 && n_cleared > 2, "{n_first}, {n_cleared}");
     }
 
     #[test]
