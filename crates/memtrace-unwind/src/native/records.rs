@@ -738,9 +738,9 @@ mod tests {
             // Now and then others, for which the oldest make way, the one that held last among them. They are of another
             // length, so that where one began there is the middle of another.
             let (key, places): (_, &[u64]) = match n % 50 {
-                0..30 => (10 * (n % 3), &[4]),
                 // Too far away for a record.
-                49 => (n, &[1 << 17]),
+                20 => (n, &[1 << 17]),
+                0..30 => (10 * (n % 3), &[4]),
                 _ => (n, &[4, 9, 11, 12, 20]),
             };
             let is_recalled = thread.capture(Start { key: key + 1, sp: SP, fp: 0 }, n % 2, places);
