@@ -131,7 +131,7 @@ impl StartError {
                  `#[global_allocator] static ALLOC: memtrace::Alloc = memtrace::Alloc::system();`"
             }
             Self::TablesNotMapped => {
-                "no memory could be mapped for the tracer's tables (32 MiB of address space): \
+                "no memory could be mapped for the tracer's tables (32 MiB of address space, 48 with lifetimes): \
                  raise the limit on address space (ulimit -v)"
             }
         }

@@ -16,7 +16,7 @@
 //!
 //! # Cost
 //!
-//! Twelve instructions, and three to find the state; for a resize 16, and four stores of the earlier trace.
+//! Twelve instructions, and three to find the state; for a resize 16, and four stores of the earlier trace and of when it was born.
 #![expect(
     unsafe_code,
     reason = "calls the wrapped allocator, by functions that lay out their frames themselves"

@@ -1,7 +1,7 @@
 //! The simplest live table that is exact: one word for every 16 bytes of address space that blocks
 //! have been seen in, mapped in chunks, so that finding a word is arithmetic and using it is one atomic
 //! operation. It costs half of a heap of small blocks, and so has only what is rare: traces of 16 MiB and more,
-//! and details where they are asked for.
+//! and details where they are asked for. Another one has times of birth in the place of details.
 //!
 //! Details lie in a second column beside the words, one for each, which is mapped for a chunk when the
 //! first detail is stored there.

@@ -80,7 +80,7 @@ impl Alloc<Pooled> {
     /// println!("{}", HEAP.stats());
     /// ```
     ///
-    /// Threads and generations ([`Options`](crate::Options)) are kept by address as with any allocator, at
+    /// Threads, generations and lifetimes ([`Options`](crate::Options)) are kept by address as with any allocator, at
     /// the same cost.
     pub const fn pooled(heap: &'static Heap) -> Self {
         // All its blocks start at multiples of 16.

@@ -1,6 +1,6 @@
 //! How long blocks lived, from the call that allocated or last resized them to the one that gave them back.
 //!
-//! Times are the system's monotonic clock's, in nanoseconds, which does not run while the machine sleeps. What is kept
+//! Times are the system's monotonic clock's, in nanoseconds; Linux's does not run while the machine sleeps. What is kept
 //! of them is a histogram with a class for each power of two.
 
 use core::fmt;

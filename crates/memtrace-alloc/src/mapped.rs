@@ -67,9 +67,11 @@ pub(crate) fn set_limit(limit: u64) {
 
 /// Counts `size` bytes against the limit; `false` if they go beyond it.
 pub(crate) fn charge(size: usize) -> bool {
-    let add = |charged: u64| {
-        charged.checked_add(size as u64).filter(|&charged| charged <= LIMIT.load(Relaxed))
-    };
+    charge_up_to(LIMIT.load(Relaxed), size)
+}
+
+fn charge_up_to(limit: u64, size: usize) -> bool {
+    let add = |charged: u64| charged.checked_add(size as u64).filter(|&charged| charged <= limit);
     CHARGED.fetch_update(Relaxed, Relaxed, add).is_ok()
 }
 
@@ -87,8 +89,17 @@ pub(crate) fn charged() -> u64 {
 ///
 /// Physical memory is taken page by page, as it is first written.
 pub(crate) fn map<T>(len: usize, part: Part) -> *mut T {
+    map_up_to(LIMIT.load(Relaxed), len, part)
+}
+
+/// The same for what is worth less than stacks and live blocks: not beyond half of the limit.
+pub(crate) fn map_optional<T>(len: usize, part: Part) -> *mut T {
+    map_up_to(LIMIT.load(Relaxed) / 2, len, part)
+}
+
+fn map_up_to<T>(limit: u64, len: usize, part: Part) -> *mut T {
     let size = len.saturating_mul(size_of::<T>());
-    if !charge(size) {
+    if !charge_up_to(limit, size) {
         return ptr::null_mut();
     }
     let region = map_sparse::<T>(len, part);

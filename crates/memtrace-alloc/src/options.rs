@@ -117,8 +117,9 @@ impl Options {
     /// A lifetime ends when the block is given back or resized. [`Lifetimes`](crate::Lifetimes) are what comes of it.
     ///
     /// **Cost**: beside that of the totals, the system's clock twice for each block, 20 to 40 ns each time, and an
-    /// addition to memory; 8 bytes for each 16 bytes of heap, and 256 bytes for each site and thread (at most
-    /// eight of these).
+    /// addition to memory; 8 bytes for each 16 bytes of heap, and 256 bytes, and up to as much again in reserve, for each
+    /// site and thread (at most eight of these). Under a [`Self::table_limit`] the latter take no more than leaves
+    /// half of it to others.
     pub const fn lifetimes(mut self, is_on: bool) -> Self {
         self.lifetimes = is_on;
         self
@@ -129,7 +130,7 @@ impl Options {
 
     /// Limits the memory of the tracer's tables, in bytes; there is no limit unless this sets one.
     ///
-    /// The tables are those of stacks, of live blocks and their details, of threads, of memory that the program
+    /// The tables are those of stacks and their totals, of live blocks and their details, of threads, of memory that the program
     /// tells of, copies of the peak, and buffers for deep captures. Where they may not grow, the program
     /// goes on undisturbed: blocks with stacks not seen before are recorded without a stack, blocks with no
     /// place in the table are not recorded, and [`losses`](crate::losses) counts both.

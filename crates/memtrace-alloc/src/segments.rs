@@ -26,12 +26,19 @@ use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Release};
 pub(crate) struct Segments<T, const FIRST_LEN: usize, const N: usize> {
     segments: [AtomicPtr<T>; N],
     part: Part,
+    is_optional: bool,
 }
 
 impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
     pub(crate) const fn new(part: Part) -> Self {
         const { assert!(FIRST_LEN.is_power_of_two()) };
-        Self { segments: [const { AtomicPtr::new(ptr::null_mut()) }; N], part }
+        let segments = [const { AtomicPtr::new(ptr::null_mut()) }; N];
+        Self { segments, part, is_optional: false }
+    }
+
+    /// Of values that are worth less than what else there is a limit for ([`mapped::map_optional`]).
+    pub(crate) const fn optional(part: Part) -> Self {
+        Self { is_optional: true, ..Self::new(part) }
     }
 
     /// Returns the place of a number, if its segment is mapped.
@@ -67,7 +74,8 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
         let len = FIRST_LEN << k;
         let mut base = segment.load(Acquire);
         if base.is_null() {
-            base = mapped::map::<T>(len, self.part);
+            let map = if self.is_optional { mapped::map_optional::<T> } else { mapped::map::<T> };
+            base = map(len, self.part);
             // If another thread was first, ours stays untouched: address space, not memory.
             if let Err(first) = segment.compare_exchange(ptr::null_mut(), base, Release, Acquire) {
                 if !base.is_null() {

@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! - **I1** Record `n` of a table is site `n`'s; record 0 is that of blocks without a stack, and of those whose
-//!   own record there was no memory for.
+//! - **I1** Record `n` of a table is site `n`'s; record 0 is that of blocks without a stack, and of totals whose
+//!   own record there was no memory for. Lifetimes for which there was none are lost.
 //!
 //! # Orderings
 //!
@@ -19,7 +19,8 @@
 //! # Cost
 //!
 //! Two additions for each allocation and each release, and one more and the clock for a lifetime. 32 bytes a site and
-//! table in use, of which there are as many as threads, at most 8; and 256 for lifetimes.
+//! table in use, of which there are as many as threads, at most 8; and 256 for lifetimes. Tables double, so that up to
+//! as much again is mapped, and counts against the limit.
 #![expect(unsafe_code, reason = "records in mapped memory")]
 
 use crate::lifetime::{Birth, Lifetimes};
@@ -56,21 +57,25 @@ struct Tables<const N: usize> {
 
 impl<const N: usize> Tables<N> {
     const fn new() -> Self {
-        Self {
-            tables: [const { Segments::new(Part::Sites) }; N_TABLES],
-            rest: [const { AtomicU64::new(0) }; N],
-        }
+        let rest = [const { AtomicU64::new(0) }; N];
+        Self { tables: [const { Segments::new(Part::Sites) }; N_TABLES], rest }
     }
 
-    /// The record of a site that the calling thread adds to.
-    fn own(&self, site: SiteId) -> &[AtomicU64; N] {
+    /// Those that go without memory before others do.
+    const fn optional() -> Self {
+        let rest = [const { AtomicU64::new(0) }; N];
+        Self { tables: [const { Segments::optional(Part::Sites) }; N_TABLES], rest }
+    }
+
+    /// The record of a site that the calling thread adds to; `None` if there is no memory for it.
+    fn own(&self, site: SiteId) -> Option<&[AtomicU64; N]> {
+        if site == SiteId::UNKNOWN {
+            return Some(&self.rest);
+        }
         let number = thread::slot().map_or(0, |slot| slot.number());
-        let table = self.tables.get(number as usize % N_TABLES);
-        let place = table
-            .filter(|_| site != SiteId::UNKNOWN)
-            .and_then(|table| table.place_or_map(site.get()));
+        let place = self.tables.get(number as usize % N_TABLES)?.place_or_map(site.get())?;
         // SAFETY: a record of mapped, zeroed memory, which stays mapped; all of it is atomic.
-        place.map_or(&self.rest, |place| unsafe { place.as_ref() })
+        Some(unsafe { place.as_ref() })
     }
 
     /// Returns the sums of a site over all tables.
@@ -120,7 +125,7 @@ impl TotalsBySite {
         Self {
             is_on: AtomicBool::new(false),
             totals: Tables::new(),
-            lifetimes: Tables::new(),
+            lifetimes: Tables::optional(),
             begun: AtomicU64::new(0),
         }
     }
@@ -149,24 +154,29 @@ impl TotalsBySite {
     /// Counts so many blocks, of so many bytes together, as allocated at `site`.
     #[cold]
     pub(crate) fn add_allocated(&self, site: SiteId, n_blocks: u64, bytes: u64) {
-        let [n_allocated, allocated_bytes, ..] = self.totals.own(site);
+        let [n_allocated, allocated_bytes, ..] = self.own(site);
         n_allocated.fetch_add(n_blocks, Relaxed);
         allocated_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Counts so many blocks that were allocated at `site` as given back, and how long they have lived if that is
-    /// known.
+    /// known; `false` if there is no room for that.
     #[cold]
-    pub(crate) fn add_freed(&self, site: SiteId, n_blocks: u64, bytes: u64, birth: Birth) {
-        let [.., n_freed, freed_bytes] = self.totals.own(site);
+    pub(crate) fn add_freed(&self, site: SiteId, n_blocks: u64, bytes: u64, birth: Birth) -> bool {
+        let [.., n_freed, freed_bytes] = self.own(site);
         n_freed.fetch_add(n_blocks, Relaxed);
         freed_bytes.fetch_add(bytes, Relaxed);
-        if birth.to_word() >= self.begun.load(Relaxed)
-            && let Some(class) = birth.class_now()
-            && let Some(sum) = self.lifetimes.own(site).get(class)
-        {
-            sum.fetch_add(n_blocks, Relaxed);
+        if birth.to_word() < self.begun.load(Relaxed) {
+            return true;
         }
+        let Some(class) = birth.class_now() else { return true };
+        let sum = self.lifetimes.own(site).and_then(|classes| classes.get(class));
+        sum.map(|sum| sum.fetch_add(n_blocks, Relaxed)).is_some()
+    }
+
+    /// The totals of a site that the calling thread adds to.
+    fn own(&self, site: SiteId) -> &[AtomicU64; 4] {
+        self.totals.own(site).unwrap_or(&self.totals.rest)
     }
 
     /// Returns the sums of a site.
@@ -184,6 +194,7 @@ impl TotalsBySite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mapped::refusal;
     extern crate std;
 
     #[test]
@@ -221,6 +232,23 @@ mod tests {
         TOTALS.reset();
         assert!((0..200).all(|i| TOTALS.of_site(SiteId(i)) == SiteTotals::default()));
         assert!((0..200).all(|i| TOTALS.lifetimes_of_site(SiteId(i)) == Lifetimes::default()));
+    }
+
+    #[test]
+    fn lifetimes_without_room_are_lost_and_no_other_sites() {
+        static TOTALS: TotalsBySite = TotalsBySite::new();
+        TOTALS.set_on(true);
+        // The table of totals is mapped, and that of lifetimes refused.
+        let is_refused = refusal::during(1, || {
+            assert!(!TOTALS.add_freed(SiteId(1), 2, 8, Birth::now()));
+        });
+        assert!(is_refused);
+        assert_eq!(TOTALS.of_site(SiteId(1)).n_freed, 2);
+        let n_known = |site| TOTALS.lifetimes_of_site(site).n_blocks();
+        assert_eq!([SiteId(1), SiteId::UNKNOWN].map(n_known), [0, 0]);
+        assert!(TOTALS.add_freed(SiteId(1), 2, 8, Birth::now()));
+        assert!(TOTALS.add_freed(SiteId::UNKNOWN, 1, 8, Birth::now()));
+        assert_eq!([SiteId(1), SiteId::UNKNOWN].map(n_known), [2, 1]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use memtrace_alloc::{Lifetimes, SiteId, SiteTotals, untraced};
 use memtrace_core::{Attribution, SourceCache, Traceback};
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Why nothing can be said of churn.
@@ -51,7 +52,8 @@ pub struct ChurnStatistic {
 ///
 /// To be asked for beforehand with [`Config::site_totals`](crate::Config::site_totals), or with
 /// [`Config::lifetimes`](crate::Config::lifetimes), which tells, too, how long the blocks lived. While tracing is
-/// sampled these are estimates. Memory that was told of with [`track`](crate::track) is not among it.
+/// sampled these are estimates. Memory that was told of with [`track`](crate::track) is not among it, but for blocks of
+/// the program's own, which it takes over as a resize does.
 ///
 /// ```
 /// # #[global_allocator]
@@ -158,14 +160,9 @@ impl fmt::Display for ChurnStatistic {
             self.n_freed,
             kib(self.freed_bytes)
         )?;
-        let end_of = |share| Some(self.lifetimes.as_ref()?.quantile(share)?.end);
-        if let (Some(half), Some(nine_in_ten)) = (end_of(0.5), end_of(0.9)) {
-            write!(
-                f,
-                "; half lived less than {}, 90 % less than {}",
-                Bound(half),
-                Bound(nine_in_ten)
-            )?;
+        let lifetime = |share| Some(Lifetime(self.lifetimes.as_ref()?.quantile(share)?));
+        if let (Some(half), Some(nine_in_ten)) = (lifetime(0.5), lifetime(0.9)) {
+            write!(f, "; half lived {half}, 90 % {nine_in_ten}")?;
         }
         for line in self.traceback.format(None, false, &SourceCache::new()) {
             write!(f, "\n{line}")?;
@@ -174,12 +171,15 @@ impl fmt::Display for ChurnStatistic {
     }
 }
 
-/// Writes what lifetimes are below.
-struct Bound(Duration);
+/// Writes what a lifetime was below; of the last class, that it was longer.
+struct Lifetime(Range<Duration>);
 
-impl fmt::Display for Bound {
+impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == Duration::MAX { f.write_str("any time") } else { write!(f, "{:.1?}", self.0) }
+        match self.0.end {
+            Duration::MAX => write!(f, "{:.1?} or more", self.0.start),
+            end => write!(f, "less than {end:.1?}"),
+        }
     }
 }
 
@@ -209,5 +209,8 @@ mod tests {
             churn[0].to_string(),
             "23 blocks allocated, 2.00 KiB; 9 freed, 1.00 KiB\n  File \"a.rs\", line 3"
         );
+        let [us, ms] = [1, 1000].map(Duration::from_micros);
+        assert_eq!(Lifetime(us..ms).to_string(), "less than 1.0ms");
+        assert_eq!(Lifetime(ms..Duration::MAX).to_string(), "1.0ms or more");
     }
 }

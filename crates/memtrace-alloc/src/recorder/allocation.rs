@@ -125,7 +125,7 @@ impl Recorder {
             }
             let detail = self.detail_now(|| self.number_of(state));
             self.live.recording(|| {
-                self.set_detail_and_birth(block_addr, detail);
+                self.note(block_addr, detail);
                 self.record(block_addr, trace, old_bytes, now);
             });
         })

@@ -3,43 +3,43 @@
 use super::Recorder;
 use crate::control::{self, Recording};
 use crate::lifetime::Birth;
-use crate::live::{Detail, LiveTable};
+use crate::live::{Detail, LiveTable, LiveTrace};
 use crate::thread::{self, ThreadState};
-use core::sync::atomic::Ordering::Relaxed;
 
 impl Recorder {
-    /// Stores the detail of a block that is about to be recorded.
-    #[inline]
-    pub(super) fn set_detail(&self, block_addr: u64, detail: Detail) {
-        if self.live.set_detail(block_addr, detail).is_err() {
-            self.n_blocks_without_detail.fetch_add(1, Relaxed);
-        }
-    }
-
     /// Notes all that is wanted beside the trace of a block that is about to be recorded: its detail, and that it is
     /// born now.
     #[inline]
-    pub(super) fn set_detail_and_birth(&self, block_addr: u64, detail: Detail) {
+    pub(super) fn note(&self, block_addr: u64, detail: Detail) {
         let records = control::records();
-        if records.details() {
-            self.set_detail(block_addr, detail);
-        }
-        if records.lifetimes {
-            self.set_birth(block_addr, Birth::now());
+        let has_detail = !records.details() || self.live.set_detail(block_addr, detail).is_ok();
+        let has_birth = !records.lifetimes || self.live.set_birth(block_addr, Birth::now()).is_ok();
+        if !has_detail || !has_birth {
+            self.count_without_detail();
         }
     }
 
-    /// Notes when a block was born that is about to be recorded.
+    /// Notes when a block was born that is about to be recorded again.
     #[inline]
     pub(super) fn set_birth(&self, block_addr: u64, birth: Birth) {
         if self.live.set_birth(block_addr, birth).is_err() {
-            self.n_blocks_without_detail.fetch_add(1, Relaxed);
+            self.count_without_detail();
+        }
+    }
+
+    /// Counts what a block that is given back stands for at the site that allocated it.
+    #[cold]
+    pub(super) fn count_freed(&self, trace: LiveTrace, birth: Birth, state: impl Recording) {
+        let (n_blocks, bytes) = state.stands_for(trace.size);
+        if !self.by_site.add_freed(trace.site, n_blocks, bytes, birth) {
+            self.count_without_detail();
         }
     }
 
     /// When a block was born that is about to lose its trace, and still has it: so what was noted is there.
     #[inline]
     pub(super) fn birth(&self, block_addr: u64, state: impl Recording) -> Birth {
+        // What the compiler knows of the state: any other is looked at beside what is wanted.
         if state.is_plain() || !control::records().lifetimes {
             return Birth::UNKNOWN;
         }

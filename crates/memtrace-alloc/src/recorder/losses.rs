@@ -13,7 +13,8 @@ pub struct Losses {
     pub n_blocks_without_record: u64,
     /// Blocks recorded without their stack: no room for a new one.
     pub n_blocks_without_site: u64,
-    /// Blocks recorded without their thread and generation, though these were asked for: no room.
+    /// Blocks recorded without their thread, generation or time of birth, though these were asked for, and blocks given
+    /// back of which it was not counted how long they had lived: no room.
     pub n_blocks_without_detail: u64,
     /// Allocations made inside the recorder (by a signal handler), not recorded.
     pub n_nested: u64,
@@ -22,6 +23,12 @@ pub struct Losses {
 }
 
 impl Recorder {
+    /// Counts a block of which less is known than was asked for.
+    #[cold]
+    pub(super) fn count_without_detail(&self) {
+        self.n_blocks_without_detail.fetch_add(1, Relaxed);
+    }
+
     /// Counts an allocation inside a guarded section, unless the section leaves it out on purpose.
     #[cold]
     pub(super) fn count_nested(&self) {

@@ -47,7 +47,8 @@ pub fn site_frames(site: SiteId) -> Option<Site> {
 }
 
 /// Visits every site with what was allocated there, and what of that was given back, since tracing began or
-/// traces were cleared, if tracing was started with [`crate::Options::site_totals`]; then returns `true`.
+/// traces were cleared, if tracing was started with [`crate::Options::site_totals`] or
+/// [`crate::Options::lifetimes`]; then returns `true`.
 ///
 /// Sites at which nothing was are left out; what was allocated without a known stack is told of as
 /// [`SiteId::UNKNOWN`]. While tracing is sampled the figures are estimates.
@@ -71,7 +72,7 @@ pub fn for_each_site_totals(mut visit: impl FnMut(SiteId, SiteTotals)) -> bool {
 /// was started with [`crate::Options::lifetimes`]; then returns `true`.
 ///
 /// Sites of which none was given back are left out. There are as many blocks as [`SiteTotals::n_freed`] says if no other
-/// thread is allocating, less those of which there was no room to note when they were born.
+/// thread is allocating, less those that there was no room for ([`Losses::n_blocks_without_detail`](crate::Losses)).
 ///
 /// **Cost**: up to eight times four loads of a cache line a site.
 pub fn for_each_site_lifetimes(mut visit: impl FnMut(SiteId, Lifetimes)) -> bool {

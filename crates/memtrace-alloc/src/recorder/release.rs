@@ -142,8 +142,7 @@ impl Recorder {
     #[inline]
     fn remove_taken(&self, block_addr: u64, trace: LiveTrace, birth: Birth, state: impl Recording) {
         if self.by_site.is_on() {
-            let (n_blocks, bytes) = state.stands_for(trace.size);
-            self.by_site.add_freed(trace.site, n_blocks, bytes, birth);
+            self.count_freed(trace, birth, state);
         }
         let before = self.totals.remove(state.counted(trace.size));
         if self.totals.is_peak(before) {

@@ -122,8 +122,7 @@ impl Recorder {
         if RECORDER.by_site.is_on()
             && let Some(trace) = old.trace
         {
-            let (n_blocks, bytes) = resized.state().stands_for(trace.size);
-            RECORDER.by_site.add_freed(trace.site, n_blocks, bytes, old.birth);
+            RECORDER.count_freed(trace, old.birth, resized.state());
         }
         match control::mode() {
             Mode::Off => {
@@ -177,13 +176,13 @@ impl Recorder {
         }
         self.live.recording(|| {
             let number = || thread::with_state(ThreadState::number).unwrap_or(0);
-            self.set_detail_and_birth(block_addr, self.detail_now(number));
+            self.note(block_addr, self.detail_now(number));
             self.record(block_addr, trace, old_bytes, state);
         });
     }
 
-    /// Gives a block that is recorded a new record, of what the program told of it; `false` if there is
-    /// no record at this address.
+    /// Gives a block that is recorded a new record, of what the program told of it, as if it were resized; `false` if
+    /// there is no record at this address.
     ///
     /// While tracing is sampled there is none afterwards, either: what is in the table then was sampled,
     /// and what the program tells of was not.
@@ -195,16 +194,15 @@ impl Recorder {
         }
         let birth = self.birth(block_addr, state);
         let Some(old) = self.live.take(block_addr) else { return false };
+        if self.by_site.is_on() {
+            self.count_freed(old, birth, state);
+            self.by_site.add_allocated(trace.site, 1, trace.size);
+        }
         if old.size > trace.size {
             self.shrinking(block_addr, old);
         }
         self.live.recording(|| {
-            if control::records().details() {
-                self.set_detail(block_addr, detail);
-            }
-            if birth != Birth::UNKNOWN {
-                self.set_birth(block_addr, birth);
-            }
+            self.note(block_addr, detail);
             self.record(block_addr, trace, Some(old.size), state);
         });
         true

@@ -10,7 +10,7 @@ use crate::mapped::{self, Part, resident_bytes_of};
 pub struct TracerMemory {
     /// Distinct stacks and their index.
     pub sites: u64,
-    /// The table of live blocks, with their details; the words of a pooled heap included.
+    /// The table of live blocks, with their details and times of birth; the words of a pooled heap included.
     pub live_table: u64,
     /// The table of memory that the program told of.
     pub tracked: u64,

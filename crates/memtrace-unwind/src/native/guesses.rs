@@ -18,7 +18,7 @@ use core::num::NonZeroU32;
 pub(super) const N_GUESSES_A_SLOT: usize = 4;
 /// Words that decide between guesses, at most.
 pub(super) const MAX_FURTHER: usize = 4;
-/// Words at the front: a record of no start, which comes before the first. All but what leads to that stays zero.
+/// Words at the front: a record of no start, which comes before the first. All but [`NEXT_WORD`] stay zero.
 pub(super) const FRONT_LEN: usize = 8;
 
 const _: () = assert!(HEADER_LEN <= FRONT_LEN);
@@ -31,8 +31,11 @@ impl GuessMask {
     /// That of no memory.
     pub(crate) const NONE: Self = Self(0);
 
-    /// That of a memory of `n_words`; `None` if there is no room for guesses.
+    /// That of a memory of `n_words`; `None` if there is no room for guesses, or they could not tell where a record is.
     pub(crate) const fn of(n_words: usize) -> Option<Self> {
+        if n_words > 1 << OFFSET_BITS {
+            return None;
+        }
         match index_len(n_words).wrapping_mul(N_GUESSES_A_SLOT).checked_sub(1) {
             Some(mask) => Some(Self(mask)),
             None => None,
@@ -131,7 +134,7 @@ impl<'a> Recollection<'a> {
     }
 
     /// Returns the site of the record that a guess leads to if it holds. Nothing guessed leads to the front, where
-    /// all is zero.
+    /// there is no start.
     #[inline(always)]
     fn follow(self, guess: u64, start: Start, world: &impl World) -> Option<NonZeroU32> {
         // There may be another record by now, or a part of one.
@@ -180,10 +183,10 @@ pub(super) const fn place_of(guess: u64) -> u64 {
     guess & 0xFFFF
 }
 
-/// Bits of a guess: when the record was made, where it is, and what its start is like. The last is for what it says.
+/// Bits of a guess: when the record was made, where it is, and what its start is like; above them [`AMBIGUOUS`].
 const OFFSET_SHIFT: u32 = 32;
 const TAG_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
-/// Records lie in memories of so many words.
+/// Memories have at most so many words, as a power of two.
 pub(super) const OFFSET_BITS: u32 = 17;
 const TAG_MASK: u64 = (1 << (63 - TAG_SHIFT)) - 1;
 
@@ -194,13 +197,13 @@ pub(super) const fn guess_of(start: Start, offset: usize, birth: u32) -> u64 {
 
 /// What a start is like, by which most of those are told apart that come after the same record.
 #[inline(always)]
-const fn tag(start: Start) -> u64 {
+pub(super) const fn tag(start: Start) -> u64 {
     start.key.wrapping_add(start.sp) & TAG_MASK
 }
 
 /// That of the start a guess is for; none of any start where it is ambiguous.
 #[inline(always)]
-const fn tag_of(guess: u64) -> u64 {
+pub(super) const fn tag_of(guess: u64) -> u64 {
     guess >> TAG_SHIFT
 }
 

@@ -245,6 +245,12 @@ pub(super) fn next_of(record: &[u64]) -> u64 {
     record.get(NEXT_WORD).copied().unwrap_or(0)
 }
 
+/// The start of a record.
+#[cfg(test)]
+pub(super) fn start_of(record: &[u64]) -> Start {
+    Start { key: record[0], sp: record[1], fp: record[2] }
+}
+
 /// When a record was made.
 pub(super) fn birth_of(record: &[u64]) -> u32 {
     (record.get(SLOT_WORD).copied().unwrap_or(0) >> 32) as u32
@@ -303,7 +309,8 @@ pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<
     if is_whole { unsafe { whole_holds(record.as_ptr(), start, world) } } else { None }
 }
 
-/// The same of a record that is known to be whole, or else of [`HEADER_LEN`] words that are zero.
+/// The same of a record that is known to be whole, or else of [`HEADER_LEN`] words of which all but [`NEXT_WORD`] are
+/// zero.
 ///
 /// # Safety
 ///
