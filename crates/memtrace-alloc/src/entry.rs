@@ -22,17 +22,16 @@
     reason = "calls the wrapped allocator, by functions that lay out their frames themselves"
 )]
 
-use crate::control::State;
 use crate::lifetime::Birth;
 use crate::live::LiveTrace;
-use crate::recorder::RECORDER;
 use core::alloc::{GlobalAlloc, Layout};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
-    use super::{Old, block_of, resize_in};
+    use super::{Old, block_of, realloc};
     use crate::control::State;
-    use crate::recorder::Recorder;
+    use crate::lifetime::Birth;
+    use crate::recorder::{RECORDER, Recorder};
     use crate::thread::{self, ThreadState};
     use core::alloc::GlobalAlloc;
     use core::arch::naked_asm;
@@ -108,7 +107,8 @@ mod by_target {
         old: MaybeUninit<Old>,
         inner: *const A,
         state: State,
-        block: MaybeUninit<*mut u8>,
+        /// The block as it was, then as it is.
+        block: *mut u8,
         size: usize,
     }
 
@@ -186,7 +186,7 @@ mod by_target {
     ///
     /// # Safety
     ///
-    /// As for [`resize_in`].
+    /// As for [`realloc`].
     #[unsafe(naked)]
     pub(crate) unsafe extern "C-unwind" fn realloc_and_tell<A: GlobalAlloc>(
         block: *mut u8,
@@ -198,7 +198,7 @@ mod by_target {
     ) -> *mut u8 {
         in_frame!(
             "push rcx",
-            "push rax",
+            "push rdi",
             "push r8",
             "push r9",
             "sub rsp, {old_size}",
@@ -219,20 +219,73 @@ mod by_target {
     // The stack pointer is a multiple of 16 at a call: with the return address and the frame pointer above the frame.
     const _: () = assert!(size_of::<Frame<()>>().is_multiple_of(16) && align_of::<Old>() <= 8);
 
+    /// Nearly all blocks are resized with two registers saved: whatever else there is to do is done by functions that
+    /// this one jumps to.
     unsafe extern "C-unwind" fn resize_in_frame<A: GlobalAlloc>(
         block: *mut u8,
         size: usize,
         align: usize,
         frame: *mut Frame<A>,
     ) -> Allocated {
-        // SAFETY: the caller's own, of which it has filled in all but what is old and what becomes of the block.
-        let frame = unsafe { &mut *frame };
-        // SAFETY: as above: the caller has a reference.
-        let inner = unsafe { &*frame.inner };
+        // SAFETY: the caller's own, of which it has filled in all but what is old.
+        let filled = unsafe { &mut *frame };
+        let addr = block.addr() as u64;
+        let trace = if filled.state.is_plain() { RECORDER.live.take_at_home(addr) } else { None };
+        if trace.is_none() {
+            // SAFETY: the caller's promise.
+            return unsafe { resize_otherwise_in_frame(block, size, align, frame) };
+        }
+        filled.old.write(Old { trace, birth: Birth::UNKNOWN });
         // SAFETY: the caller's promise.
-        let (block, old) = unsafe { resize_in(block, size, align, frame.size, frame.state, inner) };
-        frame.old.write(old);
+        unsafe { resize_taken(block, size, align, frame) }
+    }
+
+    /// The same for any block in any state.
+    #[inline(never)]
+    unsafe extern "C-unwind" fn resize_otherwise_in_frame<A: GlobalAlloc>(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        frame: *mut Frame<A>,
+    ) -> Allocated {
+        // SAFETY: as in `resize_in_frame`.
+        let filled = unsafe { &mut *frame };
+        filled.old.write(RECORDER.resizing(block, filled.size, filled.state));
+        // SAFETY: the caller's promise.
+        unsafe { resize_taken(block, size, align, frame) }
+    }
+
+    /// The same for a block whose trace was taken out.
+    #[inline(always)]
+    unsafe fn resize_taken<A: GlobalAlloc>(
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        frame: *mut Frame<A>,
+    ) -> Allocated {
+        // SAFETY: as in `resize_in_frame`.
+        let filled = unsafe { &*frame };
+        // SAFETY: as above: the caller has a reference.
+        let inner = unsafe { &*filled.inner };
+        // SAFETY: the caller's promise.
+        let block = unsafe { realloc(block, size, align, filled.size, inner) };
+        if block.is_null() {
+            // SAFETY: what is old has been filled in, too.
+            return unsafe { put_back_in_frame(frame.cast()) };
+        }
         Allocated { block, state: thread::state() }
+    }
+
+    /// Puts the trace back of a block that could not be resized.
+    #[cold]
+    #[inline(never)]
+    unsafe extern "C-unwind" fn put_back_in_frame(frame: *const Frame<()>) -> Allocated {
+        // SAFETY: the caller's promise: all of it has been filled in.
+        let filled = unsafe { &*frame };
+        // SAFETY: as above.
+        let old = unsafe { filled.old.assume_init() };
+        RECORDER.not_resized(filled.block, old, filled.state);
+        Allocated { block: core::ptr::null_mut(), state: thread::state() }
     }
 
     extern "C-unwind" fn resized_from(sp: *const u64, state: *const ThreadState) {
@@ -243,9 +296,9 @@ mod by_target {
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 mod by_target {
-    use super::{Old, block_of, resize_in};
+    use super::{Old, block_of, realloc};
     use crate::control::State;
-    use crate::recorder::Recorder;
+    use crate::recorder::{RECORDER, Recorder};
     use crate::thread;
     use core::alloc::GlobalAlloc;
     use memtrace_unwind::{Registers, here};
@@ -329,7 +382,7 @@ mod by_target {
     ///
     /// # Safety
     ///
-    /// As for [`resize_in`].
+    /// As for [`realloc`].
     #[inline(never)]
     pub(crate) unsafe fn realloc_and_tell<A: GlobalAlloc>(
         block: *mut u8,
@@ -339,9 +392,13 @@ mod by_target {
         state: State,
         inner: &A,
     ) -> *mut u8 {
+        let old = RECORDER.resizing(block, new_size, state);
         // SAFETY: the caller's promise.
-        let (block, old) = unsafe { resize_in(block, size, align, new_size, state, inner) };
-        let entry = Entry { here: here(), block, size: new_size };
+        let resized = unsafe { realloc(block, size, align, new_size, inner) };
+        if resized.is_null() {
+            RECORDER.not_resized(block, old, state);
+        }
+        let entry = Entry { here: here(), block: resized, size: new_size };
         let resized = ResizedEntry { entry, old, state };
         if thread::with_state(|state| Recorder::resized(resized, state)).is_none() {
             Recorder::resized_otherwise(resized);
@@ -360,30 +417,23 @@ pub(crate) struct Old {
     pub(crate) birth: Birth,
 }
 
-/// Takes out the trace of a block, and has the wrapped allocator resize it; returns that block, or null if it could not
-/// be resized, when the trace is put back.
+/// Has the wrapped allocator resize a block; returns that, or null if it could not be resized.
 ///
 /// # Safety
 ///
 /// As for [`GlobalAlloc::realloc`] of a layout with this size and alignment.
 #[inline(always)]
-unsafe fn resize_in<A: GlobalAlloc>(
+unsafe fn realloc<A: GlobalAlloc>(
     block: *mut u8,
     size: usize,
     align: usize,
     new_size: usize,
-    state: State,
     inner: &A,
-) -> (*mut u8, Old) {
-    let old = RECORDER.resizing(block, new_size, state);
+) -> *mut u8 {
     // SAFETY: they are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the caller's promise.
-    let resized = unsafe { inner.realloc(block, layout, new_size) };
-    if resized.is_null() {
-        RECORDER.not_resized(block, old, state);
-    }
-    (resized, old)
+    unsafe { inner.realloc(block, layout, new_size) }
 }
 
 /// Asks the wrapped allocator for a block, zeroed or not.

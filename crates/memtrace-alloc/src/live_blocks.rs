@@ -191,6 +191,23 @@ impl LiveBlocks {
         &self.shadow
     }
 
+    /// Takes the trace of a block if it stands where it is likeliest to, which is nowhere where a heap keeps traces.
+    #[inline(always)]
+    pub(crate) fn take_at_home(&self, block_addr: u64) -> Option<LiveTrace> {
+        let slot = thread::slot()?;
+        match self.shadow.take_at_home(slot, block_addr) {
+            AtHome::Done(trace) => {
+                slot.end();
+                Some(trace)
+            }
+            AtHome::Not(_) => {
+                slot.end();
+                None
+            }
+            AtHome::Unknown => None,
+        }
+    }
+
     #[inline(never)]
     fn take_at_length(&self, block_addr: u64) -> Option<LiveTrace> {
         ask!(self, table => table.take(block_addr))
@@ -341,18 +358,7 @@ impl LiveTable for LiveBlocks {
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
-        if let Some(slot) = thread::slot() {
-            // Unknown where a heap keeps traces.
-            match self.shadow.take_at_home(slot, block_addr) {
-                AtHome::Done(trace) => {
-                    slot.end();
-                    return Some(trace);
-                }
-                AtHome::Not(_) => slot.end(),
-                AtHome::Unknown => {}
-            }
-        }
-        self.take_at_length(block_addr)
+        self.take_at_home(block_addr).or_else(|| self.take_at_length(block_addr))
     }
 
     fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
