@@ -63,6 +63,10 @@ const MAX_SKIPPED: u32 = 15;
 /// drives out of the processor's caches. (Half as much, and a parser of Rust where four in ten held took 6 % longer.)
 const HIT_CYCLES: u64 = 100;
 const MISS_CYCLES: u64 = 200;
+/// Records are few, and drive out nothing, if so many hold for each time that none does: then finding one takes no longer
+/// than what leads to a walk. (A loop's stacks of one frame, walked in some 50 cycles, had no records most of the time,
+/// and took twice as long.)
+const N_HITS_A_MISS_OF_FEW: u64 = 64;
 /// Walks after which one looks whether the code is still what it was.
 const N_WALKS_A_LOOK: u64 = 1024;
 /// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
@@ -474,13 +478,8 @@ impl SiteCache {
         }
         // Looking for records costs, too. What a hit saves is the walk.
         let uses_records = if self.uses_records {
-            let walk_cycles = match self.choice.mean_cycles() {
-                0 => 8 * HIT_CYCLES,
-                cycles => cycles,
-            };
-            let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(HIT_CYCLES));
             let has_room = comes_again && self.records_extent.n_turns() == 0;
-            has_room || saved >= n_misses.saturating_mul(MISS_CYCLES)
+            has_room || records_pay(n_hits, n_misses, self.choice.mean_cycles())
         } else {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
@@ -546,6 +545,16 @@ impl Default for SiteCache {
     }
 }
 
+/// Whether records saved time that held so often, and so often did not, where a walk takes so many cycles, or 0 if that
+/// is not known.
+fn records_pay(n_hits: u64, n_misses: u64, walk_cycles: u64) -> bool {
+    let walk_cycles = if walk_cycles == 0 { 8 * HIT_CYCLES } else { walk_cycles };
+    let are_few = n_hits >= n_misses.saturating_mul(N_HITS_A_MISS_OF_FEW);
+    let hit_cycles = if are_few { 0 } else { HIT_CYCLES };
+    let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(hit_cycles));
+    saved >= n_misses.saturating_mul(MISS_CYCLES)
+}
+
 #[inline(always)]
 fn epoch(world: &impl World, limit: usize) -> u64 {
     if !is_needed(Check::Epoch) {
@@ -609,4 +618,22 @@ fn insert(
         buffer.iter_mut().zip(call_addrs.iter()).for_each(|(place, addr)| *place = addr);
         sites.insert(hash, buffer, end)
     })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_pay_by_what_a_walk_takes_and_how_often_they_hold() {
+        // A loop that asks for one frame: hardly any walks, and those short.
+        assert!(records_pay(4096, 1, 50));
+        // Many stacks of one frame, which do not all come again in time.
+        assert!(!records_pay(4000, 1000, 50));
+        // A parser with deep stacks, and one that comes upon new ones all the time.
+        assert!(records_pay(4000, 6000, 450));
+        assert!(!records_pay(1000, 6000, 450));
+        // Before a walk was timed.
+        assert!(records_pay(4000, 6000, 0));
+    }
 }
