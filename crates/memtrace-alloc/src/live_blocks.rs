@@ -204,7 +204,7 @@ impl LiveBlocks {
                 slot.end();
                 None
             }
-            AtHome::Unknown => None,
+            AtHome::Unknown => self.shadow.take_alone(block_addr),
         }
     }
 

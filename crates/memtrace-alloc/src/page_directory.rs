@@ -13,7 +13,7 @@
 //! | --- | --- | --- | --- |
 //! | directory entry | `map_chunk` (Release) | `chunk` (Acquire) | the chunk's header |
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
-//! | mark | [`page_mark`] (SeqCst, before the entry) | `mark_used` (Acquire), scans (SeqCst) | itself |
+//! | mark | [`page_mark`] (SeqCst, before the entry) | `mark_used`, `quick_entry_in_use` (Acquire), scans (SeqCst) | itself |
 //!
 //! What leads a sweep to an entry is `SeqCst`: see [`page_shadow`](crate::page_shadow).
 //!
@@ -26,7 +26,7 @@
 use crate::live::NoRoom;
 use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
-use crate::page_mark::{self, is_used, use_page};
+use crate::page_mark::{self, is_staying, is_used, use_page};
 use crate::page_word::Granule;
 use crate::sampled_pages::SHARED_CHUNK_MASK;
 use core::mem::offset_of;
@@ -137,14 +137,28 @@ impl Directory {
     /// instructions than [`Self::entry`], and only where that is wanted.
     #[inline(always)]
     pub(crate) fn quick_entry(&self, granule: Granule) -> Option<&AtomicU64> {
+        self.quick_chunk(granule)?.entries.get(granule.page() as usize & (CHUNK_ENTRIES - 1))
+    }
+
+    /// The same for who is in an operation and may store into it; `None` if its page of entries is not in use yet,
+    /// or about to be given back.
+    #[inline(always)]
+    pub(crate) fn quick_entry_in_use(&self, granule: Granule) -> Option<&AtomicU64> {
+        let chunk = self.quick_chunk(granule)?;
+        let index = granule.page() as usize & (CHUNK_ENTRIES - 1);
+        let is_in_use = is_staying(chunk.header.is_used.get(index / MARK_ENTRIES)?, USED);
+        if is_in_use { chunk.entries.get(index) } else { None }
+    }
+
+    #[inline(always)]
+    fn quick_chunk(&self, granule: Granule) -> Option<&Chunk> {
         let directory = self.quick.load(Acquire);
         // SAFETY: null, or mapped with this length, zeroed: null pointers.
         let directory = unsafe { directory.cast::<[AtomicPtr<Chunk>; DIRECTORY_LEN]>().as_ref() }?;
         // One comparison tells addresses that are too high from others, and ones that no block starts at.
         let chunk = directory.get((granule.page() >> (CHUNK_BITS - PAGE_BITS)) as usize)?;
         // SAFETY: null, or a chunk that stays mapped (I2).
-        let chunk = unsafe { chunk.load(Acquire).as_ref() }?;
-        chunk.entries.get(granule.page() as usize & (CHUNK_ENTRIES - 1))
+        unsafe { chunk.load(Acquire).as_ref() }
     }
 
     fn directory_entry(&self, addr: u64) -> Option<&AtomicPtr<Chunk>> {

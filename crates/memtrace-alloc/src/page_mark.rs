@@ -19,7 +19,7 @@
 //!
 //! | variable | writer | reader | publishes |
 //! | --- | --- | --- | --- |
-//! | mark | all (SeqCst) | `use_page` (Acquire), sweeps (SeqCst) | itself, before what is stored |
+//! | mark | all (SeqCst) | `is_staying` (Acquire), sweeps (SeqCst) | itself, before what is stored |
 //!
 //! That an operation which saw the page in use, and not leaving, is over and its stores are seen by who gives back is
 //! what [`Slots::is_over`](crate::thread_slot::Slots::is_over) promises.
@@ -53,10 +53,13 @@ const fn busy(what: u8) -> u8 {
 /// is stored there.
 #[inline]
 pub(crate) fn use_page<T>(mark: &AtomicU8, what: u8, giving: &LeafLock<T>) -> Result<(), NoRoom> {
-    if mark.load(Acquire) & (what | leaving(what) | busy(what)) == what {
-        return Ok(());
-    }
-    use_page_slowly(mark, what, giving)
+    if is_staying(mark, what) { Ok(()) } else { use_page_slowly(mark, what, giving) }
+}
+
+/// Whether a page is in use, and may be stored into in the same operation.
+#[inline(always)]
+pub(crate) fn is_staying(mark: &AtomicU8, what: u8) -> bool {
+    mark.load(Acquire) & (what | leaving(what) | busy(what)) == what
 }
 
 #[cold]

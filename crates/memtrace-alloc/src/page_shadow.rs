@@ -516,6 +516,35 @@ impl PageShadow {
         AtHome::Not(shape)
     }
 
+    /// Records a block that is likely to be alone in its page as `word`, if it is by now: where [`AtHome`] is
+    /// unknown. Says whether it did; then an operation goes on that this began.
+    #[inline(always)]
+    pub(crate) fn insert_alone(&self, slot: &Slot, block_addr: u64, word: u64) -> bool {
+        if trace_of(word).size < ALONE_SIZE {
+            return false;
+        }
+        slot.begin();
+        let entry = self.directory.quick_entry_in_use(Granule::of(block_addr));
+        let is_done =
+            entry.is_some_and(|entry| entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok());
+        if !is_done {
+            slot.end();
+        }
+        is_done
+    }
+
+    /// Forgets a block that is alone in its page, and returns what was recorded: where [`AtHome`] is unknown. Needs no
+    /// operation, for it looks into no array.
+    #[inline(always)]
+    pub(crate) fn take_alone(&self, block_addr: u64) -> Option<LiveTrace> {
+        let granule = Granule::of(block_addr);
+        let entry = self.directory.quick_entry(granule)?;
+        let held = entry.load(Acquire);
+        let is_taken = is_live_of(held, granule.tag())
+            && entry.compare_exchange(held, 0, SeqCst, Relaxed).is_ok();
+        if is_taken { Some(trace_of(held)) } else { None }
+    }
+
     /// Takes a trace that is not [`AtHome`] out of its line. Called in the same operation.
     #[inline(always)]
     pub(crate) fn take_from_line(&self, shape: Shape, block_addr: u64) -> Quick {
@@ -552,6 +581,7 @@ impl LiveTable for PageShadow {
         let is_done = match self.insert_at_home(slot, block_addr, word) {
             AtHome::Done(()) => true,
             AtHome::Not(shape) => self.insert_into_line(shape, word),
+            AtHome::Unknown if self.insert_alone(slot, block_addr, word) => true,
             AtHome::Unknown => return false,
         };
         slot.end();
@@ -592,7 +622,9 @@ impl LiveTable for PageShadow {
         let taken = match self.take_at_home(slot, block_addr) {
             AtHome::Done(trace) => Quick::Taken(trace),
             AtHome::Not(shape) => self.take_from_line(shape, block_addr),
-            AtHome::Unknown => return Quick::Unknown,
+            AtHome::Unknown => {
+                return self.take_alone(block_addr).map_or(Quick::Unknown, Quick::Taken);
+            }
         };
         slot.end();
         taken

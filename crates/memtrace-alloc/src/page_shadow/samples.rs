@@ -19,7 +19,7 @@ impl PageShadow {
         trace: LiveTrace,
         pages: &SampledPages,
     ) -> Result<Option<LiveTrace>, NoRoom> {
-        let replaced = if self.insert_alone(block_addr, trace)? {
+        let replaced = if self.insert_sample_alone(block_addr, trace)? {
             None
         } else {
             self.insert(block_addr, trace)?
@@ -29,7 +29,7 @@ impl PageShadow {
     }
 
     /// Records a block in the entry of its page, whatever the block's size, if no other is there.
-    fn insert_alone(&self, block_addr: u64, trace: LiveTrace) -> Result<bool, NoRoom> {
+    fn insert_sample_alone(&self, block_addr: u64, trace: LiveTrace) -> Result<bool, NoRoom> {
         if !block_addr.is_multiple_of(GRANULE) || trace.size >= SIZE_LIMIT {
             return Ok(false);
         }

@@ -81,7 +81,7 @@ impl Recorder {
     fn record_at_block(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
         let recorder = &RECORDER;
         let Some(table) = recorder.live.beside() else {
-            return recorder.record_any(block_addr, trace, None, state);
+            return Self::record_alone(slot, block_addr, trace, state);
         };
         let Some(forgotten) = table.insert_beside(block_addr, trace) else {
             return recorder.record_any(block_addr, trace, None, state);
@@ -90,6 +90,20 @@ impl Recorder {
         let is_much = recorder.totals.grow_own(slot, state.counted(trace.size) as i64);
         if is_much || forgotten.is_some() || !state.is_still() {
             Self::recorded_at_block(slot, table, block_addr, trace, forgotten, state);
+        }
+    }
+
+    /// The same where the page has no array, for a block that is alone there.
+    #[inline(never)]
+    fn record_alone(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
+        let recorder = &RECORDER;
+        // So that a program of large blocks gives back what it had for small ones.
+        recorder.live.shadow().tend_now_and_then();
+        match small_live(block_addr, trace) {
+            Some(word) if recorder.live.shadow().insert_alone(slot, block_addr, word) => {
+                recorder.recorded(slot, block_addr, word, state);
+            }
+            _ => recorder.record_any(block_addr, trace, None, state),
         }
     }
 
@@ -132,21 +146,30 @@ impl Recorder {
             return recorder.record_any(block_addr, trace, Some(old_bytes), state);
         };
         match recorder.live.shadow().insert_at_home(slot, block_addr, word) {
-            AtHome::Done(()) => {
-                slot.end();
-                let bytes = state.counted(trace_of(word).size) as i64;
-                let is_much =
-                    recorder.totals.resize_own(slot, bytes.wrapping_sub(old_bytes as i64));
-                if is_much || !state.is_still() {
-                    Self::recorded_last(slot, block_addr, word, state);
-                }
-            }
+            AtHome::Done(()) => recorder.recorded_again(slot, block_addr, word, old_bytes, state),
             AtHome::Not(_) => {
                 slot.end();
                 recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
             }
-            AtHome::Unknown => recorder.record_any(block_addr, trace, Some(old_bytes), state),
+            AtHome::Unknown => Self::record_again_alone(slot, block_addr, word, old_bytes, state),
         }
+    }
+
+    /// The same where the page has no array, for a block that is alone there.
+    #[inline(never)]
+    fn record_again_alone(
+        slot: &Slot,
+        block_addr: u64,
+        word: u64,
+        old_bytes: u64,
+        state: impl Recording,
+    ) {
+        let recorder = &RECORDER;
+        recorder.live.shadow().tend_now_and_then();
+        if recorder.live.shadow().insert_alone(slot, block_addr, word) {
+            return recorder.recorded_again(slot, block_addr, word, old_bytes, state);
+        }
+        recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
     }
 
     /// The same where there is a trace where this one would be likeliest to be.
@@ -172,6 +195,24 @@ impl Recorder {
         let bytes = state.counted(trace_of(word).size);
         slot.end_with_block_added();
         let is_much = self.totals.grow_own(slot, bytes as i64);
+        if is_much || !state.is_still() {
+            Self::recorded_last(slot, block_addr, word, state);
+        }
+    }
+
+    /// The same for a trace that takes the place of another in the sums.
+    #[inline(always)]
+    fn recorded_again(
+        &self,
+        slot: &Slot,
+        block_addr: u64,
+        word: u64,
+        old_bytes: u64,
+        state: impl Recording,
+    ) {
+        slot.end();
+        let bytes = state.counted(trace_of(word).size) as i64;
+        let is_much = self.totals.resize_own(slot, bytes.wrapping_sub(old_bytes as i64));
         if is_much || !state.is_still() {
             Self::recorded_last(slot, block_addr, word, state);
         }

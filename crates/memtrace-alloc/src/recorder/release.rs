@@ -70,11 +70,22 @@ impl Recorder {
     #[inline(never)]
     fn releasing_at_block(slot: &Slot, block_addr: u64) {
         let recorder = &RECORDER;
-        let taken = recorder.live.beside().and_then(|table| table.take_beside(block_addr));
-        let Some(trace) = taken else { return recorder.releasing_in(block_addr, On) };
-        slot.remove_block();
-        if recorder.totals.shrink_own(slot, trace.size) {
-            recorder.totals.flush_if_much(slot);
+        let Some(table) = recorder.live.beside() else {
+            return Self::releasing_alone(slot, block_addr);
+        };
+        match table.take_beside(block_addr) {
+            Some(trace) => recorder.released_without(slot, trace),
+            None => recorder.releasing_in(block_addr, On),
+        }
+    }
+
+    /// The same where the page has no array, of a block that is alone there.
+    #[inline(never)]
+    fn releasing_alone(slot: &Slot, block_addr: u64) {
+        let recorder = &RECORDER;
+        match recorder.live.shadow().take_alone(block_addr) {
+            Some(trace) => recorder.released_without(slot, trace),
+            None => recorder.releasing_in(block_addr, On),
         }
     }
 
@@ -96,6 +107,15 @@ impl Recorder {
     #[inline(always)]
     fn released(&self, slot: &Slot, trace: LiveTrace) {
         slot.end_with_block_removed();
+        if self.totals.shrink_own(slot, trace.size) {
+            self.totals.flush_if_much(slot);
+        }
+    }
+
+    /// Subtracts a trace that was taken without an operation.
+    #[inline(always)]
+    fn released_without(&self, slot: &Slot, trace: LiveTrace) {
+        slot.remove_block();
         if self.totals.shrink_own(slot, trace.size) {
             self.totals.flush_if_much(slot);
         }

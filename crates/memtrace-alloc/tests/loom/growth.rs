@@ -149,6 +149,16 @@ fn first_blocks() {
     assert_holds(&[(A, trace(A)), (B, alone(B))]);
 }
 
+/// Two threads record blocks that are likely to be alone, in a page where there was one before.
+fn two_that_would_be_alone() {
+    insert(A, alone(A));
+    release(A, alone(A));
+    let other = spawn(|| insert(B, alone(B)));
+    insert(A, alone(A));
+    other.join().unwrap();
+    assert_holds(&[(A, alone(A)), (B, alone(B))]);
+}
+
 /// Of a page with one block, it is released while another is recorded.
 fn one_is_released_as_another_comes() {
     insert(A, alone(A));
@@ -174,6 +184,7 @@ holds!(the_last_place_is_taken_by_one_of_two: last_place, 3);
 holds!(the_last_place_is_taken_by_one_of_two_elsewhere: last_places_of_a_line, 3);
 holds!(a_page_that_two_let_grow_grows_once: grown_by_two, 2);
 holds!(two_first_blocks_of_a_page_are_there: first_blocks, 3);
+holds!(two_blocks_that_would_be_alone_are_both_there: two_that_would_be_alone, 3);
 holds!(a_lone_block_released_as_another_comes_is_gone: one_is_released_as_another_comes, 3);
 
 fails!(copies_that_count_keep_released_blocks: released_quickly, 3, CopiesCount, "still there");

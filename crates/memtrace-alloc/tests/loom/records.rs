@@ -303,6 +303,10 @@ pub(crate) mod page_directory {
             self.entry(granule.page() << PAGE_BITS)
         }
 
+        pub(crate) fn quick_entry_in_use(&self, granule: Granule) -> Option<&AtomicU64> {
+            if self.chunk.mark.load(Acquire) == 0 { None } else { self.quick_entry(granule) }
+        }
+
         pub(crate) fn refuse_quickly(&self) {}
 
         pub(crate) fn page_or_map(&self, addr: u64) -> Result<Page<'_>, NoRoom> {
