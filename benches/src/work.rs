@@ -1,5 +1,6 @@
 //! What the workloads do, and doing what a program was asked for.
 
+mod buffers;
 mod growing_vectors;
 mod hand_over;
 mod independent_threads;
@@ -29,6 +30,7 @@ impl Workload {
             Self::Json => json::run_batch(input.document()),
             Self::MapsOfStrings => maps_of_strings::run_batch(),
             Self::GrowingVectors => growing_vectors::run_batch(),
+            Self::Buffers => buffers::run_batch(),
             Self::OneThread => independent_threads::run_batch(1),
             Self::TwoThreads => independent_threads::run_batch(2),
             Self::HandOver => hand_over::run_batch(),

@@ -22,6 +22,8 @@ pub enum Workload {
     MapsOfStrings,
     /// Vectors that grow in turn by pushing: reallocations.
     GrowingVectors,
+    /// Buffers of 4 to 64 KiB, a few hundred at a time, replaced one after the other.
+    Buffers,
     /// One thread that replaces blocks: what [`Self::TwoThreads`] is compared with.
     OneThread,
     /// Two threads that each do that work, and share nothing.
@@ -41,7 +43,7 @@ pub enum Workload {
 /// What a workload's figures are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing but allocations: the cost of one, bare.
+    /// Nothing but allocations: the cost of one and of its release, bare.
     Pair,
     /// Work as programs do it: what a mean is taken over.
     Program,
@@ -51,13 +53,14 @@ pub enum Kind {
 
 impl Workload {
     /// All workloads, in the order of the table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ShallowPair,
         Self::TightPair,
         Self::DeepPair,
         Self::Json,
         Self::MapsOfStrings,
         Self::GrowingVectors,
+        Self::Buffers,
         Self::OneThread,
         Self::TwoThreads,
         Self::HandOver,
@@ -76,6 +79,7 @@ impl Workload {
             Self::Json => "json",
             Self::MapsOfStrings => "maps-of-strings",
             Self::GrowingVectors => "growing-vectors",
+            Self::Buffers => "buffers",
             Self::OneThread => "one-thread",
             Self::TwoThreads => "two-threads",
             Self::HandOver => "hand-over",
@@ -89,7 +93,7 @@ impl Workload {
     /// Returns what its figures are good for.
     pub const fn kind(self) -> Kind {
         match self {
-            Self::ShallowPair | Self::TightPair | Self::DeepPair => Kind::Pair,
+            Self::ShallowPair | Self::TightPair | Self::DeepPair | Self::Buffers => Kind::Pair,
             Self::OneThread => Kind::Reference,
             _ => Kind::Program,
         }
