@@ -61,7 +61,8 @@ impl GuessMask {
 pub(crate) struct Recollection<'a> {
     memory: *mut u64,
     mask: GuessMask,
-    n_gone: u32,
+    // Not what it says: a number that is read where it is needed takes no register before.
+    extent: &'a Extent,
     hints: &'a mut Hints,
 }
 
@@ -73,10 +74,10 @@ impl<'a> Recollection<'a> {
     pub(crate) unsafe fn of(
         memory: &'a mut [u64],
         mask: GuessMask,
-        extent: &Extent,
+        extent: &'a Extent,
         hints: &'a mut Hints,
     ) -> Self {
-        Self { memory: memory.as_mut_ptr(), mask, n_gone: extent.n_gone(), hints }
+        Self { memory: memory.as_mut_ptr(), mask, extent, hints }
     }
 
     /// Returns the site of the record that held the last time after the record that held last, with this start, if it
@@ -138,7 +139,7 @@ impl<'a> Recollection<'a> {
     #[inline(always)]
     fn follow(self, guess: u64, start: Start, world: &impl World) -> Option<NonZeroU32> {
         // There may be another record by now, or a part of one.
-        if born(guess) < self.n_gone {
+        if born(guess) < self.extent.n_gone() {
             return None;
         }
         let offset = offset_of(guess);
