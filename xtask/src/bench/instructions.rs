@@ -29,7 +29,7 @@ const N_BATCHES: [u32; 2] = [2, 6];
 const CALLER: &str = "memtrace_benches::work::tight_pair::frame_01";
 
 /// Instructions that tracing may add to an allocation.
-const MAX_ALLOCATION: f64 = 256.0;
+const MAX_ALLOCATION: f64 = 236.0;
 /// Instructions that tracing may add to a release.
 const MAX_RELEASE: f64 = 68.0;
 

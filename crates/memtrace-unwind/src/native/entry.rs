@@ -3,7 +3,7 @@
 
 use crate::bounds::StackBounds;
 use crate::native::cache::SiteCache;
-use crate::native::record::{PAIRS_LEN, SINGLES_LEN};
+use crate::native::record::{Group, VECTOR_LEN};
 use crate::native::table::{ProcessRules, forget_unloaded, generation};
 use crate::native::world::World;
 use crate::object;
@@ -192,83 +192,99 @@ impl World for Process {
     }
 
     #[inline(always)]
-    fn differ_by_pairs(&self, sp: u64, group: &[u64; PAIRS_LEN]) -> bool {
+    fn differ_by_pairs(&self, sp: u64, groups: &[Group]) -> bool {
+        let Range { start, end } = groups.as_ptr_range();
+        debug_assert!(start.addr().is_multiple_of(8 * VECTOR_LEN));
         let equal: u32;
-        // SAFETY: reads the group and, as `read_word` does, two words at each of its places. Every x86_64 processor
-        // has SSE2. In assembly, for the compiler would save more registers at the beginning of each capture.
+        // SAFETY: reads the groups, which are one or more and lie where vectors do, and, as `read_word` does, two words
+        // at each of their places. Every x86_64 processor has SSE2. In assembly, for the compiler would save more
+        // registers at the beginning of each capture. Words that have changed are the exception, so all are looked at.
         unsafe {
             core::arch::asm!(
+                "pcmpeqd {all}, {all}",
+                "2:",
                 "movzx {place:e}, word ptr [{group} + 64]",
-                "movdqu {all}, xmmword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group}]",
-                "pcmpeqd {all}, {value}",
+                "movdqu {two}, xmmword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group}]",
+                "pand {all}, {two}",
                 "movzx {place:e}, word ptr [{group} + 66]",
-                "movdqu {one}, xmmword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group} + 16]",
-                "pcmpeqd {one}, {value}",
-                "pand {all}, {one}",
+                "movdqu {two}, xmmword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group} + 16]",
+                "pand {all}, {two}",
                 "movzx {place:e}, word ptr [{group} + 68]",
-                "movdqu {one}, xmmword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group} + 32]",
-                "pcmpeqd {one}, {value}",
-                "pand {all}, {one}",
+                "movdqu {two}, xmmword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group} + 32]",
+                "pand {all}, {two}",
                 "movzx {place:e}, word ptr [{group} + 70]",
-                "movdqu {one}, xmmword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group} + 48]",
-                "pcmpeqd {one}, {value}",
-                "pand {all}, {one}",
+                "movdqu {two}, xmmword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group} + 48]",
+                "pand {all}, {two}",
+                "add {group}, {group_size}",
+                "cmp {group}, {end}",
+                "jne 2b",
                 "pmovmskb {place:e}, {all}",
-                group = in(reg) group,
+                group = inout(reg) start => _,
+                end = in(reg) end,
+                group_size = const size_of::<Group>(),
                 sp = in(reg) sp,
                 place = out(reg) equal,
                 all = out(xmm_reg) _,
-                one = out(xmm_reg) _,
-                value = out(xmm_reg) _,
-                options(readonly, nostack, preserves_flags),
+                two = out(xmm_reg) _,
+                options(readonly, nostack),
             );
         }
         equal != 0xFFFF
     }
 
     #[inline(always)]
-    fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
+    fn differ_by_singles(&self, sp: u64, groups: &[Group]) -> bool {
         let Range { start, end } = groups.as_ptr_range();
         if start == end {
             return false;
         }
+        debug_assert!(start.addr().is_multiple_of(8 * VECTOR_LEN));
         let equal: u32;
-        // SAFETY: reads the groups, which are one or more, and, as `read_word` does, a word at each of their places.
-        // Every x86_64 processor has SSE2. In assembly, for no compiler puts two words of memory into a vector and
-        // leaves the other registers alone. Words that have changed are the exception, so all are looked at.
+        // SAFETY: the same, with one word at each place. In assembly, for no compiler puts two words of memory into a
+        // vector and leaves the other registers alone.
         unsafe {
             core::arch::asm!(
                 "pcmpeqd {all}, {all}",
                 "2:",
-                "movzx {place:e}, word ptr [{group} + 32]",
+                "movzx {place:e}, word ptr [{group} + 64]",
                 "movq {two}, qword ptr [{sp} + 8 * {place:r}]",
-                "movzx {place:e}, word ptr [{group} + 34]",
+                "movzx {place:e}, word ptr [{group} + 66]",
                 "movhps {two}, qword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group}]",
-                "pcmpeqd {two}, {value}",
+                "pcmpeqd {two}, xmmword ptr [{group}]",
                 "pand {all}, {two}",
-                "movzx {place:e}, word ptr [{group} + 36]",
+                "movzx {place:e}, word ptr [{group} + 68]",
                 "movq {two}, qword ptr [{sp} + 8 * {place:r}]",
-                "movzx {place:e}, word ptr [{group} + 38]",
+                "movzx {place:e}, word ptr [{group} + 70]",
                 "movhps {two}, qword ptr [{sp} + 8 * {place:r}]",
-                "movdqu {value}, xmmword ptr [{group} + 16]",
-                "pcmpeqd {two}, {value}",
+                "pcmpeqd {two}, xmmword ptr [{group} + 16]",
                 "pand {all}, {two}",
-                "add {group}, 40",
+                "movzx {place:e}, word ptr [{group} + 72]",
+                "movq {two}, qword ptr [{sp} + 8 * {place:r}]",
+                "movzx {place:e}, word ptr [{group} + 74]",
+                "movhps {two}, qword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group} + 32]",
+                "pand {all}, {two}",
+                "movzx {place:e}, word ptr [{group} + 76]",
+                "movq {two}, qword ptr [{sp} + 8 * {place:r}]",
+                "movzx {place:e}, word ptr [{group} + 78]",
+                "movhps {two}, qword ptr [{sp} + 8 * {place:r}]",
+                "pcmpeqd {two}, xmmword ptr [{group} + 48]",
+                "pand {all}, {two}",
+                "add {group}, {group_size}",
                 "cmp {group}, {end}",
                 "jne 2b",
                 "pmovmskb {place:e}, {all}",
                 group = inout(reg) start => _,
                 end = in(reg) end,
+                group_size = const size_of::<Group>(),
                 sp = in(reg) sp,
                 place = out(reg) equal,
                 all = out(xmm_reg) _,
                 two = out(xmm_reg) _,
-                value = out(xmm_reg) _,
                 options(readonly, nostack),
             );
         }
@@ -304,49 +320,49 @@ mod tests {
     extern crate std;
     use proptest::prelude::*;
 
+    /// Groups where vectors lie.
+    #[repr(align(16))]
+    struct Aligned([Group; 8]);
+
+    fn place() -> impl Strategy<Value = u64> {
+        prop_oneof![0..65u64, 0x7FF0..0x8010u64, 0xFFF0..0x10000u64]
+    }
+
+    /// Makes groups of the words that lie at some places, `n` at each.
+    fn groups(words: &[u64], places: &[[u64; 8]], n: usize) -> Aligned {
+        let mut aligned = Aligned([[0; 10]; 8]);
+        for (group, places) in aligned.0.iter_mut().zip(places) {
+            for (i, &place) in places.iter().take(8 / n).enumerate() {
+                let values = &words[place as usize..place as usize + n];
+                group[n * i..n * (i + 1)].copy_from_slice(values);
+                group[8 + i / 4] |= place << (16 * (i % 4));
+            }
+        }
+        aligned
+    }
+
     proptest! {
         #[test]
-        fn pairs_compared_at_once_differ_where_any_of_their_words_does(
+        fn words_compared_at_once_differ_where_any_of_them_does(
             seed: u64,
-            places in prop::array::uniform4(prop_oneof![0..65usize, 0x7FF0..0x8010usize, 0xFFF0..0x10000usize]),
-            changed in prop::option::of((0..8usize, 0..64u32)),
+            places in prop::collection::vec(prop::array::uniform8(place()), 0..8),
+            are_pairs: bool,
+            changed in prop::option::of((0..64usize, 0..64u32)),
         ) {
             let words: std::vec::Vec<u64> =
                 (0..0x10001).map(|i| (i ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
-            let mut group = [0; PAIRS_LEN];
-            for (i, &place) in places.iter().enumerate() {
-                group[2 * i..2 * i + 2].copy_from_slice(&words[place..place + 2]);
-                group[8] |= (place as u64) << (16 * i);
-            }
+            let mut groups = groups(&words, &places, if are_pairs { 2 } else { 1 });
+            let changed = changed.filter(|(i, _)| i / 8 < places.len());
             if let Some((i, bit)) = changed {
-                group[i] ^= 1 << bit;
+                groups.0[i / 8][i % 8] ^= 1 << bit;
             }
-            let sp = words.as_ptr() as u64;
-            prop_assert_eq!(Process.differ_by_pairs(sp, &group), changed.is_some());
-        }
-
-        #[test]
-        fn single_words_compared_at_once_differ_where_any_of_them_does(
-            seed: u64,
-            places in prop::collection::vec(
-                prop::array::uniform4(prop_oneof![0..65usize, 0x7FF0..0x8010usize, 0xFFF0..0x10000usize]),
-                0..8,
-            ),
-            changed in prop::option::of((0..32usize, 0..64u32)),
-        ) {
-            let words: std::vec::Vec<u64> =
-                (0..0x10000).map(|i| (i ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();
-            let group = |places: &[usize; 4]| {
-                let [a, b, c, d] = places.map(|place| words[place]);
-                [a, b, c, d, places.iter().rev().fold(0, |all, &place| all << 16 | place as u64)]
-            };
-            let mut groups: std::vec::Vec<_> = places.iter().map(group).collect();
-            let changed = changed.filter(|(i, _)| i / 4 < groups.len());
-            if let Some((i, bit)) = changed {
-                groups[i / 4][i % 4] ^= 1 << bit;
+            let (sp, groups) = (words.as_ptr() as u64, &groups.0[..places.len()]);
+            if are_pairs {
+                prop_assume!(!groups.is_empty());
+                prop_assert_eq!(Process.differ_by_pairs(sp, groups), changed.is_some());
+            } else {
+                prop_assert_eq!(Process.differ_by_singles(sp, groups), changed.is_some());
             }
-            let sp = words.as_ptr() as u64;
-            prop_assert_eq!(Process.differ_by_singles(sp, &groups), changed.is_some());
         }
     }
 }

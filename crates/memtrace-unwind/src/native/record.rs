@@ -10,17 +10,19 @@
 //! | 3 | site (bits 0..32), groups of words (32..40), whether word 2 counts (40), whether the stack is at its limit (41), whether there are pairs (42), groups of pairs (43..48), the place of the word that must not be zero at the limit (48..64) |
 //! | 4 | the slot of the index that names the record (bits 0..32), and its birth (32..64): see [`records`](super::records) |
 //! | 5 | the guess by which the record was found that held after this one the last time, or zero |
-//! | 9 a group | four pairs of values and, in the ninth word, the places of their first ones |
-//! | 5 a group | four values and, in the fifth word, their places |
+//! | 10 a group | four pairs of values and, in the ninth word, the places of their first ones |
+//! | 10 a group | eight values and, in the last two words, their places |
 //!
 //! where a *place* is a distance from the stack pointer in words. Functions with frame pointers leave two words
 //! side by side, the frame pointer and above it the return address: such *pairs* are compared at once. What does
 //! not fill a group of them is among the single words, whose last group is filled up by saying the last again.
+//! Header and groups are whole vectors long: where a record begins at a multiple of 16 bytes, all values lie at one,
+//! and are compared where they are.
 //!
 //! # Cost
 //!
-//! To compare: 17 instructions for four words, 25 for four pairs; no load waits for another. 10 bytes a word, 9
-//! a word of a pair, 48 a record.
+//! To compare: 27 instructions for eight words, 19 for four pairs; no load waits for another. 10 bytes a word, 48 a
+//! record.
 #![expect(
     unsafe_code,
     reason = "compares a record that is known to be whole without a look at its bounds"
@@ -35,14 +37,22 @@ pub(super) const HEADER_LEN: usize = 6;
 const SLOT_WORD: usize = 4;
 /// The word of a record that leads to the one after it.
 pub(super) const NEXT_WORD: usize = 5;
-/// Words, or pairs, of a group.
-const GROUP: usize = 4;
-pub(super) const PAIRS_LEN: usize = 2 * GROUP + 1;
-pub(super) const SINGLES_LEN: usize = GROUP + 1;
+/// Values of a group: so many words, or half as many pairs.
+const N_VALUES: usize = 8;
+const N_PAIRS: usize = N_VALUES / 2;
+/// Places of a word.
+const N_PLACES: usize = 4;
+/// Values, and behind them their places.
+pub(super) type Group = [u64; GROUP_LEN];
+const GROUP_LEN: usize = N_VALUES + N_VALUES / N_PLACES;
 /// Groups that a record may have: two words for each frame of the longest stack, and some for the
 /// tool's own.
-const MAX_SINGLES: usize = 64;
+const MAX_SINGLES: usize = 32;
 const MAX_PAIRS: usize = 31;
+/// Vectors lie at multiples of so many words.
+pub(super) const VECTOR_LEN: usize = 2;
+const _: () =
+    assert!(HEADER_LEN.is_multiple_of(VECTOR_LEN) && GROUP_LEN.is_multiple_of(VECTOR_LEN));
 
 const FP_COUNTS: u64 = 1 << 40;
 const IS_AT_LIMIT: u64 = 1 << 41;
@@ -98,8 +108,8 @@ impl Groups {
             n_pairs = n_pairs.wrapping_add(usize::from(is_pair));
             above = if is_pair { None } else { Some(word) };
         }
-        let n_pairs = (n_pairs / GROUP).min(MAX_PAIRS);
-        let n_singles = n_words.wrapping_sub(n_pairs.wrapping_mul(2 * GROUP)).div_ceil(GROUP);
+        let n_pairs = (n_pairs / N_PAIRS).min(MAX_PAIRS);
+        let n_singles = n_words.wrapping_sub(n_pairs.wrapping_mul(N_VALUES)).div_ceil(N_VALUES);
         (n_singles <= MAX_SINGLES).then_some(Self { n_pairs, n_singles })
     }
 
@@ -117,12 +127,12 @@ impl Groups {
     pub(super) const fn record_len(self) -> usize {
         HEADER_LEN
             .wrapping_add(self.pairs_len())
-            .wrapping_add(self.n_singles.wrapping_mul(SINGLES_LEN))
+            .wrapping_add(self.n_singles.wrapping_mul(GROUP_LEN))
     }
 
     #[inline(always)]
     const fn pairs_len(self) -> usize {
-        self.n_pairs.wrapping_mul(PAIRS_LEN)
+        self.n_pairs.wrapping_mul(GROUP_LEN)
     }
 }
 
@@ -138,9 +148,17 @@ fn place_of(addr: u64, sp: u64) -> Option<u64> {
     (distance >> 3 <= 0xFFFF).then_some(distance >> 3)
 }
 
-/// The places of a group.
+/// The values of a group, and their places; of pairs, which have one place for two values, those of the second half
+/// are zero.
 #[inline(always)]
-pub(super) const fn places(packed: u64) -> [u64; GROUP] {
+pub(super) const fn values_and_places(group: &Group) -> ([u64; N_VALUES], [u64; N_VALUES]) {
+    let &[a, b, c, d, e, f, g, h, first, second] = group;
+    let ([i, j, k, l], [m, n, o, p]) = (places(first), places(second));
+    ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p])
+}
+
+#[inline(always)]
+const fn places(packed: u64) -> [u64; N_PLACES] {
     [packed & 0xFFFF, packed >> 16 & 0xFFFF, packed >> 32 & 0xFFFF, packed >> 48]
 }
 
@@ -158,31 +176,30 @@ pub(super) fn write(
     let Outcome { start, site, fp_counts, limit_slot } = outcome;
     let (header, body) = memory.split_first_chunk_mut::<HEADER_LEN>()?;
     let (pairs, singles) = body.split_at_mut_checked(groups.pairs_len())?;
-    let mut n_pairs_left = groups.n_pairs.wrapping_mul(GROUP);
-    let mut pairs = Writer::<PAIRS_LEN> { groups: pairs.as_chunks_mut().0, n: 0, sp: start.sp };
-    let mut singles =
-        Writer::<SINGLES_LEN> { groups: singles.as_chunks_mut().0, n: 0, sp: start.sp };
+    let mut n_pairs_left = groups.n_pairs.wrapping_mul(N_PAIRS);
+    let mut pairs = Writer::<2> { groups: pairs.as_chunks_mut().0, n: 0, sp: start.sp };
+    let mut singles = Writer::<1> { groups: singles.as_chunks_mut().0, n: 0, sp: start.sp };
     let (mut above, mut last): (Option<Word>, _) = (None, None);
     for word in words {
         match above {
             Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
-                pairs.push(word.addr, &[word.value, return_addr.value])?;
+                pairs.push(word.addr, [word.value, return_addr.value])?;
                 n_pairs_left = n_pairs_left.wrapping_sub(1);
                 above = None;
                 continue;
             }
-            Some(single) => singles.push(single.addr, &[single.value])?,
+            Some(single) => singles.push(single.addr, [single.value])?,
             None => {}
         }
         (above, last) = (Some(word), Some(word));
     }
     if let Some(single) = above {
-        singles.push(single.addr, &[single.value])?;
+        singles.push(single.addr, [single.value])?;
     }
     while let Some(word) = last
         && singles.has_room()
     {
-        singles.push(word.addr, &[word.value])?;
+        singles.push(word.addr, [word.value])?;
     }
     let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp))?;
     let facts = u64::from(site)
@@ -194,30 +211,38 @@ pub(super) fn write(
     Some(())
 }
 
-/// Writes groups of `LEN` words, of which the last is for the places.
-struct Writer<'a, const LEN: usize> {
-    groups: &'a mut [[u64; LEN]],
+/// Writes groups, of `N` values to a place: one or two.
+struct Writer<'a, const N: usize> {
+    groups: &'a mut [Group],
     /// How many have been written, words or pairs.
     n: usize,
     sp: u64,
 }
 
-impl<const LEN: usize> Writer<'_, LEN> {
+impl<const N: usize> Writer<'_, N> {
+    /// Words or pairs of a group.
+    const IN_GROUP: usize = N_VALUES / N;
+
     const fn has_room(&self) -> bool {
-        self.n < self.groups.len().wrapping_mul(GROUP)
+        self.n < self.groups.len().wrapping_mul(Self::IN_GROUP)
     }
 
     /// Adds values that lie side by side; `None` if they are too far away, or there is no more room.
-    fn push(&mut self, addr: u64, values: &[u64]) -> Option<()> {
+    fn push(&mut self, addr: u64, values: [u64; N]) -> Option<()> {
         let place = place_of(addr, self.sp)?;
-        let last = (values.len() as u64).wrapping_sub(1).wrapping_mul(8);
+        let last = (N as u64).wrapping_sub(1).wrapping_mul(8);
         place_of(addr.wrapping_add(last), self.sp)?;
-        let (group, i) = (self.groups.get_mut(self.n / GROUP)?, self.n % GROUP);
-        let first = i.wrapping_mul(values.len());
-        group.get_mut(first..)?.get_mut(..values.len())?.copy_from_slice(values);
-        let places = group.last_mut()?;
-        let shift = 16u32.wrapping_mul(i as u32);
-        *places = if i == 0 { place } else { *places | place.wrapping_shl(shift) };
+        let first = self.n.wrapping_mul(N);
+        let group = self.groups.get_mut(first / N_VALUES)?;
+        let (told, places) = group.split_first_chunk_mut::<N_VALUES>()?;
+        told.get_mut(first % N_VALUES..)?.get_mut(..N)?.copy_from_slice(&values);
+        if first.is_multiple_of(N_VALUES) {
+            // What a record has left that has made way.
+            places.fill(0);
+        }
+        let i = self.n.checked_rem(Self::IN_GROUP)?;
+        let shift = 16u32.wrapping_mul((i % N_PLACES) as u32);
+        *places.get_mut(i / N_PLACES)? |= place.wrapping_shl(shift);
         self.n = self.n.wrapping_add(1);
         Some(())
     }
@@ -269,19 +294,25 @@ pub(super) type Told = (u64, u64);
 /// The pairs of a record, leaf first: lower word and upper.
 fn pairs_of(record: &[u64]) -> impl Iterator<Item = [Told; 2]> {
     let (groups, body) = parts_of(record);
-    let pairs = body.get(..groups.pairs_len()).unwrap_or(&[]).as_chunks::<PAIRS_LEN>().0;
-    pairs.iter().flat_map(|&[ref values @ .., packed]| {
-        let pairs = values.as_chunks::<2>().0.iter().zip(places(packed));
-        pairs.map(|(&[low, high], place)| [(place, low), (place.wrapping_add(1), high)])
+    let pairs = body.get(..groups.pairs_len()).unwrap_or(&[]).as_chunks().0;
+    pairs.iter().flat_map(|group| {
+        let (values, places) = values_and_places(group);
+        let pair = move |i: usize| {
+            let (&[low, high], &place) = (values.as_chunks().0.get(i)?, places.get(i)?);
+            Some([(place, low), (place.wrapping_add(1), high)])
+        };
+        (0..N_PAIRS).filter_map(pair)
     })
 }
 
 /// Its single words, leaf first, the last of them perhaps twice.
 fn singles_of(record: &[u64]) -> impl Iterator<Item = Told> {
     let (groups, body) = parts_of(record);
-    let singles = body.get(groups.pairs_len()..).unwrap_or(&[]).as_chunks::<SINGLES_LEN>().0;
-    let singles = singles.iter().take(groups.n_singles);
-    singles.flat_map(|&[ref values @ .., packed]| places(packed).into_iter().zip(*values))
+    let singles = body.get(groups.pairs_len()..).unwrap_or(&[]).as_chunks().0;
+    singles.iter().take(groups.n_singles).flat_map(|group| {
+        let (values, places) = values_and_places(group);
+        places.into_iter().zip(values)
+    })
 }
 
 fn parts_of(record: &[u64]) -> (Groups, &[u64]) {
@@ -334,11 +365,9 @@ pub(super) unsafe fn whole_holds(
     if facts & HAS_PAIRS != 0 {
         let n_pairs = Groups::from_facts(facts).n_pairs;
         // SAFETY: a record has its groups of pairs behind the header.
-        let pairs = unsafe { slice::from_raw_parts(groups.cast::<[u64; PAIRS_LEN]>(), n_pairs) };
-        for group in pairs {
-            if world.differ_by_pairs(sp, group) && is_needed(Check::Pairs) {
-                return None;
-            }
+        let pairs = unsafe { slice::from_raw_parts(groups.cast(), n_pairs) };
+        if world.differ_by_pairs(sp, pairs) && is_needed(Check::Pairs) {
+            return None;
         }
         groups = pairs.as_ptr_range().end.cast();
     }

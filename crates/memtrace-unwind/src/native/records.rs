@@ -44,6 +44,8 @@
 //! - **I6** A [`Recollection`](super::guesses::Recollection) has the mask of its memory's length: every guess that it asks for is there.
 //! - **I7** [`Hints`] name a record that is whole, or the front, which is as long as the header of one. What it says of
 //!   the next record is a guess.
+//! - **I8** Records begin at multiples of [`VECTOR_LEN`] words of a memory that begins at a multiple of 16 bytes; in tests,
+//!   where no vectors are compared, any memory will do.
 
 use crate::bounds::StackBounds;
 use crate::native::guesses::{
@@ -51,8 +53,8 @@ use crate::native::guesses::{
     hash_with, is_ambiguous, offset_of, place_of, word_within,
 };
 use crate::native::record::{
-    self, Groups, NEXT_WORD, Outcome, Start, Word, birth_of, first_changed, has_word_at, holds,
-    len_of, named_by, set_named_by, starts_at,
+    self, Groups, NEXT_WORD, Outcome, Start, VECTOR_LEN, Word, birth_of, first_changed,
+    has_word_at, holds, len_of, named_by, set_named_by, starts_at,
 };
 use crate::native::world::World;
 use core::num::NonZeroU32;
@@ -287,6 +289,9 @@ impl<'a> Records<'a> {
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 2)?;
         let base = n_words.wrapping_sub(words.len());
+        if !base.is_multiple_of(VECTOR_LEN) {
+            return None;
+        }
         Some(Self { front, index, mask, guesses, marks, words, base, extent, hints })
     }
 

@@ -1,7 +1,7 @@
 //! What a cache asks of the process that it looks at, so that it can be tried on a synthetic one.
 
 use crate::bounds::StackBounds;
-use crate::native::record::{PAIRS_LEN, SINGLES_LEN, places};
+use crate::native::record::{Group, values_and_places};
 use crate::plain::Rules;
 
 /// Rules, memory and time of a process.
@@ -14,26 +14,28 @@ pub(crate) trait World {
     /// Returns the word at an address that a walk may read.
     fn read_word(&self, addr: u64) -> u64;
 
-    /// Whether any of the pairs of words, which a walk may read, is not what a group of a
-    /// [`record`](super::record) says that they were.
+    /// Whether any of the pairs of words, which a walk may read, is not what a [`record`](super::record) says that
+    /// they were. It has one group of them at least.
     #[inline(always)]
-    fn differ_by_pairs(&self, sp: u64, group: &[u64; PAIRS_LEN]) -> bool {
-        let &[ref values @ .., packed] = group;
-        let differs = |(place, [low, high]): (u64, &[u64; 2])| {
-            let addr = sp.wrapping_add(place << 3);
-            (self.read_word(addr) ^ low) | (self.read_word(addr.wrapping_add(8)) ^ high)
-        };
-        let pairs = places(packed).into_iter().zip(values.as_chunks().0);
-        pairs.map(differs).fold(0, |all, one| all | one) != 0
+    fn differ_by_pairs(&self, sp: u64, groups: &[Group]) -> bool {
+        groups.iter().any(|group| {
+            let (values, places) = values_and_places(group);
+            let is_other = |([low, high], place): (&[u64; 2], u64)| {
+                let addr = sp.wrapping_add(place << 3);
+                self.read_word(addr) != *low || self.read_word(addr.wrapping_add(8)) != *high
+            };
+            values.as_chunks().0.iter().zip(places).any(is_other)
+        })
     }
 
     /// The same of single words, of all groups of a record.
     #[inline(always)]
-    fn differ_by_singles(&self, sp: u64, groups: &[[u64; SINGLES_LEN]]) -> bool {
-        groups.iter().any(|&[ref values @ .., packed]| {
+    fn differ_by_singles(&self, sp: u64, groups: &[Group]) -> bool {
+        groups.iter().any(|group| {
+            let (values, places) = values_and_places(group);
             let is_other =
-                |(place, value): (u64, &u64)| self.read_word(sp.wrapping_add(place << 3)) != *value;
-            places(packed).into_iter().zip(values).any(is_other)
+                |(place, value): (u64, u64)| self.read_word(sp.wrapping_add(place << 3)) != value;
+            places.into_iter().zip(values).any(is_other)
         })
     }
 
