@@ -159,6 +159,32 @@ fn every_place_of_a_page_can_be_taken_at_once() {
 }
 
 #[test]
+fn a_block_that_is_alone_in_its_page_goes_the_quick_ways() {
+    let shadow = shadow();
+    let (addr, beside) = (0x7000, 0x7800);
+    let alone = trace(ALONE_SIZE);
+    // The first of so many pages marks that they are in use.
+    assert!(!shadow.insert_quickly(addr, alone));
+    assert_eq!(shadow.insert(addr, alone), Ok(None));
+    for _ in 0..2 {
+        assert_eq!(shadow.take_alone(beside), None);
+        assert_eq!(shadow.take_alone(addr), Some(alone));
+        assert!(all(shadow).is_empty());
+        // One that is likely to get neighbours makes room for them.
+        assert!(!shadow.insert_quickly(addr, trace(ALONE_SIZE - 1)));
+        assert!(shadow.insert_quickly(addr, alone));
+        assert_eq!(shadow.get(addr), Some(alone));
+    }
+    // With a second one both go into an array.
+    assert!(!shadow.insert_quickly(beside, alone));
+    assert_eq!(shadow.insert(beside, alone), Ok(None));
+    assert_eq!(shadow.take_alone(addr), None);
+    assert_eq!(all(shadow).len(), 2);
+    assert_eq!([addr, beside].map(|addr| take(shadow, addr)), [Some(alone); 2]);
+    assert_eq!(violated_invariant(shadow), None);
+}
+
+#[test]
 fn addresses_that_have_no_word_are_refused_and_nothing_is_found_there() {
     let shadow = shadow();
     for addr in [8, 0x1001, 1 << ADDRESS_BITS, u64::MAX - 15, u64::MAX] {

@@ -165,9 +165,11 @@ impl Recorder {
         state: impl Recording,
     ) {
         let recorder = &RECORDER;
-        recorder.live.shadow().tend_now_and_then();
-        if recorder.live.shadow().insert_alone(slot, block_addr, word) {
-            return recorder.recorded_again(slot, block_addr, word, old_bytes, state);
+        if recorder.live.beside().is_none() {
+            recorder.live.shadow().tend_now_and_then();
+            if recorder.live.shadow().insert_alone(slot, block_addr, word) {
+                return recorder.recorded_again(slot, block_addr, word, old_bytes, state);
+            }
         }
         recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
     }
