@@ -394,16 +394,16 @@ mod by_target {
     ) -> *mut u8 {
         let old = RECORDER.resizing(block, new_size, state);
         // SAFETY: the caller's promise.
-        let resized = unsafe { realloc(block, size, align, new_size, inner) };
-        if resized.is_null() {
+        let new_block = unsafe { realloc(block, size, align, new_size, inner) };
+        if new_block.is_null() {
             RECORDER.not_resized(block, old, state);
         }
-        let entry = Entry { here: here(), block: resized, size: new_size };
+        let entry = Entry { here: here(), block: new_block, size: new_size };
         let resized = ResizedEntry { entry, old, state };
         if thread::with_state(|state| Recorder::resized(resized, state)).is_none() {
             Recorder::resized_otherwise(resized);
         }
-        block
+        new_block
     }
 }
 

@@ -409,4 +409,23 @@ mod tests {
         directory.refuse_quickly();
         assert!(directory.quick_entry(Granule::of(last)).is_none());
     }
+
+    #[test]
+    fn an_entry_may_be_stored_into_quickly_as_long_as_its_page_stays() {
+        let directory: &Directory = Box::leak(Box::new(Directory::new()));
+        assert!(directory.prepare());
+        let is_in_use = || directory.quick_entry_in_use(Granule::of(4096)).is_some();
+        assert!(!is_in_use());
+        let page = directory.page_or_map(4096).unwrap();
+        assert!(!is_in_use());
+        page.mark_used().unwrap();
+        assert!(is_in_use());
+        // Leaving, busy, and not in use any more.
+        for mark in [USED | USED << 2, USED | USED << 4, 0] {
+            page.mark.store(mark, SeqCst);
+            assert!(!is_in_use(), "{mark:#b}");
+        }
+        page.mark_used().unwrap();
+        assert!(is_in_use());
+    }
 }

@@ -534,7 +534,7 @@ impl PageShadow {
     }
 
     /// Forgets a block that is alone in its page, and returns what was recorded: where [`AtHome`] is unknown. Needs no
-    /// operation, for it looks into no array.
+    /// operation, for it looks into no array, and makes no entry other than zero.
     #[inline(always)]
     pub(crate) fn take_alone(&self, block_addr: u64) -> Option<LiveTrace> {
         let granule = Granule::of(block_addr);

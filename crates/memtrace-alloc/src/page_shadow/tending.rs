@@ -2,8 +2,9 @@
 //!
 //! # Mechanism
 //!
-//! Threads that come by outside of the quick ways, or capture a stack that is not recalled, take turns, one at a
-//! time, each a bounded piece of work ([`pace`]): often while there is something to do, else eight times a second.
+//! Threads that come by outside of the quick ways, record a block alone in its page, or capture a stack that is not
+//! recalled, take turns, one at a time, each a bounded piece of work ([`pace`]): often while there is something to do,
+//! else eight times a second.
 //!
 //! If arrays have more than twice as many words as there have been blocks in the last second, and more than a
 //! MiB, some pages of heap are looked at for arrays that are empty. Pages of arrays that are free as a whole go
@@ -189,7 +190,7 @@ mod tests {
                 let addr = (10 << 32) + i * 2048;
                 assert_eq!(insert(shadow, addr, trace(2000)), Ok(None));
                 assert_eq!(take(shadow, addr), Some(trace(2000)));
-                // As the recorder does where it captures a stack anew.
+                // As the recorder does for such a block, and where it captures a stack anew.
                 shadow.tend_now_and_then();
             }
             shadow.arrays.usage().n_pages < full.n_pages / 10

@@ -65,6 +65,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let addr = (0..768u64).prop_map(|i| (3 << CHUNK_BITS) - 8192 + i * 16);
     let size = prop_oneof![
         4 => 0..100u64,
+        2 => ALONE_SIZE - 2..10_000,
         1 => SIZE_LIMIT - 2..SIZE_LIMIT + 2,
         1 => 1u64 << 32..1u64 << 46,
     ];

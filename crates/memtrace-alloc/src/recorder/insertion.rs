@@ -3,8 +3,8 @@
 //! # Mechanism
 //!
 //! A trace that has a small word goes to its home, in an operation of the thread's own slot, and is added to the
-//! slot's sums as the operation ends. If there is another trace at home, it goes elsewhere in its line. Whatever is
-//! not so (the thread has no slot, traces stand beside their blocks, tracing is sampled, all threads share
+//! slot's sums as the operation ends. If there is another trace at home, it goes elsewhere in its line; where its page
+//! has no array, into the page's entry, if it is likely to stay alone. Whatever is not so (the thread has no slot, traces stand beside their blocks, tracing is sampled, all threads share
 //! one sum) goes a way that serves any trace.
 //!
 //! # Orderings
@@ -97,11 +97,11 @@ impl Recorder {
     #[inline(never)]
     fn record_alone(slot: &Slot, block_addr: u64, trace: LiveTrace, state: impl Recording) {
         let recorder = &RECORDER;
-        // So that a program of large blocks gives back what it had for small ones.
-        recorder.live.shadow().tend_now_and_then();
         match small_live(block_addr, trace) {
             Some(word) if recorder.live.shadow().insert_alone(slot, block_addr, word) => {
                 recorder.recorded(slot, block_addr, word, state);
+                // So that a program of large blocks gives back what it had for small ones.
+                recorder.live.shadow().tend_now_and_then();
             }
             _ => recorder.record_any(block_addr, trace, None, state),
         }
@@ -165,11 +165,11 @@ impl Recorder {
         state: impl Recording,
     ) {
         let recorder = &RECORDER;
-        if recorder.live.beside().is_none() {
-            recorder.live.shadow().tend_now_and_then();
-            if recorder.live.shadow().insert_alone(slot, block_addr, word) {
-                return recorder.recorded_again(slot, block_addr, word, old_bytes, state);
-            }
+        if recorder.live.beside().is_none()
+            && recorder.live.shadow().insert_alone(slot, block_addr, word)
+        {
+            recorder.recorded_again(slot, block_addr, word, old_bytes, state);
+            return recorder.live.shadow().tend_now_and_then();
         }
         recorder.record_any(block_addr, trace_of(word), Some(old_bytes), state);
     }

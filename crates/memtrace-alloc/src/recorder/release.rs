@@ -3,7 +3,8 @@
 //! # Mechanism
 //!
 //! Most of the time the trace is at its home, or nearby in its line: it is taken out there, in an operation of the
-//! thread's own slot, and subtracted from the slot's sums as the operation ends. Whatever is not so goes a way
+//! thread's own slot, and subtracted from the slot's sums as the operation ends; or it is alone in its page, and is taken
+//! out of the page's entry without an operation. Whatever is not so goes a way
 //! that finds any trace, keeps totals by site, and copies the peak if the release ends one.
 //!
 //! There is no guard: nothing here can nest, and a release in a signal handler counts, too.

@@ -194,7 +194,7 @@ impl World for Process {
     #[inline(always)]
     fn differ_by_pairs(&self, sp: u64, groups: &[Group]) -> bool {
         let Range { start, end } = groups.as_ptr_range();
-        debug_assert!(start.addr().is_multiple_of(8 * VECTOR_LEN));
+        debug_assert!(start != end && start.addr().is_multiple_of(8 * VECTOR_LEN));
         let equal: u32;
         // SAFETY: reads the groups, which are one or more and lie where vectors do, and, as `read_word` does, two words
         // at each of their places. Every x86_64 processor has SSE2. In assembly, for the compiler would save more

@@ -61,7 +61,7 @@ impl GuessMask {
 pub(crate) struct Recollection<'a> {
     memory: *mut u64,
     mask: GuessMask,
-    // Not what it says: a number that is read where it is needed takes no register before.
+    // And not the number that is asked for: that would take a register from the beginning.
     extent: &'a Extent,
     hints: &'a mut Hints,
 }
@@ -69,7 +69,8 @@ pub(crate) struct Recollection<'a> {
 impl<'a> Recollection<'a> {
     /// # Safety
     ///
-    /// `memory` holds records of which these are extent and hints, and `mask` is that of its length.
+    /// `memory` holds records of which these are extent and hints, and `mask` is that of its length. It begins at a
+    /// multiple of 16 bytes if the world compares vectors.
     #[inline(always)]
     pub(crate) unsafe fn of(
         memory: &'a mut [u64],

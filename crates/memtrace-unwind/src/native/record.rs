@@ -336,7 +336,7 @@ pub(super) fn has_word_at(record: &[u64], place: u64) -> bool {
 /// Returns the site of a record if a walk from `start` would now be the one it was made from.
 pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<NonZeroU32> {
     let is_whole = len_of(record).is_some_and(|len| len <= record.len());
-    // SAFETY: it has all words that it says it has.
+    // SAFETY: it has all words that it says it has, and lies where records do (I8 of `records`).
     if is_whole { unsafe { whole_holds(record.as_ptr(), start, world) } } else { None }
 }
 
@@ -345,7 +345,8 @@ pub(super) fn holds(record: &[u64], start: Start, world: &impl World) -> Option<
 ///
 /// # Safety
 ///
-/// So many words are there, of a record those that [`write`] has written.
+/// So many words are there, of a record those that [`write`] has written; at a multiple of 16 bytes if `world` compares
+/// vectors.
 #[inline(always)]
 pub(super) unsafe fn whole_holds(
     record: *const u64,

@@ -61,6 +61,11 @@ use core::num::NonZeroU32;
 
 /// Slots of a set.
 const N_WAYS: usize = 4;
+// What lies before the records (I8): the front, and for each set guesses, slots and half as many marks.
+const _: () = assert!(
+    FRONT_LEN.is_multiple_of(VECTOR_LEN)
+        && (N_WAYS * (N_GUESSES_A_SLOT + 2) + N_WAYS / 2).is_multiple_of(VECTOR_LEN)
+);
 /// Words of records after which their births begin anew, and with them all that is remembered. Few in tests.
 const MAX_MADE: u32 = if cfg!(test) { 1 << 15 } else { 1 << 30 };
 /// Forks that a search passes by, at most.
@@ -289,9 +294,6 @@ impl<'a> Records<'a> {
         let (index, rest) = rest.split_at_mut_checked(len)?;
         let (marks, words) = rest.split_at_mut_checked(len / 2)?;
         let base = n_words.wrapping_sub(words.len());
-        if !base.is_multiple_of(VECTOR_LEN) {
-            return None;
-        }
         Some(Self { front, index, mask, guesses, marks, words, base, extent, hints })
     }
 
@@ -308,7 +310,7 @@ impl<'a> Records<'a> {
         old == new
     }
 
-    /// Whether I1, I2, I5 and I7 hold: the slots that are not zero name whole records, each of which knows its
+    /// Whether I1, I2, I5, I7 and I8 hold: the slots that are not zero name whole records, each of which knows its
     /// slot, guesses lead to whole records or to such as have made way, and the record that held last is whole.
     #[cfg(test)]
     pub(crate) fn is_consistent(&self) -> bool {
@@ -321,6 +323,9 @@ impl<'a> Records<'a> {
             let is_behind = position >= head && tail >= head;
             let limit = if is_behind { end } else { head };
             let len = len_of(&self.words[position..]).unwrap();
+            if !(self.base + position).is_multiple_of(VECTOR_LEN) {
+                return false;
+            }
             let next = position + len;
             if next > limit {
                 return false;
