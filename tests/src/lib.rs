@@ -3,6 +3,7 @@
 
 pub mod nested_build;
 pub mod outcome;
+pub mod paths;
 pub mod recorder;
 pub mod rng;
 pub mod signals;

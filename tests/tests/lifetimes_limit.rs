@@ -1,8 +1,8 @@
 //! Lifetimes are worth less than stacks: under a limit they go without room first, are lost, and are no other site's.
 
 use memtrace_alloc::{Options, SiteId, for_each_site_lifetimes, for_each_site_totals};
+use memtrace_tests::paths::allocate;
 use std::collections::HashMap;
-use std::hint::black_box;
 use std::thread;
 
 #[global_allocator]
@@ -10,24 +10,6 @@ static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
 
 const DEPTH: u32 = 13;
 const LIMIT: u64 = 16 << 20;
-
-/// Allocates below as many frames as `depth` says, of two functions, as the bits of `path` say: a stack for each path.
-fn allocate(path: u32, depth: u32) -> Box<u64> {
-    if depth == 0 {
-        return black_box(Box::new(path.into()));
-    }
-    if path & 1 == 0 { zero(path >> 1, depth - 1) } else { one(path >> 1, depth - 1) }
-}
-
-#[inline(never)]
-fn zero(path: u32, depth: u32) -> Box<u64> {
-    black_box(allocate(path, depth))
-}
-
-#[inline(never)]
-fn one(path: u32, depth: u32) -> Box<u64> {
-    black_box(black_box(allocate(path, depth)))
-}
 
 #[test]
 fn lifetimes_leave_room_for_stacks() {

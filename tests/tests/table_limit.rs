@@ -1,32 +1,13 @@
 //! The tracer's tables stay within their limit whatever the program does, which notices nothing.
 
 use memtrace_alloc::{Options, StartError};
-use std::hint::black_box;
+use memtrace_tests::paths::allocate;
 
 #[global_allocator]
 static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
 
 const N_PATHS: u32 = 1 << DEPTH;
 const DEPTH: u32 = if cfg!(debug_assertions) { 17 } else { 20 };
-
-/// Allocates below as many frames as `depth` says, of two functions, as the bits of `path` say: a stack for
-/// each path.
-fn allocate(path: u32, depth: u32) -> Box<u64> {
-    if depth == 0 {
-        return black_box(Box::new(path.into()));
-    }
-    if path & 1 == 0 { zero(path >> 1, depth - 1) } else { one(path >> 1, depth - 1) }
-}
-
-#[inline(never)]
-fn zero(path: u32, depth: u32) -> Box<u64> {
-    black_box(allocate(path, depth))
-}
-
-#[inline(never)]
-fn one(path: u32, depth: u32) -> Box<u64> {
-    black_box(black_box(allocate(path, depth)))
-}
 
 #[test]
 fn many_stacks_and_their_blocks_stay_within_the_limit_and_the_rest_is_counted() {

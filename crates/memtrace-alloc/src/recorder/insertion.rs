@@ -4,8 +4,8 @@
 //!
 //! A trace that has a small word goes to its home, in an operation of the thread's own slot, and is added to the
 //! slot's sums as the operation ends. If there is another trace at home, it goes elsewhere in its line; where its page
-//! has no array, into the page's entry, if it is likely to stay alone. Whatever is not so (the thread has no slot, traces stand beside their blocks, tracing is sampled, all threads share
-//! one sum) goes a way that serves any trace.
+//! has no array, into the page's entry, if it is likely to stay alone. Whatever is not so (the thread has no slot,
+//! traces stand beside their blocks, tracing is sampled, all threads share one sum) goes a way that serves any trace.
 //!
 //! # Orderings
 //!

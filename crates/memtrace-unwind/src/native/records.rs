@@ -38,9 +38,8 @@
 //! - **I3** All places of a record lie in the thread's own stack, given its stack pointer.
 //! - **I4** Guesses and forks are hints only: a record is good if it holds, however it was found.
 //! - **I5** A guess that is not [ambiguous](AMBIGUOUS) names a record by its offset, its birth and a few bits of its start,
-//!   or is zero. If
-//!   the birth is not below the number of words that have made way, the record is there, and whole; else there may
-//!   be anything.
+//!   or is zero. If the birth is not below the number of words that have made way, the record is there, and whole; else
+//!   there may be anything.
 //! - **I6** A [`Recollection`](super::guesses::Recollection) has the mask of its memory's length: every guess that it asks for is there.
 //! - **I7** [`Hints`] name a record that is whole, or the front, which is as long as the header of one. What it says of
 //!   the next record is a guess.
