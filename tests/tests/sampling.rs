@@ -6,6 +6,7 @@ use libtest_mimic::{Arguments, Trial};
 use memtrace::{Config, KeyType, Snapshot, Started, Statistic};
 use memtrace_tests::rng::Rng;
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::num::NonZeroU64;
 use std::process::ExitCode;
@@ -229,10 +230,8 @@ fn no_release_is_missed_where_threads_share_pages() {
     }
 }
 
-/// Threads allocate, resize, release and hand over while tracing stops and starts with other periods.
-fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
-    const PERIODS: [u64; 6] = [0, 2, 300, PERIOD, 100, 1 << 20];
-    memtrace::stop();
+/// Sixteen threads allocate, resize and release while `disturb` runs; returns what they have then.
+fn while_threads_allocate(disturb: impl FnOnce()) -> Vec<Vec<Block>> {
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..16)
@@ -254,29 +253,75 @@ fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
                 })
             })
             .collect();
-        for n in 0..60 {
-            let every = PERIODS[n % PERIODS.len()];
-            let config = Config::new().frames(5).sample_every(every).generations(n % 5 == 0);
-            assert_eq!(memtrace::start_with(config), Ok(Started::Now));
-            if n % 7 == 0 {
-                memtrace::clear_traces();
-            }
-            thread::yield_now();
-            if n < 59 {
-                memtrace::stop();
-            }
-        }
+        disturb();
         is_done.store(true, Relaxed);
-        let kept: Vec<Vec<Block>> =
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        drop(kept);
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Starts and stops time and again, and leaves tracing on at last.
+fn start_time_and_again(n_times: usize, config: impl Fn(usize) -> Config) {
+    memtrace::stop();
+    for n in 0..n_times {
+        assert_eq!(memtrace::start_with(config(n)), Ok(Started::Now));
+        if n % 7 == 0 {
+            memtrace::clear_traces();
+        }
+        thread::yield_now();
+        if n < n_times - 1 {
+            memtrace::stop();
+        }
+    }
+}
+
+/// What was allocated at each site in this run and not given back is what is traced there.
+fn totals_by_site_are_those_of_the_last_of_many_runs() {
+    let kept = while_threads_allocate(|| {
+        start_time_and_again(60, |n| {
+            let periods = [300, 0, PERIOD, 0];
+            let config = Config::new().frames(5).sample_every(periods[n % 4]);
+            config.site_totals(n % 3 != 1).lifetimes(n % 5 == 4)
+        });
     });
+    memtrace::untraced(|| {
+        let mut traced = BTreeMap::<u32, (i64, i64)>::new();
+        memtrace_alloc::for_each_block(|block| {
+            let (n_blocks, bytes) = traced.entry(block.site.get()).or_default();
+            (*n_blocks, *bytes) = (*n_blocks + 1, *bytes + block.size as i64);
+        });
+        let mut counted = BTreeMap::new();
+        assert!(memtrace_alloc::for_each_site_totals(|site, totals| {
+            let live = |allocated: u64, freed: u64| allocated as i64 - freed as i64;
+            let n_blocks = live(totals.n_allocated, totals.n_freed);
+            counted
+                .insert(site.get(), (n_blocks, live(totals.allocated_bytes, totals.freed_bytes)));
+        }));
+        counted.retain(|_, live| *live != (0, 0));
+        // Only threads that began in this run, or were given a block in it, have any.
+        assert!(!counted.is_empty());
+        assert_eq!(counted, traced);
+    });
+    drop(kept);
+}
+
+/// Threads allocate, resize and release while tracing stops and starts with other periods.
+fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
+    const PERIODS: [u64; 6] = [0, 2, 300, PERIOD, 100, 1 << 20];
+    drop(while_threads_allocate(|| {
+        start_time_and_again(60, |n| {
+            let every = PERIODS[n % PERIODS.len()];
+            Config::new().frames(5).sample_every(every).generations(n % 5 == 0)
+        });
+    }));
     let snapshot = memtrace::take_snapshot().unwrap();
     assert_eq!(memtrace::traced_memory().current, sum_of(&snapshot));
     memtrace::stop();
     assert_eq!(memtrace_alloc::n_traces(), 0);
     start(Config::new().sample_every(1 << 30));
-    assert_eq!(memtrace::traced_memory().current, 0);
+    // A sum below zero would be told as zero.
+    memtrace::track(7, 0x1000, 1 << 40).unwrap();
+    assert_eq!(memtrace::traced_memory().current, 1 << 40);
+    memtrace::untrack(7, 0x1000).unwrap();
 }
 
 fn what_the_program_tells_of_counts_for_itself_whatever_its_domain() {
@@ -403,6 +448,7 @@ fn main() -> ExitCode {
     let trials = trials![
         // First, while there is little to sweep.
         periods_that_change_while_threads_allocate_leave_nothing_behind,
+        totals_by_site_are_those_of_the_last_of_many_runs,
         a_program_of_four_threads_is_estimated_within_its_intervals,
         nothing_is_left_of_what_was_freed,
         no_release_is_missed_where_threads_share_pages,

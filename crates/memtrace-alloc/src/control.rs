@@ -9,10 +9,15 @@
 //!
 //! # How `stop` leaves nothing behind
 //!
-//! A hook may have looked at the state just before it changed. So `stop` first stores the state and
-//! then empties the table, while a hook first stores its word and then looks at the state again:
-//! both in the one order of all `SeqCst` operations, so either `stop` sees the word or the hook
-//! sees the state, and takes its word back.
+//! A hook may have looked at the state just before it changed. So it looks once more in the
+//! [operation](crate::thread_slot::Slot::begin) in which it stores its trace, before it does; while `stop` first stores the state,
+//! then waits until every operation is over that may have begun before, and then empties the table. What is
+//! stored was so in an operation that has seen tracing on, and those have come to an end by then.
+//!
+//! The wait is for microseconds, unless a thread was interrupted in an operation, and then for as long as the system takes
+//! to let it go on. It has an end in any case: a thread that a debugger holds, or that has left an operation for good by
+//! jumping out of a signal handler, keeps `stop` for a second or two. Then the table is emptied as it is, and once more
+//! when tracing starts the next time.
 //!
 //! # What a hook sees before it allocates
 //!
@@ -21,22 +26,23 @@
 //! tracing begins while the wrapped allocator is at work, the block is one from before the start, as it might
 //! have been anyway; a start that came before the allocation, in this thread or in one that it has synchronised
 //! with, is seen. If tracing ends meanwhile, the block would have been forgotten. If the look says anything
-//! else, nothing rests on it: the recorder looks for itself after the block was allocated, and takes part in the
-//! handshake above. Of a block that is passed over nothing stays but a shorter countdown, of which it does no
+//! else, nothing rests on it: the recorder looks for itself after the block was allocated, in the operation. Of a block that is passed over nothing stays but a shorter countdown, of which it does no
 //! harm to lose some.
 //!
 //! While tracing is sampled a release looks at the page of its block first ([`SampledPages`]). That says the
 //! same whatever the state has been in between: what it lets go has no trace.
 //!
-//! # How totals of samples come out even
+//! # How totals of samples, and totals by site, come out even
 //!
 //! What a sampled block adds to the totals depends on the period, which may be another after a stop and a
-//! start. So the state holds the period, a hook looks whether it is still the *same* state after it has
-//! stored its word, and `stop` sweeps with the state that it ends: a word that stays was stored in the
-//! state that is on. Whoever releases a block looks at the state first. It cannot be of an earlier run
-//! than the block, which was handed out before, nor of a later one, for the block's word would have been
-//! swept in between. (One that is stopped between storing its word and looking again, for the whole of
-//! the next run, leaves the difference of two estimates behind.)
+//! start; and totals by site begin from nothing with each run. So the state holds the period and the number of the run, a hook
+//! looks in its operation whether it is still the *same* state, and `stop` sweeps with the state that it ends: what is in
+//! the table was stored in the state that is on. Whoever releases a block looks at the state first. It cannot be
+//! of an earlier run than the block, which was handed out before, nor of a later one, for the block's trace would have
+//! been swept in between. Where totals by site are kept it looks again in the operation in which it takes the trace and
+//! counts it.
+//!
+//! Plain runs have no number: a trace counts for the same in each of them.
 
 use crate::environment;
 use crate::fork;
@@ -51,9 +57,13 @@ use crate::recorder::RECORDER;
 use crate::sampled_pages::SampledPages;
 use crate::sampler::{self, Period};
 use crate::thread;
+use crate::thread_slot::SLOTS;
 use core::fmt;
 use core::num::NonZeroU64;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{
+    AtomicU8, AtomicU16, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
+};
+use core::time::Duration;
 
 /// The environment has not been looked at: the next allocation, or the next call, will.
 const UNSET: u64 = 0;
@@ -63,10 +73,17 @@ const OFF: u64 = 1;
 const STARTING: u64 = 2;
 /// Tracing, with no more than sizes and stacks: what the short way through the recorder does.
 const ON: u64 = 3;
-/// Tracing with details, or totals by site, or a copy of the peak.
+/// Tracing with details, or totals by site, or a copy of the peak; with the [number](numbered) of the run.
 const ON_AT_LENGTH: u64 = 4;
-/// Tracing in samples, whose period is in the other bits.
+/// Tracing in samples, whose period is in the lower bits; with the number of the run.
 const SAMPLED: u64 = sampler::MARK;
+
+/// How often `stop` looks whether operations are over: at first at once, and then after a rest each; for one or two seconds
+/// together.
+const MOST_LOOKS: u32 = 10_000;
+const N_SPINS: u32 = 200;
+const REST: Duration = Duration::from_micros(100);
+const REST_WITHOUT_FENCE: Duration = Duration::from_millis(10);
 
 /// What the hook looks at each time: one static, so that its address is found once.
 struct Watched {
@@ -83,11 +100,49 @@ const THREADS: u8 = 1;
 const GENERATIONS: u8 = 2;
 const LIFETIMES: u8 = 4;
 
+/// What is known to who starts or stops.
+pub(crate) struct Control {
+    /// Runs that have a number.
+    n_runs: u64,
+    /// The state that tracing ended in, if a thread may have been about to store into the table that was emptied then.
+    unsettled: Option<State>,
+}
+
 /// Starting, stopping and clearing take turns.
 ///
-/// Held for longer than other leaf locks: while the live table is swept, and while `start` probes the
-/// hook, which calls the wrapped allocator. No allocation ever waits for it.
-pub(crate) static CONTROL: LeafLock<()> = LeafLock::new(());
+/// Held for longer than other leaf locks: while operations come to an end, while the live table is swept, and while `start`
+/// probes the hook, which calls the wrapped allocator. No allocation ever waits for it.
+pub(crate) static CONTROL: LeafLock<Control> =
+    LeafLock::new(Control { n_runs: 0, unsettled: None });
+
+/// Returns a state with the number of its run, which is another than that of any run that a thread may still know.
+const fn numbered(state: u64, n_runs: u64) -> u64 {
+    // Below the mark, and one bit more.
+    const RUN_BITS: u32 = u64::BITS - 2 - sampler::PERIOD_BITS;
+    state | (n_runs & ((1 << RUN_BITS) - 1)) << sampler::PERIOD_BITS
+}
+
+/// Waits until no operation is under way that may have seen `state`, which is not that of now. Returns it if there may be
+/// one yet, because a thread does not go on, or because this is a signal handler in the middle of an operation.
+fn unless_settled(state: State) -> Option<State> {
+    let own = thread::slot();
+    let grace = SLOTS.begin_grace().unwrap_or_else(|| {
+        // A thread that is not running has passed a fence as it was left, and what one that is has stored is seen by all
+        // long before this is over.
+        platform::rest(REST_WITHOUT_FENCE);
+        SLOTS.begin_grace_without_fence()
+    });
+    let mut n_looks = 0u32;
+    while !SLOTS.is_over_for_others(grace, own) {
+        match n_looks {
+            0..N_SPINS => core::hint::spin_loop(),
+            N_SPINS..MOST_LOOKS => platform::rest(REST),
+            _ => return Some(state),
+        }
+        n_looks = n_looks.saturating_add(1);
+    }
+    own.is_some_and(|own| !own.is_idle()).then_some(state)
+}
 
 /// What [`start`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +227,11 @@ impl State {
         self.0 == OFF
     }
 
+    /// Whether the sampler decides for the thread's next block, after [`Self::passes_over`] did not decide against it.
+    pub(crate) fn decides_for(self, size: u64) -> bool {
+        sampler::decides_for(self.0, size)
+    }
+
     /// Returns the period of samples; `None` if there are none.
     #[inline(always)]
     pub(crate) const fn period(self) -> Option<Period> {
@@ -232,7 +292,7 @@ pub(crate) trait Recording: Copy {
     /// Whether no more than sizes and stacks are recorded, as far as is known without a look.
     fn is_plain(self) -> bool;
 
-    /// Whether the state is still this one, and tracing on; after a word was stored in the table.
+    /// Whether the state is still this one, and tracing on. Looked at in the operation in which something is then stored.
     fn is_still(self) -> bool;
 
     /// The state if tracing is sampled.
@@ -258,7 +318,9 @@ impl Recording for State {
 
     #[inline(always)]
     fn is_still(self) -> bool {
-        WATCHED.state.load(SeqCst) == self.0 && self.0 >= ON
+        // Acquire: what is to be recorded was stored before the state that calls for it. Who stores another waits for
+        // the operation ([`unless_settled`]).
+        WATCHED.state.load(Acquire) == self.0 && self.0 >= ON
     }
 
     #[inline(always)]
@@ -308,12 +370,6 @@ pub(crate) enum Mode {
     Short,
     /// Records what [`records`] says, of all blocks or of those that the sampler decides for.
     AtLength,
-}
-
-/// Whether [`mode`] is [`Mode::Short`].
-#[inline(always)]
-pub(crate) fn is_short() -> bool {
-    WATCHED.state.load(SeqCst) == ON
 }
 
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
@@ -441,9 +497,13 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         memtrace_unwind::prepare();
         thread::prepare();
         membarrier::prepare();
-        let _held = CONTROL.lock();
+        let mut control = CONTROL.lock();
         if is_on() {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
+        }
+        if let Some(state) = control.unsettled.take() {
+            control.unsettled = unless_settled(state);
+            RECORDER.forget_all(state);
         }
         mapped::set_limit(options.table_limit.unwrap_or(u64::MAX));
         if !RECORDER.prepare() || options.lifetimes && !RECORDER.live.prepare_births() {
@@ -466,15 +526,16 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         RECORDER.generations.begin_run();
         RECORDER.begin_peak(options.peak_percent);
         RECORDER.by_site.set_on(options.site_totals || options.lifetimes);
+        control.n_runs = control.n_runs.wrapping_add(1);
         let state = match Period::new(options.sample_every) {
             Some(period) => {
                 sampler::prepare();
                 LiveSamples(&RECORDER.live).prepare();
-                period.marked()
+                numbered(period.marked(), control.n_runs)
             }
             // So that the short way need not look whether it is.
             None if records.any() || options.site_totals || options.peak_percent.is_some() => {
-                ON_AT_LENGTH
+                numbered(ON_AT_LENGTH, control.n_runs)
             }
             None => ON,
         };
@@ -485,18 +546,22 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
 
 /// Stops tracing and forgets all traces; the limit stays known. Does nothing if tracing is off.
 ///
+/// Waits for threads that are recording a block at this moment, for as long as one of them is not let run by the system,
+/// but no longer than a second or two.
+///
 /// **Cost**: proportional to the heap that was traced: 8 to 35 ms for 100 MiB, by the number of blocks.
 pub fn stop() {
     is_on_or_asked_for();
     thread::untraced(|| {
-        let held = CONTROL.lock();
+        let mut control = CONTROL.lock();
         if is_on() {
             let state = State(WATCHED.state.swap(OFF, SeqCst));
+            control.unsettled = unless_settled(state);
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);
         }
-        drop(held);
+        drop(control);
         RECORDER.live.tend_at_length();
     });
 }

@@ -14,9 +14,8 @@
 //!   and so owns that word's addresses, too.
 //! - **I3** Every non-zero word lies on a page of words that is marked as used.
 //! - **I4** Chunks are linked into a list and never removed; nor is a chunk's column of details.
-//! - **I5** Words, and details, are stored in an operation that marks their page ([`page_mark`]); from before
-//!   the detail of a block is stored until its word is, the thread tells that it is recording
-//!   ([`Slot::recording`](crate::thread_slot::Slot::recording)).
+//! - **I5** Words, and details, are stored in an operation that marks their page ([`page_mark`]): a block's detail and
+//!   its word in the same one.
 //!
 //! # Pages go back
 //!
@@ -36,13 +35,9 @@
 //! | column of details | `map_details` (Release) | `details` (Acquire) | zeroed memory |
 //! | detail | `set_detail` (Release, before the word) | `for_each`, `detail` (Acquire) | that the word before it is gone |
 //!
-//! All that leads `clear` to a word is `SeqCst`, because `insert` is half of a handshake with
-//! `control::stop`: one stores a word and then looks at the state, the other stores the state and
-//! then looks at list, marks and words; one of them sees the other's store. A mark that another
-//! thread set is read with `Acquire`, which puts that thread's store before the word as well.
-//!
-//! `for_each` takes no part in this. What it promises is about blocks whose insertion happened before
-//! the scan began, and a load that comes after a store in that order sees it, or a later one.
+//! What `clear` promises, and what `for_each` does, is about blocks whose insertion happened before it began
+//! ([`crate::control`] says how `stop` sees to that), and a load that comes after a store in that order sees it, or a later
+//! one. A mark that another thread set is read with `Acquire`, which puts that thread's store before the word as well.
 //!
 //! A scan that wants details loads word, detail, and the word again. If it saw the detail of a later
 //! block, it sees the word of the earlier one gone: the later detail was stored (Release) after that.
@@ -58,7 +53,6 @@ use crate::lock::LeafLock;
 use crate::mapped::{self, NODE_SIZE, Part};
 use crate::page_mark::{self, is_used, use_page};
 use crate::site::SiteId;
-use crate::thread;
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
@@ -311,10 +305,6 @@ impl FlatShadow {
 
     /// The same for details: of blocks that have no trace, as `is_live` says by their addresses.
     pub(crate) fn give_back_details(&self, is_live: impl Fn(u64) -> bool) -> bool {
-        // A signal handler may have interrupted the thread between detail and trace.
-        if thread::slot().is_none_or(|slot| slot.is_recording()) {
-            return false;
-        }
         let Some(mut giving) = self.giving.try_lock() else { return false };
         self.give_back(HAS_DETAILS, &mut giving.details, |chunk, page| {
             let details = Self::details(chunk)?.as_chunks::<PAGE_WORDS>().0.get(page)?;
@@ -556,15 +546,6 @@ impl LiveTable for FlatShadow {
         self.retire(block_addr, word.swap(0, SeqCst))
     }
 
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        let Some(word) = self.word(block_addr) else { return false };
-        let is_taken = word.compare_exchange(head(trace), 0, SeqCst, SeqCst).is_ok();
-        if is_taken {
-            self.retire(block_addr, head(trace));
-        }
-        is_taken
-    }
-
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
         if !block_addr.is_multiple_of(GRANULE as u64) {
             return None;
@@ -644,7 +625,6 @@ mod tests {
     enum Op {
         Insert(u64, LiveTrace),
         Take(u64),
-        TakeIf(u64, LiveTrace),
         Clear,
     }
 
@@ -655,9 +635,8 @@ mod tests {
         let trace =
             (size, 0..1u32 << 30).prop_map(|(size, site)| LiveTrace { size, site: SiteId(site) });
         prop_oneof![
-            6 => (addr.clone(), trace.clone()).prop_map(|(addr, trace)| Op::Insert(addr, trace)),
-            3 => addr.clone().prop_map(Op::Take),
-            1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
+            6 => (addr.clone(), trace).prop_map(|(addr, trace)| Op::Insert(addr, trace)),
+            3 => addr.prop_map(Op::Take),
             1 => Just(Op::Clear),
         ]
     }
@@ -674,13 +653,6 @@ mod tests {
                         prop_assert_eq!(shadow.insert(addr, trace), Ok(oracle.insert(addr, trace)));
                     }
                     Op::Take(addr) => prop_assert_eq!(shadow.take(addr), oracle.remove(&addr)),
-                    Op::TakeIf(addr, trace) => {
-                        let held = oracle.get(&addr).copied().filter(|held| *held == trace);
-                        prop_assert_eq!(shadow.take_if(addr, trace), held.is_some());
-                        if held.is_some() {
-                            oracle.remove(&addr);
-                        }
-                    }
                     Op::Clear => {
                         let mut forgotten = Vec::new();
                         shadow.clear(&mut |trace| forgotten.push(trace.size));
@@ -711,7 +683,6 @@ mod tests {
             assert_eq!(shadow.insert(addr, trace), Err(NoRoom), "{addr:#x}");
             assert_eq!(shadow.take(addr), None);
             assert_eq!(shadow.get(addr), None);
-            assert!(!shadow.take_if(addr, trace));
         }
         assert_eq!(shadow.insert((1 << ADDRESS_BITS) - 16, trace), Ok(None));
     }

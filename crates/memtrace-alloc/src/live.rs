@@ -80,6 +80,9 @@ pub(crate) enum Quick {
 }
 
 /// A map from block addresses to traces that any thread may use at any time, inside `malloc`.
+///
+/// Whatever is stored or taken is so in an operation of the caller's
+/// ([`during`](crate::page_shadow::during)).
 pub(crate) trait LiveTable {
     /// Records a block, of which nothing is recorded, if that takes a few instructions, and says whether it
     /// did.
@@ -100,8 +103,8 @@ pub(crate) trait LiveTable {
     /// Stores the detail of the block that the caller is about to insert at an address, or has taken
     /// out there.
     ///
-    /// Whoever finds the trace that is inserted next finds this detail or a later one. A block that is
-    /// inserted without a detail has that of the last one at its address.
+    /// Whoever finds the trace that is inserted next, in the same operation, finds this detail or a later one. A block
+    /// that is inserted without a detail has that of the last one at its address.
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom>;
 
     /// Returns the detail last stored at an address.
@@ -109,9 +112,6 @@ pub(crate) trait LiveTable {
 
     /// Forgets a block and returns what was recorded.
     fn take(&self, block_addr: u64) -> Option<LiveTrace>;
-
-    /// Forgets a block if it is still recorded as `trace`, and says whether it was.
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool;
 
     /// Returns what is recorded of a block.
     fn get(&self, block_addr: u64) -> Option<LiveTrace>;
@@ -121,6 +121,6 @@ pub(crate) trait LiveTable {
     /// either may happen.
     fn for_each<const HAS_DETAILS: bool>(&self, visit: impl FnMut(u64, LiveTrace, Detail));
 
-    /// Forgets every trace that is recorded when the call begins, and tells of each it forgot.
+    /// Forgets every trace that is recorded when the call begins, and tells of each it forgot. Not in an operation.
     fn clear(&self, forgotten: &mut dyn FnMut(LiveTrace));
 }

@@ -25,8 +25,7 @@
 //! | `heap` | `use_words_of` (Release) | all (Acquire) | nothing: the heap was there before |
 //! | word of a block | exchanges of the heap (SeqCst) | `for_each` (Acquire), `clear` (SeqCst) | its detail |
 //!
-//! The heap's words take part in the handshake with `control::stop` as those of the flat shadow do: see
-//! [`Heap::take_block_words`]. With details a scan loads word, detail, and the word again, as there.
+//! With details a scan loads word, detail, and the word again, as that of the flat shadow does.
 //!
 //! # Cost
 //!
@@ -42,7 +41,7 @@ use crate::page_shadow::{AtHome, PageShadow, during, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;
-use crate::thread_slot::{SLOTS, Work};
+use crate::thread_slot::Work;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use memtrace_heap::Heap;
@@ -108,11 +107,9 @@ impl LiveBlocks {
         self.shadow.after_fork();
     }
 
-    /// Notes when the block was born that the caller is about to insert at an address, while it is
-    /// [recording](Self::recording).
+    /// Notes when the block was born that the caller is about to insert at an address, in the same operation.
     pub(crate) fn set_birth(&self, block_addr: u64, birth: Birth) -> Result<(), NoRoom> {
-        let detail = Detail::from_word(birth.to_word());
-        during(|| self.births.set_detail(block_addr, detail))
+        self.births.set_detail(block_addr, Detail::from_word(birth.to_word()))
     }
 
     /// When a block was born that has a trace; what was noted of others may have gone.
@@ -130,15 +127,14 @@ impl LiveBlocks {
         }
     }
 
-    /// Records a block whose detail is stored before its trace, and gives memory of details back now and then.
-    #[inline(always)]
-    pub(crate) fn recording<R>(&self, record: impl FnOnce() -> R) -> R {
-        let Some(slot) = thread::slot() else { return SLOTS.during_other(record) };
-        let result = slot.recording(record);
-        if let Some(now_ms) = self.pace.begin_now_and_then(slot) {
+    /// Gives memory of details back if it is the calling thread's turn. To be called outside of operations.
+    #[inline]
+    pub(crate) fn tend_details_now_and_then(&self) {
+        if let Some(slot) = thread::slot()
+            && let Some(now_ms) = self.pace.begin_now_and_then(slot)
+        {
             self.tend_details(now_ms);
         }
-        result
     }
 
     #[cold]
@@ -296,15 +292,6 @@ impl LiveTable for Beside<'_> {
         self.take_beside(block_addr).or_else(|| self.take_apart(block_addr))
     }
 
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        let exchanged = small_head(trace)
-            .and_then(|head| self.heap.compare_exchange_block_word(block_addr as usize, head, 0));
-        match exchanged {
-            Some(exchanged) => exchanged.is_ok(),
-            None => self.shadow.take_if(block_addr, trace),
-        }
-    }
-
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
         let word = self.heap.block_word(block_addr as usize);
         word.and_then(trace_of_small_head).or_else(|| self.shadow.get(block_addr))
@@ -344,6 +331,11 @@ impl LiveTable for Beside<'_> {
 }
 
 impl LiveTable for LiveBlocks {
+    #[inline]
+    fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
+        ask!(self, table => table.insert_quickly(block_addr, trace))
+    }
+
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         ask!(self, table => table.insert(block_addr, trace))
     }
@@ -359,10 +351,6 @@ impl LiveTable for LiveBlocks {
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {
         self.take_at_home(block_addr).or_else(|| self.take_at_length(block_addr))
-    }
-
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        ask!(self, table => table.take_if(block_addr, trace))
     }
 
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
@@ -410,7 +398,6 @@ mod tests {
     enum Step {
         Insert { which: usize, size: u64, site: u32 },
         Take { which: usize },
-        TakeIf { which: usize, is_right: bool },
         Clear,
     }
 
@@ -422,7 +409,6 @@ mod tests {
             10 => (which(), size, 0u32..1 << 30)
                 .prop_map(|(which, size, site)| Step::Insert { which, size, site }),
             6 => which().prop_map(|which| Step::Take { which }),
-            3 => (which(), any::<bool>()).prop_map(|(which, is_right)| Step::TakeIf { which, is_right }),
             1 => Just(Step::Clear),
         ];
         proptest::collection::vec(step, 1..100)
@@ -452,15 +438,6 @@ mod tests {
                     }
                     Step::Take { which } => {
                         prop_assert_eq!(table.take(addrs[which]), oracle.remove(&addrs[which]));
-                    }
-                    Step::TakeIf { which, is_right } => {
-                        let held = oracle.get(&addrs[which]).copied();
-                        let Some(mut trace) = held else { continue };
-                        trace.size += u64::from(!is_right);
-                        prop_assert_eq!(table.take_if(addrs[which], trace), is_right);
-                        if is_right {
-                            oracle.remove(&addrs[which]);
-                        }
                     }
                     Step::Clear => {
                         let mut n_bytes = 0u64;

@@ -41,10 +41,6 @@ impl LiveTable for LiveSamples<'_> {
         self.0.detail(block_addr)
     }
 
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        self.0.take_if(block_addr, trace)
-    }
-
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
         self.0.get(block_addr)
     }

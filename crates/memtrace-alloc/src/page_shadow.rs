@@ -44,7 +44,6 @@
 //! | word | all (SeqCst) | all (Acquire), `clear` (SeqCst) | for [`FlatShadow`]'s details: see there |
 //! | `Growth` | `grow` (Release, before the entry) | `old_array` (Acquire, then the entry again) | the old array |
 //!
-//! What leads `clear` to a word is `SeqCst` as in the flat shadow, for the handshake with `control::stop`;
 //! `clear` holds the lock of the page that it looks at.
 //!
 //! # Cost
@@ -457,28 +456,24 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
 
 /// What came of a look at the word where a trace is likeliest to be.
 pub(crate) enum AtHome<T> {
-    /// That was the one. The operation goes on.
+    /// That was the one.
     Done(T),
-    /// It was not, but this array is the page's. The operation goes on.
+    /// It was not, but this array is the page's.
     Not(Shape),
-    /// It takes more to know. No operation has begun.
+    /// It takes more to know.
     Unknown,
 }
 
-// What the recorder does most of the time: `begin` and the end of an operation are in different functions,
+// What the recorder does most of the time: the beginning and the end of an operation are in different functions,
 // so that none need go on after it has called another.
 impl PageShadow {
     /// Records a block, of which nothing is recorded, as `word`, if there is nothing where that is likeliest to
-    /// be.
+    /// be. Called in an operation, which goes on.
     #[inline(always)]
-    pub(crate) fn insert_at_home(&self, slot: &Slot, block_addr: u64, word: u64) -> AtHome<()> {
+    pub(crate) fn insert_at_home(&self, block_addr: u64, word: u64) -> AtHome<()> {
         let granule = Granule::of(block_addr);
         let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
-        slot.begin();
-        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
-            slot.end();
-            return AtHome::Unknown;
-        };
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return AtHome::Unknown };
         // SAFETY: in an operation, in which the page led to this array.
         let home = unsafe { home(shape, granule.tag()) };
         // Sealed or gone if it is the page's no more. A stale trace of the block, given back unseen, would
@@ -496,7 +491,8 @@ impl PageShadow {
         insert_where_vacant(shape, tag_of(word), word)
     }
 
-    /// Forgets a block if its trace is where it is likeliest to be, and returns what was recorded.
+    /// Forgets a block if its trace is where it is likeliest to be, and returns what was recorded. Begins an operation,
+    /// which goes on unless it is [`AtHome::Unknown`].
     #[inline(always)]
     pub(crate) fn take_at_home(&self, slot: &Slot, block_addr: u64) -> AtHome<LiveTrace> {
         let granule = Granule::of(block_addr);
@@ -517,20 +513,14 @@ impl PageShadow {
     }
 
     /// Records a block that is likely to be alone in its page as `word`, if it is by now: where [`AtHome`] is
-    /// unknown. Says whether it did; then an operation goes on that this began.
+    /// unknown. Says whether it did. Called in the same operation.
     #[inline(always)]
-    pub(crate) fn insert_alone(&self, slot: &Slot, block_addr: u64, word: u64) -> bool {
+    pub(crate) fn insert_alone(&self, block_addr: u64, word: u64) -> bool {
         if trace_of(word).size < ALONE_SIZE {
             return false;
         }
-        slot.begin();
         let entry = self.directory.quick_entry_in_use(Granule::of(block_addr));
-        let is_done =
-            entry.is_some_and(|entry| entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok());
-        if !is_done {
-            slot.end();
-        }
-        is_done
+        entry.is_some_and(|entry| entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
     }
 
     /// Forgets a block that is alone in its page, and returns what was recorded: where [`AtHome`] is unknown. Needs no
@@ -564,7 +554,7 @@ impl PageShadow {
     }
 }
 
-/// Runs an operation in which arrays are looked at.
+/// Runs an operation in which tables are looked at, or stored into.
 #[inline(always)]
 pub(crate) fn during<R>(operation: impl FnOnce() -> R) -> R {
     match thread::slot() {
@@ -576,16 +566,12 @@ pub(crate) fn during<R>(operation: impl FnOnce() -> R) -> R {
 impl LiveTable for PageShadow {
     #[inline(always)]
     fn insert_quickly(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        let Some(slot) = thread::slot() else { return false };
         let Some(word) = small_live(block_addr, trace) else { return false };
-        let is_done = match self.insert_at_home(slot, block_addr, word) {
+        match self.insert_at_home(block_addr, word) {
             AtHome::Done(()) => true,
             AtHome::Not(shape) => self.insert_into_line(shape, word),
-            AtHome::Unknown if self.insert_alone(slot, block_addr, word) => true,
-            AtHome::Unknown => return false,
-        };
-        slot.end();
-        is_done
+            AtHome::Unknown => self.insert_alone(block_addr, word),
+        }
     }
 
     fn insert(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
@@ -597,13 +583,11 @@ impl LiveTable for PageShadow {
         }
         let page = self.directory.page_or_map(block_addr)?;
         let tag = Tag::of(block_addr);
-        let inserted = during(|| self.insert_slowly(page, tag, live(tag, trace)));
-        self.tend_now_and_then();
-        inserted
+        self.insert_slowly(page, tag, live(tag, trace))
     }
 
     fn set_detail(&self, block_addr: u64, detail: Detail) -> Result<(), NoRoom> {
-        during(|| self.flat.set_detail(block_addr, detail))
+        self.flat.set_detail(block_addr, detail)
     }
 
     fn detail(&self, block_addr: u64) -> Detail {
@@ -636,15 +620,8 @@ impl LiveTable for PageShadow {
         }
         // Blocks without a trace are common: from before the start, or a tool's own.
         let entry = self.directory.entry(block_addr).filter(|entry| entry.load(Acquire) != 0);
-        let taken = entry.and_then(|entry| during(|| self.take_slowly(entry, block_addr)));
-        let taken = taken.or_else(|| self.flat.take(block_addr));
-        self.tend_now_and_then();
-        taken
-    }
-
-    fn take_if(&self, block_addr: u64, trace: LiveTrace) -> bool {
-        // The block is the caller's, who has just inserted it: nobody else can make it another trace.
-        self.get(block_addr) == Some(trace) && self.take(block_addr).is_some()
+        let taken = entry.and_then(|entry| self.take_slowly(entry, block_addr));
+        taken.or_else(|| self.flat.take(block_addr))
     }
 
     fn get(&self, block_addr: u64) -> Option<LiveTrace> {
@@ -702,8 +679,7 @@ impl PageShadow {
     fn insert_large(&self, block_addr: u64, trace: LiveTrace) -> Result<Option<LiveTrace>, NoRoom> {
         // Given back unseen.
         let stale = self.take(block_addr);
-        let inserted = during(|| self.flat.insert(block_addr, trace));
-        Ok(inserted?.or(stale))
+        Ok(self.flat.insert(block_addr, trace)?.or(stale))
     }
 }
 

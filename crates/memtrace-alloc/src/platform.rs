@@ -9,6 +9,12 @@ pub(crate) use std::thread_local;
 
 use core::alloc::Layout;
 use core::hint::black_box;
+use core::time::Duration;
+
+/// Lets other threads run, for a time.
+pub(crate) fn rest(time: Duration) {
+    std::thread::sleep(time);
+}
 
 /// Makes the program's global allocator serve something, if it never did.
 #[expect(unsafe_code, reason = "calls the global allocator; nothing is read or written")]

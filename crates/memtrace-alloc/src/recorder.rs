@@ -7,8 +7,8 @@
 //!
 //! # The order of things
 //!
-//! A trace is put into the live table, and added to the totals, and the state is looked at again;
-//! if tracing was stopped meanwhile, the trace is taken back. Whoever takes a trace out of the table
+//! A trace is put into the live table if tracing is still on, in an operation that whoever stops it waits for,
+//! and added to the totals. Whoever takes a trace out of the table
 //! subtracts it from the totals, and a trace can be taken out once: so table and totals agree as
 //! soon as no thread is inside the hook, whatever starts, stops and clears there were.
 //!

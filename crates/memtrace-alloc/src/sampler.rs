@@ -39,13 +39,15 @@ pub(crate) const MARK: u64 = 1 << 63;
 /// No period, and no other word that may stand where a marked one does.
 const NO_PERIOD: u64 = MARK;
 
-/// Bytes from one sample to the next, on average: two or more, and less than 2⁶³.
+/// The bits of a word that a period takes, beside the [mark](MARK).
+pub(crate) const PERIOD_BITS: u32 = 48;
+
+/// Bytes from one sample to the next, on average: two or more, and less than 2⁴⁸, twice what there are addresses for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(NonZeroU64);
 
 impl Period {
-    /// Leaves one bit of a word free, and room for sums.
-    const MAX: u64 = 1 << 62;
+    const MAX: u64 = (1 << PERIOD_BITS) - 1;
 
     /// Returns the period of so many bytes; `None` if every block is to be recorded.
     pub(crate) const fn new(n_bytes: u64) -> Option<Self> {
@@ -60,7 +62,8 @@ impl Period {
         self.0
     }
 
-    /// Returns the period as it stands in a word that may also hold other things.
+    /// Returns the period as it stands in a word that may also hold other things, of which some leave
+    /// [room](PERIOD_BITS) for more.
     pub(crate) const fn marked(self) -> u64 {
         self.0.get() | MARK
     }
@@ -68,7 +71,7 @@ impl Period {
     /// Reads a word that may hold a period.
     #[inline(always)]
     pub(crate) const fn of_marked(word: u64) -> Option<Self> {
-        if word & MARK == 0 { None } else { Self::new(word & !MARK) }
+        if word & MARK == 0 { None } else { Self::new(word & Self::MAX) }
     }
 
     /// How many bytes a recorded block of this size stands for: its size divided by its chance to be
@@ -150,7 +153,8 @@ fn ln(x: f64) -> f64 {
 /// ```
 #[derive(Debug)]
 pub struct Sampler {
-    /// The period that the countdown was drawn for, marked; before the first, [`NO_PERIOD`] (I2).
+    /// The period that the countdown was drawn for, marked, with whatever else is in its word; before the first,
+    /// [`NO_PERIOD`] (I2).
     period: AtomicU64,
     /// Bytes before the next hit, or before the next look at `reserve` (I1).
     left: AtomicU64,
@@ -176,7 +180,7 @@ impl Sampler {
     pub fn new(sample_every: u64, seed: u64) -> Self {
         let sampler = Self::idle(seeded(seed));
         if let Some(period) = Period::new(sample_every) {
-            sampler.begin(period);
+            sampler.begin(period, period.marked());
         }
         sampler
     }
@@ -186,7 +190,8 @@ impl Sampler {
         match Period::of_marked(self.period.load(Relaxed)) {
             Some(period) => {
                 let size = size.max(1);
-                !self.passes_over(period.marked(), size) && self.decides_for(period, size as u64)
+                let marked = period.marked();
+                !self.passes_over(marked, size) && self.decides_for(marked, size as u64)
             }
             None => true,
         }
@@ -208,10 +213,11 @@ impl Sampler {
         true
     }
 
-    /// Whether the next block is recorded.
-    fn decides_for(&self, period: Period, size: u64) -> bool {
-        if self.period.load(Relaxed) != period.marked() {
-            self.begin(period);
+    /// Whether the next block is recorded. With a word that is no period's each is.
+    fn decides_for(&self, marked_period: u64, size: u64) -> bool {
+        let Some(period) = Period::of_marked(marked_period) else { return true };
+        if self.period.load(Relaxed) != marked_period {
+            self.begin(period, marked_period);
         }
         let size = size.max(1);
         if size >= period.0.get() {
@@ -227,12 +233,12 @@ impl Sampler {
 
     /// Begins to sample with another period.
     #[cold]
-    fn begin(&self, period: Period) {
+    fn begin(&self, period: Period, marked_period: u64) {
         if self.random.load(Relaxed) == 0 {
             self.random.store(next_seed(), Relaxed);
         }
         self.draw(period);
-        self.period.store(period.marked(), Relaxed);
+        self.period.store(marked_period, Relaxed);
     }
 
     /// Counts down anew.
@@ -264,8 +270,8 @@ pub(crate) fn passes_over(marked_period: u64, size: usize) -> bool {
 
 /// Whether the thread's next block is recorded, if [`passes_over`] did not say that it is not.
 #[inline(never)]
-pub(crate) fn decides_for(period: Period, size: u64) -> bool {
-    SAMPLER.try_with(|sampler| sampler.decides_for(period, size)).unwrap_or(false)
+pub(crate) fn decides_for(marked_period: u64, size: u64) -> bool {
+    SAMPLER.try_with(|sampler| sampler.decides_for(marked_period, size)).unwrap_or(false)
 }
 
 /// Random bits of the process; 0 before there are any.
@@ -368,7 +374,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_estimate_is_the_size_by_its_chance(
-            n_bytes in prop_oneof![2..5000u64, 2..1u64 << 40, 2..1u64 << 62],
+            n_bytes in prop_oneof![2..5000u64, 2..1u64 << 40, 2..1u64 << PERIOD_BITS],
             share in 0.0..1.2f64,
         ) {
             let size = ((n_bytes as f64 * share) as u64).max(1);
@@ -392,7 +398,7 @@ mod tests {
                 for every in [n_bytes, other] {
                     let every = period(every);
                     if !sampler.passes_over(every.marked(), size) {
-                        let is_kept = sampler.decides_for(every, size as u64);
+                        let is_kept = sampler.decides_for(every.marked(), size as u64);
                         prop_assert!(is_kept || (size as u64) < every.0.get());
                     } else {
                         prop_assert!((size as u64) < every.0.get());
@@ -494,7 +500,11 @@ mod tests {
         let sampler = Sampler::new(1 << 40, 1);
         assert!(sampler.passes_over(period(1 << 40).marked(), 1));
         assert!(!sampler.passes_over(period(10).marked(), 1));
-        sampler.decides_for(period(10), 1);
+        sampler.decides_for(period(10).marked(), 1);
         assert!(sampler.left.load(Relaxed) < 10);
+        // So does the same one in a word that differs in what is its own.
+        let other = period(10).marked() | 1 << PERIOD_BITS;
+        assert_eq!(Period::of_marked(other), Some(period(10)));
+        assert!(!sampler.passes_over(other, 1));
     }
 }

@@ -18,7 +18,6 @@
 //! | sums | the holder (Relaxed) | anyone (Relaxed) | nothing |
 //! | `blocks_and_marks`, a mark more | the holder (Relaxed, with a compiler fence) | see [`Slots::begin_grace`] | that it reads tables |
 //! | `blocks_and_marks`, a mark less | the holder (Release) | `is_over` (Acquire) | that it has read them |
-//! | `n_recordings` | the holder, as marks | `is_over` (Acquire) | the same of details that are stored before their trace |
 //! | `n_graces` | `begin_grace` (SeqCst, after the fence) | `is_over` (SeqCst, before slots) | that the fence is done |
 //! | `passed` | `is_over` (Release) | `is_over` (Acquire) | the same as a mark less |
 //!
@@ -84,8 +83,6 @@ pub(crate) struct Slot {
     pub(crate) bytes: OwnSum,
     /// The most that `bytes` has been.
     pub(crate) max_bytes: OwnSum,
-    /// How many blocks are being recorded: from before their details are stored until their traces are.
-    n_recordings: AtomicU32,
     /// How often the thread has come by where now and then something is done, for each such thing.
     n_turns: [AtomicU32; N_WORKS],
     /// The latest grace after whose beginning the thread was seen to be idle.
@@ -239,23 +236,6 @@ impl Slot {
         result
     }
 
-    /// Records a block: from before its detail is stored until its trace is.
-    #[inline(always)]
-    pub(crate) fn recording<R>(&self, record: impl FnOnce() -> R) -> R {
-        let before = self.n_recordings.load(Relaxed);
-        self.n_recordings.store(before.wrapping_add(1), Relaxed);
-        // As for operations.
-        compiler_fence(SeqCst);
-        let result = record();
-        self.n_recordings.store(before, Release);
-        result
-    }
-
-    /// Whether the thread is recording a block.
-    pub(crate) fn is_recording(&self) -> bool {
-        self.n_recordings.load(Relaxed) != 0
-    }
-
     /// Whether it is time to look whether some work is to be done. Each is counted by itself: threads pass by them
     /// in a rhythm, and of a common count one of them might never have its turn.
     #[inline(always)]
@@ -268,6 +248,11 @@ impl Slot {
         let n = n_turns.load(Relaxed).wrapping_add(1);
         n_turns.store(n, Relaxed);
         n.is_multiple_of(N_BETWEEN_TURNS)
+    }
+
+    /// Whether no operation is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.n_operations() == 0
     }
 
     /// How many operations are under way.
@@ -379,16 +364,27 @@ impl Slots {
     #[cold]
     pub(crate) fn begin_grace(&self) -> Option<Grace> {
         // Counted after the fence: who is idle then is so after the fences of all graces that are counted.
-        membarrier::fence_all_threads()
-            .then(|| Grace(self.n_graces.fetch_add(1, SeqCst).wrapping_add(1)))
+        membarrier::fence_all_threads().then(|| self.begin_grace_without_fence())
     }
 
-    /// Whether a grace is over, but for the operation of the calling thread, which holds `own`.
+    /// The same where the system has no such fence, for who knows that all threads have passed one.
+    #[cold]
+    pub(crate) fn begin_grace_without_fence(&self) -> Grace {
+        Grace(self.n_graces.fetch_add(1, SeqCst).wrapping_add(1))
+    }
+
+    /// Whether a grace is over, but for the operation of the calling thread, which holds `own`. In a signal handler in
+    /// the middle of another operation it is not.
+    #[cold]
+    pub(crate) fn is_over(&self, grace: Grace, own: Option<&Slot>) -> bool {
+        self.is_over_for_others(grace, own) && own.is_some_and(|own| own.n_operations() <= 1)
+    }
+
+    /// Whether it is over but for whatever the calling thread has under way, which holds `own` if it has a slot.
     ///
     /// Each thread need be seen idle once only, so many that are always at work are not in the way for long.
     #[cold]
-    pub(crate) fn is_over(&self, grace: Grace, own: Option<&Slot>) -> bool {
-        let Some(own) = own else { return false };
+    pub(crate) fn is_over_for_others(&self, grace: Grace, own: Option<&Slot>) -> bool {
         let now = self.n_graces.load(SeqCst);
         if !grace.is_of(self.others_passed.load(Acquire)) {
             if self.n_others.load(SeqCst) != 0 {
@@ -397,16 +393,14 @@ impl Slots {
             self.others_passed.store(now, Release);
         }
         self.iter().fold(true, |is_over, slot| {
-            if core::ptr::eq(slot, own) {
-                // One, if this is not a signal handler's, in the middle of another operation. A block that is being
-                // recorded is no matter.
-                return is_over && slot.n_operations() <= 1;
+            if own.is_some_and(|own| core::ptr::eq(slot, own)) {
+                return is_over;
             }
             if grace.is_of(slot.passed.load(Acquire)) {
                 return is_over;
             }
             // One after the other: what began before the grace is over then, whatever has begun since.
-            if slot.n_operations() != 0 || slot.n_recordings.load(Acquire) != 0 {
+            if !slot.is_idle() {
                 return false;
             }
             slot.passed.store(now, Release);
@@ -426,7 +420,6 @@ impl Slots {
                 slot.take_blocks();
             } else {
                 slot.blocks_and_marks.store(0, Relaxed);
-                slot.n_recordings.store(0, Relaxed);
             }
         }
     }
@@ -451,7 +444,6 @@ mod tests {
             blocks_and_marks: AtomicI64::new(0),
             bytes: OwnSum::default(),
             max_bytes: OwnSum::default(),
-            n_recordings: AtomicU32::new(0),
             n_turns: [const { AtomicU32::new(0) }; N_WORKS],
             passed: AtomicU32::new(0),
             number: AtomicU32::new(1),

@@ -3,7 +3,7 @@
 //! They are kept so that a page goes back to having no entry as soon as its traces are gone, for all later
 //! releases to see.
 
-use super::{GRANULE, PageShadow, during};
+use super::{GRANULE, PageShadow};
 use crate::live::{LiveTable, LiveTrace, NoRoom};
 use crate::page_directory::PAGE_BITS;
 use crate::page_word::{SIZE_LIMIT, Tag, live};
@@ -12,7 +12,7 @@ use crate::thread;
 use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 impl PageShadow {
-    /// Records a sampled block, and tells `pages` before the block is handed out.
+    /// Records a sampled block, and tells `pages` before the block is handed out. Called in an operation.
     pub(crate) fn insert_sampled(
         &self,
         block_addr: u64,
@@ -35,20 +35,17 @@ impl PageShadow {
         }
         let page = self.directory.page_or_map(block_addr)?;
         let word = live(Tag::of(block_addr), trace);
-        // One operation, so that the page of entries is not given back in between.
-        during(|| {
-            page.mark_used()?;
-            Ok(page.entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
-        })
+        page.mark_used()?;
+        Ok(page.entry.compare_exchange(0, word, SeqCst, Relaxed).is_ok())
     }
 
-    /// Forgets a block that may have been sampled, and lets `pages` know what is gone.
+    /// Forgets a block that may have been sampled, and lets `pages` know what is gone. Called in an operation.
     pub(crate) fn take_sampled(&self, block_addr: u64, pages: &SampledPages) -> Option<LiveTrace> {
         let taken = self.take(block_addr);
         // A signal handler may have interrupted who has a lock that is needed here.
         if (taken.is_some() || pages.wants_search(block_addr)) && !thread::holds_lock() {
             if let Some(entry) = self.directory.entry(block_addr) {
-                during(|| self.scavenge_page(block_addr >> PAGE_BITS, entry));
+                self.scavenge_page(block_addr >> PAGE_BITS, entry);
             }
             pages.clear_unless(block_addr, || self.directory.has_entry_like(block_addr));
         }
@@ -61,6 +58,7 @@ mod tests {
     use super::*;
     use crate::generation::mix;
     use crate::page_directory::CHUNK_BITS;
+    use crate::page_shadow::during;
     use crate::site::SiteId;
     use core::sync::atomic::AtomicBool;
     use proptest::prelude::*;
@@ -86,7 +84,7 @@ mod tests {
         if size < SIZE_LIMIT && pages.has_none(block_addr) {
             return None;
         }
-        shadow.take_sampled(block_addr, pages)
+        during(|| shadow.take_sampled(block_addr, pages))
     }
 
     #[derive(Clone, Debug)]
@@ -186,18 +184,19 @@ mod tests {
                         match held.remove(&addr) {
                             Some(trace) => {
                                 assert!(!pages.has_none(addr), "let go");
-                                assert_eq!(shadow.take_sampled(addr, pages), Some(trace));
+                                let taken = during(|| shadow.take_sampled(addr, pages));
+                                assert_eq!(taken, Some(trace));
                             }
                             None if state >> 20 & 3 == 0 => {
                                 let trace = LiveTrace { size: state >> 50, site: SiteId(3) };
-                                shadow.insert_sampled(addr, trace, pages).unwrap();
+                                during(|| shadow.insert_sampled(addr, trace, pages)).unwrap();
                                 held.insert(addr, trace);
                             }
                             None => assert_eq!(release((shadow, pages), addr, 8), None),
                         }
                     }
                     for (addr, trace) in held {
-                        assert_eq!(shadow.take_sampled(addr, pages), Some(trace));
+                        assert_eq!(during(|| shadow.take_sampled(addr, pages)), Some(trace));
                     }
                 })
             });

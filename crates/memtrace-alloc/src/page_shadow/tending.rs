@@ -276,7 +276,7 @@ mod tests {
                             let detail = Detail { thread: n, birth: n * 2 };
                             let held = take(shadow, addr);
                             prop_assert_eq!(held, oracle.remove(&addr).map(|(trace, _)| trace));
-                            thread::slot().unwrap().recording(|| {
+                            during(|| {
                                 shadow.set_detail(addr, detail).unwrap();
                                 insert(shadow, addr, trace).unwrap();
                             });
@@ -311,7 +311,7 @@ mod tests {
             let _ = (0..10).filter(|_| shadow.give_back_details(|_| false)).count();
             shadow.detail(64) != detail
         };
-        thread::slot().unwrap().recording(|| {
+        during(|| {
             shadow.set_detail(64, detail).unwrap();
             assert!(!is_given());
             // Nor does another thread give it back.

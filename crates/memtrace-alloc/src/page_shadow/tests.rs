@@ -25,16 +25,20 @@ pub(super) fn insert(
     addr: u64,
     trace: LiveTrace,
 ) -> Result<Option<LiveTrace>, NoRoom> {
-    if shadow.insert_quickly(addr, trace) { Ok(None) } else { shadow.insert(addr, trace) }
+    during(
+        || {
+            if shadow.insert_quickly(addr, trace) { Ok(None) } else { shadow.insert(addr, trace) }
+        },
+    )
 }
 
 /// As the recorder takes.
 pub(super) fn take(shadow: &PageShadow, addr: u64) -> Option<LiveTrace> {
-    match shadow.take_quickly(addr) {
+    during(|| match shadow.take_quickly(addr) {
         Quick::Taken(trace) => Some(trace),
         Quick::Nothing => None,
         Quick::Unknown => shadow.take(addr),
-    }
+    })
 }
 
 pub(super) fn trace(size: u64) -> LiveTrace {
@@ -54,7 +58,6 @@ enum Op {
     /// Blocks at so many bytes from each other.
     Fill(u64, u64, u8),
     Take(u64),
-    TakeIf(u64, LiveTrace),
     Clear,
     /// Gives memory back that is not needed.
     Tend,
@@ -72,11 +75,10 @@ fn ops() -> impl Strategy<Value = Op> {
     let trace =
         (size, 0..1u32 << 30).prop_map(|(size, site)| LiveTrace { size, site: SiteId(site) });
     prop_oneof![
-        6 => (addr.clone(), trace.clone(), any::<bool>())
+        6 => (addr.clone(), trace, any::<bool>())
             .prop_map(|(addr, trace, is_missed)| Op::Insert(addr, trace, is_missed)),
         2 => (addr.clone(), 1..20u64, any::<u8>()).prop_map(|(addr, by, n)| Op::Fill(addr, by * 16, n)),
-        6 => addr.clone().prop_map(Op::Take),
-        1 => (addr, trace).prop_map(|(addr, trace)| Op::TakeIf(addr, trace)),
+        6 => addr.prop_map(Op::Take),
         1 => Just(Op::Clear),
         3 => Just(Op::Tend),
     ]
@@ -114,13 +116,6 @@ proptest! {
                     }
                 }
                 Op::Take(addr) => prop_assert_eq!(take(shadow, addr), oracle.remove(&addr)),
-                Op::TakeIf(addr, trace) => {
-                    let held = oracle.get(&addr).copied().filter(|held| *held == trace);
-                    prop_assert_eq!(shadow.take_if(addr, trace), held.is_some());
-                    if held.is_some() {
-                        oracle.remove(&addr);
-                    }
-                }
                 Op::Tend => shadow.tend_at_length(),
                 Op::Clear => {
                     let mut forgotten = Vec::new();
@@ -192,7 +187,6 @@ fn addresses_that_have_no_word_are_refused_and_nothing_is_found_there() {
         assert_eq!(insert(shadow, addr, trace(1)), Err(NoRoom), "{addr:#x}");
         assert_eq!(take(shadow, addr), None);
         assert_eq!(shadow.get(addr), None);
-        assert!(!shadow.take_if(addr, trace(1)));
     }
     assert_eq!(insert(shadow, (1 << ADDRESS_BITS) - 16, trace(1)), Ok(None));
 }

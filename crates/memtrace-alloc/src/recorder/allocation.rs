@@ -12,13 +12,15 @@
 //! The short way: a dozen instructions beside those that recall the stack, and those of
 //! [`insertion`](super::insertion).
 
+use super::insertion::Note;
+use super::resize::Replaced;
 use super::{RECORDER, Recorder};
 use crate::control::{self, Mode, On, Recording, State};
 use crate::entry::Entry;
 use crate::live::LiveTrace;
-use crate::sampler;
 use crate::site::SiteId;
 use crate::thread::{self, ThreadState};
+use crate::thread_slot::Slot;
 use core::num::NonZeroU32;
 use memtrace_unwind::Registers;
 
@@ -30,36 +32,37 @@ impl Recorder {
     /// jumps to, so that it needs no frame.
     #[inline(always)]
     pub(crate) fn allocated(entry: Entry, state: &ThreadState) {
-        if !control::is_short() || entry.block().is_null() {
+        let Some(slot) = state.slot().filter(|_| !entry.block().is_null()) else {
+            return Self::allocated_otherwise(entry);
+        };
+        slot.begin();
+        if !On.is_still() {
+            slot.end();
             return Self::allocated_otherwise(entry);
         }
         match state.recall(entry.registers()) {
-            Some(site) => Self::recalled(entry, state, site),
-            None => Self::allocated_further(entry, state),
+            Some(site) => Self::recalled(entry, slot, site),
+            None => Self::allocated_further(entry, state, slot),
         }
     }
 
-    /// Records a block whose stack is remembered, but not told from others by where it begins.
+    /// Records a block whose stack is remembered, but not told from others by where it begins. In the operation, as what
+    /// follows.
     #[inline(never)]
-    fn allocated_further(entry: Entry, state: &ThreadState) {
+    fn allocated_further(entry: Entry, state: &ThreadState, slot: &Slot) {
         match state.recall_further(entry.registers()) {
-            Some(site) => Self::recalled(entry, state, site),
-            None => Self::allocated_unrecalled(entry),
+            Some(site) => Self::recalled(entry, slot, site),
+            None => {
+                slot.end();
+                Self::allocated_unrecalled(entry);
+            }
         }
     }
 
     #[inline(always)]
-    fn recalled(entry: Entry, state: &ThreadState, site: NonZeroU32) {
-        let Some(slot) = state.slot() else { return Self::recalled_without_slot(entry, site) };
+    fn recalled(entry: Entry, slot: &Slot, site: NonZeroU32) {
         let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        Self::record_new(slot, entry.block().addr() as u64, trace, On);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn recalled_without_slot(entry: Entry, site: NonZeroU32) {
-        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        RECORDER.record(entry.block().addr() as u64, trace, None, On);
+        Self::record_new(slot, entry.block().addr() as u64, trace);
     }
 
     /// Records a block whose stack is not remembered where it is likeliest to be.
@@ -70,12 +73,13 @@ impl Recorder {
         RECORDER.live.shadow().tend_now_and_then();
         let site = thread::guarded(|state| RECORDER.site_unrecalled(entry.registers(), state));
         match site {
-            Some(site) => RECORDER.record(block_addr, LiveTrace { size, site }, None, On),
+            Some(site) => Self::record(block_addr, LiveTrace { size, site }, None),
             None => RECORDER.count_nested(),
         }
     }
 
-    /// The same while nothing is recorded, or more than the short way does, or by a thread that has lost its state.
+    /// The same while nothing is recorded, or more than the short way does, or by a thread that has no slot yet, or has
+    /// lost its state.
     #[inline(never)]
     pub(crate) fn allocated_otherwise(entry: Entry) {
         match control::mode() {
@@ -104,30 +108,18 @@ impl Recorder {
         here: Registers,
         block_addr: u64,
         size: u64,
-        old_bytes: Option<u64>,
+        old: Option<Replaced>,
     ) -> Option<()> {
-        // If tracing has stopped since, the record is taken back.
         let now = State::now();
-        if let Some(period) = now.period()
-            && !sampler::decides_for(period, size)
-        {
-            self.forget_resized(old_bytes);
+        if now.is_sampled() && !now.decides_for(size) {
+            self.forget(old, now);
             return Some(());
         }
         thread::guarded(|state| {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
-            if self.by_site.is_on() {
-                let (n_blocks, bytes) = now.stands_for(size);
-                self.by_site.add_allocated(trace.site, n_blocks, bytes);
-            }
-            if !control::records().any() {
-                return self.record(block_addr, trace, old_bytes, now);
-            }
-            let detail = self.detail_now(|| self.number_of(state));
-            self.live.recording(|| {
-                self.note(block_addr, detail);
-                self.record(block_addr, trace, old_bytes, now);
-            });
+            let detail = || Note::Born(self.detail_now(|| self.number_of(state)));
+            let note = control::records().any().then(detail);
+            self.insert(&Replaced::by(block_addr, trace, old, note, now), now);
         })
     }
 }

@@ -16,11 +16,10 @@
 
 use super::{RECORDER, Recorder};
 use crate::control::{On, Recording, State};
-use crate::lifetime::Birth;
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::live_blocks::Beside;
 use crate::live_samples::LiveSamples;
-use crate::page_shadow::AtHome;
+use crate::page_shadow::{AtHome, during};
 use crate::page_word::Shape;
 use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
@@ -141,9 +140,8 @@ impl Recorder {
     #[inline(always)]
     fn release_from(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
-        let birth = self.birth(block_addr, state);
-        match table.take_quickly(block_addr) {
-            Quick::Taken(trace) => self.remove_taken(block_addr, trace, birth, state),
+        match self.take_counting(block_addr, state, || table.take_quickly(block_addr)) {
+            Quick::Taken(trace) => self.remove_taken(block_addr, trace, state),
             Quick::Nothing => {}
             Quick::Unknown => self.release_at_length(table, block_addr, state),
         }
@@ -153,18 +151,40 @@ impl Recorder {
     /// registers.
     #[inline(never)]
     fn release_at_length(&self, table: &impl LiveTable, block_addr: u64, state: impl Recording) {
-        let birth = self.birth(block_addr, state);
-        if let Some(trace) = table.take(block_addr) {
-            self.remove_taken(block_addr, trace, birth, state);
+        let take = || table.take(block_addr).map_or(Quick::Nothing, Quick::Taken);
+        if let Quick::Taken(trace) = self.take_counting(block_addr, state, take) {
+            self.remove_taken(block_addr, trace, state);
         }
+        self.live.shadow().tend_now_and_then();
+    }
+
+    /// Takes a trace out of the table and counts it as given back at its site, in one operation: unless tracing is about to
+    /// be stopped, when all traces are forgotten.
+    #[inline(always)]
+    fn take_counting(
+        &self,
+        block_addr: u64,
+        state: impl Recording,
+        take: impl FnOnce() -> Quick,
+    ) -> Quick {
+        during(|| {
+            if !state.is_still() {
+                return Quick::Nothing;
+            }
+            let birth = self.birth(block_addr, state);
+            let taken = take();
+            if let Quick::Taken(trace) = taken
+                && self.by_site.is_on()
+            {
+                self.count_freed(trace, birth, state);
+            }
+            taken
+        })
     }
 
     /// Subtracts a block that was taken out of the table, and keeps the peak if this was one.
     #[inline]
-    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, birth: Birth, state: impl Recording) {
-        if self.by_site.is_on() {
-            self.count_freed(trace, birth, state);
-        }
+    fn remove_taken(&self, block_addr: u64, trace: LiveTrace, state: impl Recording) {
         let before = self.totals.remove(state.counted(trace.size));
         if self.totals.is_peak(before) {
             self.keep_peak_with_block(before, block_addr, trace);

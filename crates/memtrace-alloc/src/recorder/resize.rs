@@ -12,14 +12,55 @@
 //!
 //! A block that is resized in a guarded section keeps its stack: there is no other that is known.
 
+use super::insertion::{AtSites, Insertion, Note};
 use super::{RECORDER, Recorder};
 use crate::control::{self, Mode, On, Recording, State};
 use crate::entry::{Old, ResizedEntry};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
+use crate::page_shadow::during;
 use crate::site::SiteId;
 use crate::thread::{self, ThreadState};
+use crate::thread_slot::Slot;
 use core::num::NonZeroU32;
+
+/// A trace that was taken out, and counts in the totals as long as none has taken its place.
+#[derive(Clone, Copy)]
+pub(crate) struct Replaced {
+    trace: LiveTrace,
+    birth: Birth,
+    /// The state that it was recorded in.
+    state: State,
+}
+
+impl Replaced {
+    pub(crate) fn new(old: &Old, state: State) -> Option<Self> {
+        Some(Self { trace: old.trace?, birth: old.birth, state })
+    }
+
+    /// What it counts for.
+    fn bytes(self) -> u64 {
+        self.state.counted(self.trace.size)
+    }
+
+    /// What is counted by sites of one that was `replaced`, if any was, and that tracing in `state` knows of.
+    fn at_sites(replaced: Option<Self>, state: State) -> AtSites {
+        let known = replaced.filter(|old| old.state == state);
+        AtSites { freed: known.map(|old| (old.trace, old.birth)) }
+    }
+
+    /// What puts a trace in the place of one that was `replaced`, if any was.
+    pub(super) fn by(
+        block_addr: u64,
+        trace: LiveTrace,
+        replaced: Option<Self>,
+        note: Option<Note>,
+        state: State,
+    ) -> Insertion {
+        let at_sites = Some(Self::at_sites(replaced, state));
+        Insertion { block_addr, trace, old_bytes: replaced.map(Self::bytes), note, at_sites }
+    }
+}
 
 impl Recorder {
     /// Takes out the record of a block that is about to be resized. `state` was looked at just before.
@@ -28,7 +69,9 @@ impl Recorder {
         let block_addr = block.addr() as u64;
         // Nothing else is known of it while no more than sizes and stacks are recorded.
         let birth = if state.is_plain() { Birth::UNKNOWN } else { self.birth(block_addr, state) };
-        let Some(trace) = self.live.take(block_addr) else { return Old { trace: None, birth } };
+        let taken = during(|| self.live.take(block_addr));
+        self.live.shadow().tend_now_and_then();
+        let Some(trace) = taken else { return Old { trace: None, birth } };
         // One that was sampled need not be sampled again.
         if trace.size > new_size as u64 || state.is_sampled() {
             self.shrinking(block_addr, trace);
@@ -40,15 +83,10 @@ impl Recorder {
     #[cold]
     pub(crate) fn not_resized(&self, block: *mut u8, old: Old, state: State) {
         let Some(trace) = old.trace else { return };
-        let (block_addr, bytes) = (block.addr() as u64, state.counted(trace.size));
-        if old.birth == Birth::UNKNOWN {
-            return self.record(block_addr, trace, Some(bytes), state);
-        }
-        self.live.recording(|| {
-            // What was noted may have gone while the block had no trace.
-            self.set_birth(block_addr, old.birth);
-            self.record(block_addr, trace, Some(bytes), state);
-        });
+        // What was noted may have gone while the block had no trace.
+        let note = (old.birth != Birth::UNKNOWN).then_some(Note::Was(old.birth));
+        let (block_addr, old_bytes) = (block.addr() as u64, Some(state.counted(trace.size)));
+        self.insert(&Insertion { block_addr, trace, old_bytes, note, at_sites: None }, state);
     }
 }
 
@@ -57,83 +95,79 @@ impl Recorder {
     /// Records a block that the wrapped allocator has resized; null is passed over.
     #[inline(always)]
     pub(crate) fn resized(resized: ResizedEntry, state: &ThreadState) {
-        let entry = resized.entry();
-        if !control::is_short() || !resized.state().is_plain() || entry.block().is_null() {
+        let is_usual = resized.state().is_plain() && !resized.entry().block().is_null();
+        let Some(slot) = state.slot().filter(|_| is_usual) else {
+            return Self::resized_otherwise(resized);
+        };
+        slot.begin();
+        if !On.is_still() {
+            slot.end();
             return Self::resized_otherwise(resized);
         }
-        match state.recall(entry.registers()) {
-            Some(site) => Self::resized_recalled(resized, state, site),
-            None => Self::resized_further(resized, state),
+        match state.recall(resized.entry().registers()) {
+            Some(site) => Self::resized_recalled(resized, slot, site),
+            None => Self::resized_further(resized, state, slot),
         }
     }
 
-    /// Records a resized block whose stack is remembered, but not told from others by where it begins.
+    /// Records a resized block whose stack is remembered, but not told from others by where it begins. In the operation,
+    /// as what follows.
     #[inline(never)]
-    fn resized_further(resized: ResizedEntry, state: &ThreadState) {
+    fn resized_further(resized: ResizedEntry, state: &ThreadState, slot: &Slot) {
         match state.recall_further(resized.entry().registers()) {
-            Some(site) => Self::resized_recalled(resized, state, site),
-            None => Self::resized_unrecalled(resized),
+            Some(site) => Self::resized_recalled(resized, slot, site),
+            None => {
+                slot.end();
+                Self::resized_unrecalled(resized);
+            }
         }
     }
 
     #[inline(always)]
-    fn resized_recalled(resized: ResizedEntry, state: &ThreadState, site: NonZeroU32) {
-        let (Some(slot), Some(old)) = (state.slot(), resized.old().trace) else {
-            return Self::resized_with_site(resized, site);
-        };
+    fn resized_recalled(resized: ResizedEntry, slot: &Slot, site: NonZeroU32) {
         let entry = resized.entry();
+        let block_addr = entry.block().addr() as u64;
         let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        Self::record_again(slot, entry.block().addr() as u64, trace, old.size, On);
-    }
-
-    /// The same for a block that had no record, or by a thread that has no slot.
-    #[cold]
-    #[inline(never)]
-    fn resized_with_site(resized: ResizedEntry, site: NonZeroU32) {
-        let entry = resized.entry();
-        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        let old_bytes = resized.old().trace.map(|old| old.size);
-        RECORDER.record(entry.block().addr() as u64, trace, old_bytes, On);
+        match resized.old().trace {
+            Some(old) => Self::record_again(slot, block_addr, trace, old.size),
+            None => Self::record_new(slot, block_addr, trace),
+        }
     }
 
     /// Records a resized block whose stack is not remembered where it is likeliest to be.
     #[inline(never)]
     fn resized_unrecalled(resized: ResizedEntry) {
-        let (entry, old) = (resized.entry(), resized.old());
+        let entry = resized.entry();
         let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
-        let old_bytes = old.trace.map(|trace| resized.state().counted(trace.size));
+        let old = Replaced::new(resized.old(), resized.state());
         let site = thread::guarded(|state| RECORDER.site_unrecalled(entry.registers(), state));
         match site {
-            Some(site) => RECORDER.record(block_addr, LiveTrace { size, site }, old_bytes, On),
-            None => RECORDER.resized_nested(block_addr, size, old.trace, old_bytes),
+            Some(site) => {
+                Self::record(block_addr, LiveTrace { size, site }, old.map(Replaced::bytes));
+            }
+            None => RECORDER.resized_nested(block_addr, size, old),
         }
     }
 
-    /// The same while nothing is recorded, or more than the short way does, or was before, or by a thread that has lost
-    /// its state.
+    /// The same while nothing is recorded, or more than the short way does, or was before, or by a thread that has no slot
+    /// yet, or has lost its state.
     #[inline(never)]
     pub(crate) fn resized_otherwise(resized: ResizedEntry) {
-        let (entry, old) = (resized.entry(), resized.old());
+        let entry = resized.entry();
         if entry.block().is_null() {
             return;
         }
         let (block_addr, size) = (entry.block().addr() as u64, entry.size() as u64);
-        let old_bytes = old.trace.map(|trace| resized.state().counted(trace.size));
-        if RECORDER.by_site.is_on()
-            && let Some(trace) = old.trace
-        {
-            RECORDER.count_freed(trace, old.birth, resized.state());
-        }
+        let old = Replaced::new(resized.old(), resized.state());
         match control::mode() {
             Mode::Off => {
-                RECORDER.forget_resized(old_bytes);
+                RECORDER.forget_resized(old.map(Replaced::bytes));
                 RECORDER.probed();
             }
             Mode::Short => Self::resized_unrecalled(resized),
             Mode::AtLength => {
-                let here = entry.registers();
-                if RECORDER.record_at_length(here, block_addr, size, old_bytes).is_none() {
-                    RECORDER.resized_nested(block_addr, size, old.trace, old_bytes);
+                if RECORDER.record_at_length(entry.registers(), block_addr, size, old).is_none() {
+                    RECORDER.resized_nested(block_addr, size, old);
                 }
             }
         }
@@ -149,36 +183,31 @@ impl Recorder {
         }
     }
 
-    /// Records a resized block inside a guarded section, if it had a record.
-    #[cold]
-    fn resized_nested(
-        &self,
-        block_addr: u64,
-        size: u64,
-        old: Option<LiveTrace>,
-        old_bytes: Option<u64>,
-    ) {
-        match old {
-            Some(old) => self.resized_unguarded(block_addr, LiveTrace { size, ..old }, old_bytes),
-            None => self.count_nested(),
+    /// The same while tracing is on, in `state`: it counts as given back.
+    #[inline]
+    pub(super) fn forget(&self, old: Option<Replaced>, state: State) {
+        if old.is_some() && self.by_site.is_on() {
+            during(|| {
+                if let Some((trace, birth)) = Replaced::at_sites(old, state).freed
+                    && state.is_still()
+                {
+                    self.count_freed(trace, birth, state);
+                }
+            });
         }
+        self.forget_resized(old.map(Replaced::bytes));
     }
 
-    /// Records a resized block inside a guarded section: it was known and stays known, born anew; its
+    /// Records a resized block inside a guarded section, if it had a record: it was known and stays known, born anew; its
     /// stack is the only one there is.
     #[cold]
-    fn resized_unguarded(&self, block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>) {
-        // If tracing has stopped since, the record is taken back.
+    fn resized_nested(&self, block_addr: u64, size: u64, old: Option<Replaced>) {
+        let Some(replaced) = old else { return self.count_nested() };
         let state = State::now();
-        if self.by_site.is_on() {
-            let (n_blocks, bytes) = state.stands_for(trace.size);
-            self.by_site.add_allocated(trace.site, n_blocks, bytes);
-        }
-        self.live.recording(|| {
-            let number = || thread::with_state(ThreadState::number).unwrap_or(0);
-            self.note(block_addr, self.detail_now(number));
-            self.record(block_addr, trace, old_bytes, state);
-        });
+        let note =
+            Note::Born(self.detail_now(|| thread::with_state(ThreadState::number).unwrap_or(0)));
+        let trace = LiveTrace { size, ..replaced.trace };
+        self.insert(&Replaced::by(block_addr, trace, old, Some(note), state), state);
     }
 
     /// Gives a block that is recorded a new record, of what the program told of it, as if it were resized; `false` if
@@ -193,18 +222,13 @@ impl Recorder {
             return false;
         }
         let birth = self.birth(block_addr, state);
-        let Some(old) = self.live.take(block_addr) else { return false };
-        if self.by_site.is_on() {
-            self.count_freed(old, birth, state);
-            self.by_site.add_allocated(trace.site, 1, trace.size);
-        }
+        let Some(old) = during(|| self.live.take(block_addr)) else { return false };
         if old.size > trace.size {
             self.shrinking(block_addr, old);
         }
-        self.live.recording(|| {
-            self.note(block_addr, detail);
-            self.record(block_addr, trace, Some(old.size), state);
-        });
+        let old = Some(Replaced { trace: old, birth, state });
+        let note = Some(Note::Born(detail));
+        self.insert(&Replaced::by(block_addr, trace, old, note, state), state);
         true
     }
 }

@@ -87,4 +87,4 @@ fails!(an_array_used_again_at_once_is_looked_at:
 fails!(operations_marked_without_a_fence_are_not_seen:
     used_again_while_released, 2, NoLightFence, "Causality", UsedAgain);
 fails!(relaxed_orders_use_an_array_again_too_early:
-    used_again_while_released, 2, AllRelaxed, "Causality", UsedAgain);
+    used_again_while_found, 2, AllRelaxed, "Causality", UsedAgain);

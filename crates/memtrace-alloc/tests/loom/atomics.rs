@@ -112,7 +112,7 @@ pub mod atomic {
     }
 
     fn fence_of_access() {
-        if !mistakes::is_made(Mistake::NoSeqCst) && !mistakes::is_made(Mistake::AllRelaxed) {
+        if !mistakes::is_made(Mistake::AllRelaxed) {
             explored::fence(Ordering::SeqCst);
         }
     }

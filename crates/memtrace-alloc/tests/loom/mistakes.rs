@@ -33,11 +33,11 @@ pub(crate) enum Mistake {
     /// Places are looked at and then stored into.
     InsertInTwoSteps,
     TakeInTwoSteps,
-    /// No order among `SeqCst` accesses.
-    NoSeqCst,
     AllRelaxed,
-    /// A hook looks at the state before it stores the word.
-    LookBeforeWord,
+    /// A hook looks at the state before it begins the operation.
+    LookBeforeOperation,
+    /// `stop` sweeps without waiting.
+    SweepAtOnce,
     /// `stop` sweeps before it stores the state.
     SweepBeforeState,
     /// Arrays are used again without a look at who may look at them.

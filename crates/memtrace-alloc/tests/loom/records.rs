@@ -408,10 +408,6 @@ pub(crate) mod flat_shadow {
             None
         }
 
-        fn take_if(&self, _: u64, _: LiveTrace) -> bool {
-            false
-        }
-
         fn get(&self, _: u64) -> Option<LiveTrace> {
             None
         }

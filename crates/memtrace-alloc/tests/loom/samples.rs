@@ -2,6 +2,7 @@
 
 use crate::live::{LiveTable, LiveTrace};
 use crate::mistakes::{self, Mistake};
+use crate::page_shadow::during;
 use crate::sampled_pages::SampledPages;
 use crate::setting::{A, B, C, D, FAR, alone, fails, holds, shadow, spawn, sweep, trace};
 
@@ -17,21 +18,25 @@ fn pages() -> &'static SampledPages {
 fn insert(addr: u64, trace: LiveTrace) {
     if mistakes::is_made(Mistake::MarkBeforeWord) {
         pages().mark(addr);
-        assert_eq!(shadow().insert(addr, trace), Ok(None), "given back unseen");
+        assert_eq!(during(|| shadow().insert(addr, trace)), Ok(None), "given back unseen");
     } else {
-        assert_eq!(shadow().insert_sampled(addr, trace, pages()), Ok(None), "given back unseen");
+        let replaced = during(|| shadow().insert_sampled(addr, trace, pages()));
+        assert_eq!(replaced, Ok(None), "given back unseen");
     }
 }
 
 /// As the hook releases.
 fn release(addr: u64, trace: LiveTrace) {
     assert!(!pages().has_none(addr), "let go");
-    assert_eq!(shadow().take_sampled(addr, pages()), Some(trace), "lost");
+    assert_eq!(during(|| shadow().take_sampled(addr, pages())), Some(trace), "lost");
 }
 
 /// Of a block that may have none.
 fn release_any(addr: u64) -> Option<LiveTrace> {
-    if pages().has_none(addr) { None } else { shadow().take_sampled(addr, pages()) }
+    if pages().has_none(addr) {
+        return None;
+    }
+    during(|| shadow().take_sampled(addr, pages()))
 }
 
 /// Of a block without a trace.

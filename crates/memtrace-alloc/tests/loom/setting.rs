@@ -3,7 +3,7 @@
 use crate::array_memory::{self, Supply};
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::mistakes::{self, Mistake};
-use crate::page_shadow::PageShadow;
+use crate::page_shadow::{PageShadow, during};
 use crate::site::SiteId;
 use crate::sync::atomic;
 use crate::thread;
@@ -82,6 +82,10 @@ pub(crate) const fn new_trace(addr: u64) -> LiveTrace {
 
 /// As the recorder inserts. No block was there before.
 pub(crate) fn insert(addr: u64, trace: LiveTrace) {
+    during(|| insert_in_operation(addr, trace));
+}
+
+pub(crate) fn insert_in_operation(addr: u64, trace: LiveTrace) {
     if !shadow().insert_quickly(addr, trace) {
         assert_eq!(shadow().insert(addr, trace), Ok(None), "given back unseen");
     }
@@ -93,11 +97,11 @@ pub(crate) fn insert_all(addrs: &[u64]) {
 
 /// As the recorder takes.
 pub(crate) fn take(addr: u64) -> Option<LiveTrace> {
-    match shadow().take_quickly(addr) {
+    during(|| match shadow().take_quickly(addr) {
         Quick::Taken(trace) => Some(trace),
         Quick::Nothing => None,
         Quick::Unknown => shadow().take(addr),
-    }
+    })
 }
 
 pub(crate) fn release(addr: u64, trace: LiveTrace) {

@@ -1,12 +1,15 @@
 //! Sweeps, by themselves and as a part of `stop`.
 
-use crate::live::{LiveTable, LiveTrace};
+use crate::live::LiveTrace;
 use crate::mistakes::{self, Mistake};
+use crate::page_shadow::during;
 use crate::setting::{
-    A, B, D, alone, assert_holds, assert_holds_all, fails, holds, insert, insert_all, scan, shadow,
-    spawn, sweep, take, trace,
+    A, B, D, alone, assert_holds, assert_holds_all, fails, holds, insert, insert_all,
+    insert_in_operation, new_trace, scan, spawn, sweep, take, trace,
 };
 use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::thread;
+use crate::thread_slot::SLOTS;
 use std::collections::BTreeMap;
 
 /// A sweep forgets while a block is released.
@@ -71,6 +74,8 @@ fn swept_while_an_array_begins() {
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
+/// Another run, in which a trace counts for something else.
+const ON_AGAIN: u8 = 2;
 
 thread_local! {
     static STATE: &'static AtomicU8 = Box::leak(Box::new(AtomicU8::new(OFF)));
@@ -80,28 +85,40 @@ fn state() -> &'static AtomicU8 {
     STATE.with(|state| *state)
 }
 
-/// `Recorder::record_in` and `take_back`, as far as the table goes.
+/// As the recorder does, if it has seen tracing on.
 fn record(addr: u64) {
-    if state().load(Ordering::SeqCst) != ON {
+    record_in(state().load(Ordering::Relaxed), addr, trace(addr));
+}
+
+/// The same in a state that it has seen at some time.
+fn record_in(seen: u8, addr: u64, trace: LiveTrace) {
+    if seen == OFF {
         return;
     }
-    let is_still_before =
-        mistakes::is_made(Mistake::LookBeforeWord) && state().load(Ordering::SeqCst) == ON;
-    insert(addr, trace(addr));
-    if !is_still_before && state().load(Ordering::SeqCst) != ON {
-        shadow().take_if(addr, trace(addr));
-    }
+    let is_seen_before =
+        mistakes::is_made(Mistake::LookBeforeOperation) && state().load(Ordering::Acquire) == seen;
+    during(|| {
+        if is_seen_before || state().load(Ordering::Acquire) == seen {
+            insert_in_operation(addr, trace);
+        }
+    });
 }
 
 /// `control::stop`.
-fn stop() {
+fn stop() -> BTreeMap<u32, LiveTrace> {
     if mistakes::is_made(Mistake::SweepBeforeState) {
-        sweep();
+        let forgotten = sweep();
         state().store(OFF, Ordering::SeqCst);
-        return;
+        return forgotten;
     }
     state().swap(OFF, Ordering::SeqCst);
-    sweep();
+    let grace = SLOTS.begin_grace().unwrap();
+    while !mistakes::is_made(Mistake::SweepAtOnce)
+        && !SLOTS.is_over_for_others(grace, thread::slot())
+    {
+        loom::thread::yield_now();
+    }
+    sweep()
 }
 
 /// Tracing stops while a block is recorded.
@@ -142,6 +159,21 @@ fn stopped_with_two_hooks() {
     assert_eq!(scan(), BTreeMap::new(), "left behind");
 }
 
+/// A block is recorded by one who has seen the first of two runs, while the second ends.
+fn stopped_with_a_hook_of_the_run_before() {
+    // It has a page with an array, so that there is something to sweep in both runs.
+    insert_all(&[B, D]);
+    state().store(ON, Ordering::SeqCst);
+    let hook = spawn(|| record_in(ON, A, trace(A)));
+    stop();
+    state().store(ON_AGAIN, Ordering::SeqCst);
+    record_in(ON_AGAIN, B, new_trace(B));
+    let forgotten = stop();
+    hook.join().unwrap();
+    let expected = BTreeMap::from([(new_trace(B).site.0, new_trace(B))]);
+    assert_eq!(forgotten, expected, "of another run");
+}
+
 holds!(a_sweep_and_a_release_take_a_trace_once: swept_while_released_quickly, 3);
 holds!(a_sweep_and_a_release_take_a_trace_elsewhere_once: swept_while_released_at_length, 3);
 holds!(a_sweep_takes_what_was_there_while_the_page_grows: swept_while_growing, 3);
@@ -152,12 +184,21 @@ holds!(stop_leaves_nothing_where_an_array_begins: stopped_as_an_array_begins, 3)
 holds!(stop_leaves_nothing_beside_another: stopped_with_a_quick_one, 3);
 holds!(stop_leaves_nothing_in_a_page_that_grows: stopped_while_growing, 3);
 holds!(stop_leaves_nothing_of_two_hooks: stopped_with_two_hooks, 2);
+holds!(a_run_has_no_trace_of_another: stopped_with_a_hook_of_the_run_before, 3);
 
 fails!(a_trace_taken_in_two_steps_is_taken_twice:
     swept_while_released_quickly, 3, TakeInTwoSteps, "taken twice");
-fails!(a_hook_that_looks_too_early_leaves_a_trace:
-    stopped_with_a_quick_one, 3, LookBeforeWord, "left behind");
-fails!(a_stop_that_sweeps_too_early_leaves_a_trace:
+fails!(a_hook_that_looks_before_its_operation_leaves_a_trace:
+    stopped_with_a_quick_one, 3, LookBeforeOperation, "left behind");
+fails!(a_stop_that_sweeps_before_it_stores_the_state_leaves_a_trace:
     stopped_with_a_quick_one, 3, SweepBeforeState, "left behind");
-fails!(weaker_orders_leave_a_trace: stopped_with_a_quick_one, 3, NoSeqCst, "left behind");
-fails!(weaker_orders_leave_a_first_block: stopped_with_a_first_block, 3, NoSeqCst, "left behind");
+fails!(a_stop_that_does_not_wait_leaves_a_trace:
+    stopped_with_a_quick_one, 3, SweepAtOnce, "left behind");
+fails!(operations_without_a_fence_leave_a_trace:
+    stopped_with_a_quick_one, 3, NoLightFence, "left behind");
+fails!(operations_without_a_fence_leave_a_first_block:
+    stopped_with_a_first_block, 3, NoLightFence, "left behind");
+fails!(a_look_before_the_operation_leaves_a_trace_for_another_run:
+    stopped_with_a_hook_of_the_run_before, 3, LookBeforeOperation, "of another run");
+fails!(a_stop_that_does_not_wait_leaves_a_trace_for_another_run:
+    stopped_with_a_hook_of_the_run_before, 3, SweepAtOnce, "of another run");
