@@ -1,46 +1,46 @@
-//! Starting and stopping: the state of the process, and everything that changes it.
+//! Starting and stopping: everything that changes the [state](State) of the process.
 //!
 //! # Invariants
 //!
-//! - **I1** The state is [`OFF`] whenever the program does not trace, and then the live table, the
+//! - **I1** The state is [`State::OFF`] whenever the program does not trace, and then the live table, the
 //!   tracked memory and the totals are empty as soon as no thread is inside the hook.
-//! - **I2** The state changes to and from [`ON`], [`ON_AT_LENGTH`] and [`SAMPLED`] states, and what is
-//!   recorded then, only under [`CONTROL`].
+//! - **I2** The state changes to one in which tracing is on, or from one, and what is recorded then, only under
+//!   [`CONTROL`].
 //!
 //! # How `stop` leaves nothing behind
 //!
 //! A hook may have looked at the state just before it changed. So it looks once more in the
-//! [operation](crate::thread_slot::Slot::begin) in which it stores its trace, before it does; while `stop` first stores the state,
-//! then waits until every operation is over that may have begun before, and then empties the table. What is
-//! stored was so in an operation that has seen tracing on, and those have come to an end by then.
+//! [operation](crate::thread_slot::Slot::begin) in which it stores its trace, before it does; while `stop` first stores
+//! the state, then waits until every operation is over that may have begun before, and then empties the table. What
+//! is stored was so in an operation that has seen tracing on, and those have come to an end by then.
 //!
-//! The wait is for microseconds, unless a thread was interrupted in an operation, and then for as long as the system takes
-//! to let it go on. It has an end in any case: a thread that a debugger holds, or that has left an operation for good by
+//! The wait is for microseconds, unless a thread was interrupted in an operation, and then for as long as the system
+//! takes to let it go on. It has an end in any case: a thread that a debugger holds, or that has left an operation for good by
 //! jumping out of a signal handler, keeps `stop` for a second or two. Then the table is emptied as it is, and once more
 //! when tracing starts the next time.
 //!
 //! # What a hook sees before it allocates
 //!
 //! A hook looks at the state once more, `Relaxed`, before it calls the wrapped allocator, and goes no further if
-//! it is [`OFF`] or the sampler passes the block over. That is as if it had been handed out at that moment. If
+//! it is [`State::OFF`] or the sampler passes the block over. That is as if it had been handed out at that moment. If
 //! tracing begins while the wrapped allocator is at work, the block is one from before the start, as it might
 //! have been anyway; a start that came before the allocation, in this thread or in one that it has synchronised
 //! with, is seen. If tracing ends meanwhile, the block would have been forgotten. If the look says anything
-//! else, nothing rests on it: the recorder looks for itself after the block was allocated, in the operation. Of a block that is passed over nothing stays but a shorter countdown, of which it does no
-//! harm to lose some.
+//! else, nothing rests on it: the recorder looks for itself after the block was allocated, in the operation. Of a
+//! block that is passed over nothing stays but a shorter countdown, of which it does no harm to lose some.
 //!
-//! While tracing is sampled a release looks at the page of its block first ([`SampledPages`]). That says the
+//! While tracing is sampled a release looks at the page of its block first ([`SampledPages`](crate::sampled_pages::SampledPages)). That says the
 //! same whatever the state has been in between: what it lets go has no trace.
 //!
 //! # How totals of samples, and totals by site, come out even
 //!
 //! What a sampled block adds to the totals depends on the period, which may be another after a stop and a
-//! start; and totals by site begin from nothing with each run. So the state holds the period and the number of the run, a hook
-//! looks in its operation whether it is still the *same* state, and `stop` sweeps with the state that it ends: what is in
-//! the table was stored in the state that is on. Whoever releases a block looks at the state first. It cannot be
-//! of an earlier run than the block, which was handed out before, nor of a later one, for the block's trace would have
-//! been swept in between. Where totals by site are kept it looks again in the operation in which it takes the trace and
-//! counts it.
+//! start; and totals by site begin from nothing with each run. So the state holds the period and the number of the run,
+//! a hook looks in its operation whether it is still the *same* state, and `stop` sweeps with the state that it ends:
+//! what is in the table was stored in the state that is on. Whoever releases a block looks at the state first. It cannot
+//! be of an earlier run than the block, which was handed out before, nor of a later one, for the block's trace would
+//! have been swept in between. Where totals by site are kept it looks again in the operation in which it takes the trace
+//! and counts it.
 //!
 //! Plain runs have no number: a trace counts for the same in each of them.
 
@@ -51,32 +51,16 @@ use crate::lock::LeafLock;
 use crate::mapped;
 use crate::membarrier;
 use crate::options::Options;
-use crate::page_word::SIZE_LIMIT;
 use crate::platform;
 use crate::recorder::RECORDER;
-use crate::sampled_pages::SampledPages;
 use crate::sampler::{self, Period};
+use crate::state::State;
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::fmt;
 use core::num::NonZeroU64;
-use core::sync::atomic::{
-    AtomicU8, AtomicU16, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
-};
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 use core::time::Duration;
-
-/// The environment has not been looked at: the next allocation, or the next call, will.
-const UNSET: u64 = 0;
-/// Not tracing.
-const OFF: u64 = 1;
-/// Not tracing yet: one thread is finding out whether the hook is installed.
-const STARTING: u64 = 2;
-/// Tracing, with no more than sizes and stacks: what the short way through the recorder does.
-const ON: u64 = 3;
-/// Tracing with details, or totals by site, or a copy of the peak; with the [number](numbered) of the run.
-const ON_AT_LENGTH: u64 = 4;
-/// Tracing in samples, whose period is in the lower bits; with the number of the run.
-const SAMPLED: u64 = sampler::MARK;
 
 /// How often `stop` looks whether operations are over: at first at once, and then after a rest each; for one or two seconds
 /// together.
@@ -85,14 +69,6 @@ const N_SPINS: u32 = 200;
 const REST: Duration = Duration::from_micros(100);
 const REST_WITHOUT_FENCE: Duration = Duration::from_millis(10);
 
-/// What the hook looks at each time: one static, so that its address is found once.
-struct Watched {
-    state: AtomicU64,
-    sampled_pages: SampledPages,
-}
-
-static WATCHED: Watched =
-    Watched { state: AtomicU64::new(UNSET), sampled_pages: SampledPages::new() };
 static LIMIT: AtomicU16 = AtomicU16::new(1);
 /// What is recorded beside sizes and stacks, as bits: [`THREADS`], [`GENERATIONS`], [`LIFETIMES`].
 static SWITCHES: AtomicU8 = AtomicU8::new(0);
@@ -114,13 +90,6 @@ pub(crate) struct Control {
 /// probes the hook, which calls the wrapped allocator. No allocation ever waits for it.
 pub(crate) static CONTROL: LeafLock<Control> =
     LeafLock::new(Control { n_runs: 0, unsettled: None });
-
-/// Returns a state with the number of its run, which is another than that of any run that a thread may still know.
-const fn numbered(state: u64, n_runs: u64) -> u64 {
-    // Below the mark, and one bit more.
-    const RUN_BITS: u32 = u64::BITS - 2 - sampler::PERIOD_BITS;
-    state | (n_runs & ((1 << RUN_BITS) - 1)) << sampler::PERIOD_BITS
-}
 
 /// Waits until no operation is under way that may have seen `state`, which is not that of now. Returns it if there may be
 /// one yet, because a thread does not go on, or because this is a signal handler in the middle of an operation.
@@ -207,160 +176,6 @@ impl fmt::Display for StartError {
 
 impl core::error::Error for StartError {}
 
-/// The state of the process at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub(crate) struct State(u64);
-
-impl State {
-    /// Returns the state now: one load.
-    #[inline(always)]
-    pub(crate) fn now() -> Self {
-        // Relaxed: publishes nothing. Whoever was handed a block sees the state that it was recorded in,
-        // or a later one.
-        Self(WATCHED.state.load(Relaxed))
-    }
-
-    /// Whether neither allocations nor releases are told to the recorder.
-    #[inline(always)]
-    pub(crate) const fn is_off(self) -> bool {
-        self.0 == OFF
-    }
-
-    /// Whether the sampler decides for the thread's next block, after [`Self::passes_over`] did not decide against it.
-    pub(crate) fn decides_for(self, size: u64) -> bool {
-        sampler::decides_for(self.0, size)
-    }
-
-    /// Returns the period of samples; `None` if there are none.
-    #[inline(always)]
-    pub(crate) const fn period(self) -> Option<Period> {
-        Period::of_marked(self.0)
-    }
-
-    /// Whether the thread's next block is not recorded, and that is all there is to do.
-    #[inline(always)]
-    pub(crate) fn passes_over(self, size: usize) -> bool {
-        self.is_off() || (self.may_be_sampled() && sampler::passes_over(self.0, size))
-    }
-
-    /// Whether a block of the program's, of `size` bytes, has no trace, and that is all there is to do at its
-    /// release.
-    #[inline(always)]
-    pub(crate) fn lets_go(self, block: *mut u8, size: usize) -> bool {
-        self.is_off()
-            || (self.may_be_sampled()
-                && WATCHED.sampled_pages.has_none(block.addr() as u64)
-                && (size as u64) < SIZE_LIMIT)
-    }
-
-    /// Whether tracing is sampled, or not looked at yet: a comparison that the processor has made for
-    /// [`Self::is_off`]. In the latter case nothing was recorded, and no thread has a period.
-    #[inline(always)]
-    const fn may_be_sampled(self) -> bool {
-        (self.0 as i64) < OFF as i64
-    }
-
-    /// Whether it is [`On`].
-    #[inline(always)]
-    pub(crate) const fn is_plain(self) -> bool {
-        self.0 == ON
-    }
-
-    /// Whether tracing is sampled.
-    #[inline(always)]
-    pub(crate) const fn is_sampled(self) -> bool {
-        self.0 & SAMPLED != 0
-    }
-}
-
-/// A state in which blocks are recorded: either any, or one that the compiler knows, so that recording
-/// all blocks does not pay for samples.
-pub(crate) trait Recording: Copy {
-    /// Returns what a block of this size, recorded in this state, adds to the totals.
-    fn counted(self, size: u64) -> u64;
-
-    /// Returns for how many blocks one of this size stands, recorded in this state, and for how many bytes.
-    #[inline]
-    fn stands_for(self, size: u64) -> (u64, u64) {
-        let bytes = self.counted(size);
-        // To the nearest; of a size of 0 nothing is known but that it was.
-        let n_blocks = bytes.saturating_add(size / 2).checked_div(size).unwrap_or(1);
-        (n_blocks, bytes)
-    }
-
-    /// Whether no more than sizes and stacks are recorded, as far as is known without a look.
-    fn is_plain(self) -> bool;
-
-    /// Whether the state is still this one, and tracing on. Looked at in the operation in which something is then stored.
-    fn is_still(self) -> bool;
-
-    /// The state if tracing is sampled.
-    #[inline(always)]
-    fn sampled(self) -> Option<State> {
-        None
-    }
-}
-
-impl Recording for State {
-    #[inline]
-    fn counted(self, size: u64) -> u64 {
-        match self.period() {
-            None => size,
-            Some(period) => period.estimate(size),
-        }
-    }
-
-    #[inline(always)]
-    fn is_plain(self) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn is_still(self) -> bool {
-        // Acquire: what is to be recorded was stored before the state that calls for it. Who stores another waits for
-        // the operation ([`unless_settled`]).
-        WATCHED.state.load(Acquire) == self.0 && self.0 >= ON
-    }
-
-    #[inline(always)]
-    fn sampled(self) -> Option<State> {
-        self.is_sampled().then_some(self)
-    }
-}
-
-/// [`ON`].
-#[derive(Clone, Copy)]
-pub(crate) struct On;
-
-impl Recording for On {
-    #[inline(always)]
-    fn counted(self, size: u64) -> u64 {
-        size
-    }
-
-    #[inline(always)]
-    fn is_plain(self) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    fn is_still(self) -> bool {
-        State(ON).is_still()
-    }
-}
-
-/// Returns the pages of sampled blocks.
-pub(crate) fn sampled_pages() -> &'static SampledPages {
-    &WATCHED.sampled_pages
-}
-
-/// Whether tracing is on.
-#[inline(always)]
-pub(crate) fn is_on() -> bool {
-    WATCHED.state.load(SeqCst) >= ON
-}
-
 /// What the recorder does with an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -372,15 +187,28 @@ pub(crate) enum Mode {
     AtLength,
 }
 
+impl Mode {
+    #[inline(always)]
+    const fn in_state(state: State) -> Self {
+        match state {
+            State::ON => Self::Short,
+            _ if state.is_on() => Self::AtLength,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// Whether tracing is on.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    State::now_for_certain().is_on()
+}
+
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
 #[inline(always)]
 pub(crate) fn mode() -> Mode {
-    match WATCHED.state.load(SeqCst) {
-        ON => Mode::Short,
-        ON_AT_LENGTH.. => Mode::AtLength,
-        UNSET => read_environment(),
-        _ => Mode::Off,
-    }
+    let state = State::now_for_certain();
+    if state.is_unset() { read_environment() } else { Mode::in_state(state) }
 }
 
 /// What is recorded of a block beside its size and its stack.
@@ -445,7 +273,7 @@ pub(crate) fn is_on_or_asked_for() -> bool {
 #[cold]
 #[inline(never)]
 fn read_environment() -> Mode {
-    if WATCHED.state.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok() {
+    if State::begin_off_if_unset() {
         // So that a heap's own fork handlers are registered before ours: its lock is taken after ours then.
         platform::touch_global_allocator();
         fork::register();
@@ -455,11 +283,7 @@ fn read_environment() -> Mode {
             environment::report_failed_start(error.message());
         }
     }
-    match WATCHED.state.load(SeqCst) {
-        ON => Mode::Short,
-        ON_AT_LENGTH.. => Mode::AtLength,
-        _ => Mode::Off,
-    }
+    Mode::in_state(State::now_for_certain())
 }
 
 /// Starts to trace all allocations, with at most `n_frames` frames for each.
@@ -509,9 +333,9 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
         if !RECORDER.prepare() || options.lifetimes && !RECORDER.live.prepare_births() {
             return Err(StartError::TablesNotMapped);
         }
-        WATCHED.state.store(STARTING, SeqCst);
+        State::STARTING.begin();
         if !RECORDER.find_hook_frames() {
-            WATCHED.state.store(OFF, SeqCst);
+            State::OFF.begin();
             return Err(StartError::NotInstalled);
         }
         LIMIT.store(options.n_frames, Relaxed);
@@ -531,15 +355,15 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             Some(period) => {
                 sampler::prepare();
                 LiveSamples(&RECORDER.live).prepare();
-                numbered(period.marked(), control.n_runs)
+                State::sampled(period, control.n_runs)
             }
             // So that the short way need not look whether it is.
             None if records.any() || options.site_totals || options.peak_percent.is_some() => {
-                numbered(ON_AT_LENGTH, control.n_runs)
+                State::at_length(control.n_runs)
             }
-            None => ON,
+            None => State::ON,
         };
-        WATCHED.state.store(state, SeqCst);
+        state.begin();
         Ok(Started::Now)
     })
 }
@@ -555,7 +379,7 @@ pub fn stop() {
     thread::untraced(|| {
         let mut control = CONTROL.lock();
         if is_on() {
-            let state = State(WATCHED.state.swap(OFF, SeqCst));
+            let state = State::OFF.begin();
             control.unsettled = unless_settled(state);
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);

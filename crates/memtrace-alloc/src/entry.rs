@@ -29,9 +29,9 @@ use core::alloc::{GlobalAlloc, Layout};
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)))]
 mod by_target {
     use super::{Old, block_of, realloc};
-    use crate::control::State;
     use crate::lifetime::Birth;
     use crate::recorder::{RECORDER, Recorder};
+    use crate::state::State;
     use crate::thread::{self, ThreadState};
     use core::alloc::GlobalAlloc;
     use core::arch::naked_asm;
@@ -297,8 +297,8 @@ mod by_target {
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))))]
 mod by_target {
     use super::{Old, block_of, realloc};
-    use crate::control::State;
     use crate::recorder::{RECORDER, Recorder};
+    use crate::state::State;
     use crate::thread;
     use core::alloc::GlobalAlloc;
     use memtrace_unwind::{Registers, here};

@@ -11,6 +11,7 @@
 use crate::control;
 use crate::recorder::RECORDER;
 use crate::sampler;
+use crate::state;
 use crate::thread;
 use crate::thread_slot::SLOTS;
 use core::cell::Cell;
@@ -47,7 +48,7 @@ extern "C" fn before() {
     RECORDER.sites.before_fork();
     RECORDER.tracked.acquire();
     RECORDER.live.before_fork();
-    control::sampled_pages().before_fork();
+    state::sampled_pages().before_fork();
     SLOTS.before_fork();
     let _ = HOLDS_LOCKS.try_with(|holds| holds.set(true));
 }
@@ -65,7 +66,7 @@ extern "C" fn after_in_child() {
 extern "C" fn after_in_parent() {
     if HOLDS_LOCKS.try_with(|holds| holds.replace(false)).unwrap_or(false) {
         SLOTS.after_fork();
-        control::sampled_pages().after_fork();
+        state::sampled_pages().after_fork();
         RECORDER.live.after_fork();
         RECORDER.tracked.release();
         RECORDER.sites.after_fork();

@@ -7,12 +7,12 @@
 
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
-use crate::control::State;
 use crate::entry;
 use crate::flat_shadow::GRANULE;
 use crate::platform::System;
 use crate::pooled::Pooled;
 use crate::recorder::RECORDER;
+use crate::state::State;
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::cold_path;
 use memtrace_heap::Heap;

@@ -88,6 +88,7 @@ mod scratch;
 mod segments;
 mod site;
 mod site_totals;
+mod state;
 mod thread;
 mod thread_slot;
 mod thread_table;

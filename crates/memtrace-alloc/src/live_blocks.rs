@@ -180,7 +180,7 @@ impl LiveBlocks {
         self.beside().map_or(0, |beside| beside.heap.block_word_bytes() as u64)
     }
 
-    /// The way to traces where no heap keeps them; where one does, its [`AtHome`](crate::page_shadow::AtHome)
+    /// The way to traces where no heap keeps them; where one does, its [`AtHome`]
     /// is unknown for every block.
     #[inline(always)]
     pub(crate) fn shadow(&self) -> &PageShadow {

@@ -3,9 +3,9 @@
 //! What is recorded is told to [`SampledPages`](crate::sampled_pages::SampledPages), which lets most releases go before they get here.
 //! Traces beside the blocks of a heap are not searched for there: with such a heap all releases get here.
 
-use crate::control::sampled_pages;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::live_blocks::LiveBlocks;
+use crate::state::sampled_pages;
 
 pub(crate) struct LiveSamples<'a>(pub(crate) &'a LiveBlocks);
 

@@ -27,7 +27,6 @@ mod release;
 mod resize;
 mod tracer_memory;
 
-use crate::control::{Recording, State};
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::LiveTable;
@@ -36,6 +35,7 @@ use crate::lock::LeafLock;
 use crate::peak::PeakKeeper;
 use crate::site::Sites;
 use crate::site_totals::TotalsBySite;
+use crate::state::{Recording, State};
 use crate::thread_table::ThreadTable;
 use crate::totals::Totals;
 use crate::tracked::{Tracked, TrackedTable};

@@ -16,13 +16,14 @@
 //! One leaf lock a call, besides the capture of the stack.
 #![expect(unsafe_code, reason = "a table in mapped memory")]
 
-use crate::control::{self, State};
+use crate::control;
 use crate::live::{Detail, LiveBlock, LiveTrace};
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
 use crate::peak::PeakTrace;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
+use crate::state::State;
 use core::fmt;
 use core::ptr;
 

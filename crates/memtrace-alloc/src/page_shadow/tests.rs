@@ -441,6 +441,7 @@ fn memory_of_blocks_that_are_gone_serves_those_of_other_addresses() {
 /// Groups of entries, marked or not.
 fn groups(shadow: &PageShadow) -> impl Iterator<Item = Option<(u64, &Group)>> {
     let groups = |chunk: &'static Chunk| (0..).map_while(|index| chunk.group(index).ok());
+    #[expect(unsafe_code, reason = "chunks in mapped memory")]
     // SAFETY: the shadow of a test is never dropped, nor are its chunks.
     let chunks = shadow.directory.chunks().map(|chunk| unsafe { &*core::ptr::from_ref(chunk) });
     chunks.flat_map(groups)

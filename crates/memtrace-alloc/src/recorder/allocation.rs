@@ -15,10 +15,11 @@
 use super::insertion::Note;
 use super::resize::Replaced;
 use super::{RECORDER, Recorder};
-use crate::control::{self, Mode, On, Recording, State};
+use crate::control::{self, Mode};
 use crate::entry::Entry;
 use crate::live::LiveTrace;
 use crate::site::SiteId;
+use crate::state::{On, Recording, State};
 use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
 use core::num::NonZeroU32;

@@ -1,9 +1,10 @@
 //! The details of a block: which thread recorded it, and in which generation; and when, by the clock.
 
 use super::Recorder;
-use crate::control::{self, Recording};
+use crate::control;
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
+use crate::state::Recording;
 use crate::thread::{self, ThreadState};
 
 impl Recorder {

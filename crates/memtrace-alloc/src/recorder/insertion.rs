@@ -14,12 +14,12 @@
 //! time to others in a jump.
 
 use super::{RECORDER, Recorder};
-use crate::control::{On, Recording};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::live_samples::LiveSamples;
 use crate::page_shadow::{AtHome, during};
 use crate::page_word::{Shape, small_live, trace_of};
+use crate::state::{On, Recording};
 use crate::thread;
 use crate::thread_slot::Slot;
 use core::sync::atomic::Ordering::Relaxed;

@@ -8,9 +8,10 @@
 //! out of reach while a copy is made.
 
 use super::Recorder;
-use crate::control::{self, Recording, State};
+use crate::control;
 use crate::live::{Detail, LiveTable, LiveTrace};
 use crate::peak::{PeakTrace, Writer};
+use crate::state::{Recording, State};
 use crate::thread;
 
 impl Recorder {

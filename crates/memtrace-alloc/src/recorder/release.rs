@@ -15,12 +15,12 @@
 //! most of the time to others in a jump.
 
 use super::{RECORDER, Recorder};
-use crate::control::{On, Recording, State};
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::live_blocks::Beside;
 use crate::live_samples::LiveSamples;
 use crate::page_shadow::{AtHome, during};
 use crate::page_word::Shape;
+use crate::state::{On, Recording, State};
 use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
 

@@ -14,12 +14,13 @@
 
 use super::insertion::{AtSites, Insertion, Note};
 use super::{RECORDER, Recorder};
-use crate::control::{self, Mode, On, Recording, State};
+use crate::control::{self, Mode};
 use crate::entry::{Old, ResizedEntry};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
 use crate::page_shadow::during;
 use crate::site::SiteId;
+use crate::state::{On, Recording, State};
 use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
 use core::num::NonZeroU32;
