@@ -204,6 +204,12 @@ pub(crate) fn is_on() -> bool {
     State::now_for_certain().is_on()
 }
 
+/// Whether [`mode`] is [`Mode::Short`].
+#[inline(always)]
+pub(crate) fn is_short() -> bool {
+    State::now_for_certain() == State::ON
+}
+
 /// Returns what to do with an allocation, starting to trace if the environment asks for it.
 #[inline(always)]
 pub(crate) fn mode() -> Mode {

@@ -19,9 +19,8 @@ use crate::control::{self, Mode};
 use crate::entry::Entry;
 use crate::live::LiveTrace;
 use crate::site::SiteId;
-use crate::state::{On, Recording, State};
+use crate::state::State;
 use crate::thread::{self, ThreadState};
-use crate::thread_slot::Slot;
 use core::num::NonZeroU32;
 use memtrace_unwind::Registers;
 
@@ -33,37 +32,36 @@ impl Recorder {
     /// jumps to, so that it needs no frame.
     #[inline(always)]
     pub(crate) fn allocated(entry: Entry, state: &ThreadState) {
-        let Some(slot) = state.slot().filter(|_| !entry.block().is_null()) else {
-            return Self::allocated_otherwise(entry);
-        };
-        slot.begin();
-        if !On.is_still() {
-            slot.end();
+        if !control::is_short() || entry.block().is_null() {
             return Self::allocated_otherwise(entry);
         }
         match state.recall(entry.registers()) {
-            Some(site) => Self::recalled(entry, slot, site),
-            None => Self::allocated_further(entry, state, slot),
+            Some(site) => Self::recalled(entry, state, site),
+            None => Self::allocated_further(entry, state),
         }
     }
 
-    /// Records a block whose stack is remembered, but not told from others by where it begins. In the operation, as what
-    /// follows.
+    /// Records a block whose stack is remembered, but not told from others by where it begins.
     #[inline(never)]
-    fn allocated_further(entry: Entry, state: &ThreadState, slot: &Slot) {
+    fn allocated_further(entry: Entry, state: &ThreadState) {
         match state.recall_further(entry.registers()) {
-            Some(site) => Self::recalled(entry, slot, site),
-            None => {
-                slot.end();
-                Self::allocated_unrecalled(entry);
-            }
+            Some(site) => Self::recalled(entry, state, site),
+            None => Self::allocated_unrecalled(entry),
         }
     }
 
     #[inline(always)]
-    fn recalled(entry: Entry, slot: &Slot, site: NonZeroU32) {
+    fn recalled(entry: Entry, state: &ThreadState, site: NonZeroU32) {
+        let Some(slot) = state.slot() else { return Self::recalled_without_slot(entry, site) };
         let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
         Self::record_new(slot, entry.block().addr() as u64, trace);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recalled_without_slot(entry: Entry, site: NonZeroU32) {
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        Self::record(entry.block().addr() as u64, trace, None);
     }
 
     /// Records a block whose stack is not remembered where it is likeliest to be.
@@ -79,8 +77,7 @@ impl Recorder {
         }
     }
 
-    /// The same while nothing is recorded, or more than the short way does, or by a thread that has no slot yet, or has
-    /// lost its state.
+    /// The same while nothing is recorded, or more than the short way does, or by a thread that has lost its state.
     #[inline(never)]
     pub(crate) fn allocated_otherwise(entry: Entry) {
         match control::mode() {

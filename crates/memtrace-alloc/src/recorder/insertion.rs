@@ -56,31 +56,27 @@ impl Recorder {
     /// Puts a trace into the table and the totals. One that was taken out before, and counts for `old_bytes`, makes way.
     #[inline(always)]
     pub(super) fn record(block_addr: u64, trace: LiveTrace, old_bytes: Option<u64>) {
-        let Some(slot) = thread::slot() else {
-            return Self::record_otherwise(block_addr, trace, old_bytes);
-        };
-        slot.begin();
-        match old_bytes {
-            _ if !On.is_still() => {
-                slot.end();
-                RECORDER.forget_resized(old_bytes);
-            }
-            None => Self::record_new(slot, block_addr, trace),
-            Some(old_bytes) => Self::record_again(slot, block_addr, trace, old_bytes),
+        match (thread::slot(), old_bytes) {
+            (Some(slot), None) => Self::record_new(slot, block_addr, trace),
+            (Some(slot), Some(old_bytes)) => Self::record_again(slot, block_addr, trace, old_bytes),
+            (None, _) => Self::record_otherwise(block_addr, trace, old_bytes),
         }
     }
 
-    /// The same for a block that is new, by a thread with a slot, in an operation in which the state was looked at; ends
-    /// it. What is not as it is most of the time is left to others in a jump, not a call, so that no registers need be
-    /// saved.
+    /// The same for a block that is new, by a thread with a slot. What is not as it is most of the time is left to others
+    /// in a jump, not a call, so that no registers need be saved.
     // Not inlined into the capture, which needs the registers.
     #[inline(never)]
     pub(super) fn record_new(slot: &Slot, block_addr: u64, trace: LiveTrace) {
         // From here on, the word is all that is known of the trace, so that it takes no more than one register.
         let Some(word) = small_live(block_addr, trace) else {
-            slot.end();
             return Self::record_otherwise(block_addr, trace, None);
         };
+        slot.begin();
+        if !On.is_still() {
+            // As if it had been allocated when tracing was stopped, or before it was started.
+            return slot.end();
+        }
         match RECORDER.live.shadow().insert_at_home(block_addr, word) {
             AtHome::Done(()) => Self::recorded(slot, word),
             AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape),
@@ -145,9 +141,12 @@ impl Recorder {
     #[inline(never)]
     pub(super) fn record_again(slot: &Slot, block_addr: u64, trace: LiveTrace, old_bytes: u64) {
         let Some(word) = small_live(block_addr, trace) else {
-            slot.end();
             return Self::record_otherwise(block_addr, trace, Some(old_bytes));
         };
+        slot.begin();
+        if !On.is_still() {
+            return Self::not_recorded_again(slot, old_bytes);
+        }
         match RECORDER.live.shadow().insert_at_home(block_addr, word) {
             AtHome::Done(()) => Self::recorded_again(slot, word, old_bytes),
             AtHome::Not(_) => {
@@ -156,6 +155,14 @@ impl Recorder {
             }
             AtHome::Unknown => Self::record_again_alone(slot, block_addr, word, old_bytes),
         }
+    }
+
+    /// The same where tracing has been stopped.
+    #[cold]
+    #[inline(never)]
+    fn not_recorded_again(slot: &Slot, old_bytes: u64) {
+        slot.end();
+        RECORDER.totals.remove(old_bytes);
     }
 
     /// The same where the page has no array, for a block that is alone there.

@@ -20,9 +20,8 @@ use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
 use crate::page_shadow::during;
 use crate::site::SiteId;
-use crate::state::{On, Recording, State};
+use crate::state::{Recording, State};
 use crate::thread::{self, ThreadState};
-use crate::thread_slot::Slot;
 use core::num::NonZeroU32;
 
 /// A trace that was taken out, and counts in the totals as long as none has taken its place.
@@ -96,43 +95,43 @@ impl Recorder {
     /// Records a block that the wrapped allocator has resized; null is passed over.
     #[inline(always)]
     pub(crate) fn resized(resized: ResizedEntry, state: &ThreadState) {
-        let is_usual = resized.state().is_plain() && !resized.entry().block().is_null();
-        let Some(slot) = state.slot().filter(|_| is_usual) else {
-            return Self::resized_otherwise(resized);
-        };
-        slot.begin();
-        if !On.is_still() {
-            slot.end();
+        let entry = resized.entry();
+        if !control::is_short() || !resized.state().is_plain() || entry.block().is_null() {
             return Self::resized_otherwise(resized);
         }
-        match state.recall(resized.entry().registers()) {
-            Some(site) => Self::resized_recalled(resized, slot, site),
-            None => Self::resized_further(resized, state, slot),
+        match state.recall(entry.registers()) {
+            Some(site) => Self::resized_recalled(resized, state, site),
+            None => Self::resized_further(resized, state),
         }
     }
 
-    /// Records a resized block whose stack is remembered, but not told from others by where it begins. In the operation,
-    /// as what follows.
+    /// Records a resized block whose stack is remembered, but not told from others by where it begins.
     #[inline(never)]
-    fn resized_further(resized: ResizedEntry, state: &ThreadState, slot: &Slot) {
+    fn resized_further(resized: ResizedEntry, state: &ThreadState) {
         match state.recall_further(resized.entry().registers()) {
-            Some(site) => Self::resized_recalled(resized, slot, site),
-            None => {
-                slot.end();
-                Self::resized_unrecalled(resized);
-            }
+            Some(site) => Self::resized_recalled(resized, state, site),
+            None => Self::resized_unrecalled(resized),
         }
     }
 
     #[inline(always)]
-    fn resized_recalled(resized: ResizedEntry, slot: &Slot, site: NonZeroU32) {
+    fn resized_recalled(resized: ResizedEntry, state: &ThreadState, site: NonZeroU32) {
+        let (Some(slot), Some(old)) = (state.slot(), resized.old().trace) else {
+            return Self::resized_with_site(resized, site);
+        };
         let entry = resized.entry();
-        let block_addr = entry.block().addr() as u64;
         let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
-        match resized.old().trace {
-            Some(old) => Self::record_again(slot, block_addr, trace, old.size),
-            None => Self::record_new(slot, block_addr, trace),
-        }
+        Self::record_again(slot, entry.block().addr() as u64, trace, old.size);
+    }
+
+    /// The same for a block that had no record, or by a thread that has no slot.
+    #[cold]
+    #[inline(never)]
+    fn resized_with_site(resized: ResizedEntry, site: NonZeroU32) {
+        let entry = resized.entry();
+        let trace = LiveTrace { size: entry.size() as u64, site: SiteId(site.get()) };
+        let old_bytes = resized.old().trace.map(|old| old.size);
+        Self::record(entry.block().addr() as u64, trace, old_bytes);
     }
 
     /// Records a resized block whose stack is not remembered where it is likeliest to be.
@@ -150,8 +149,8 @@ impl Recorder {
         }
     }
 
-    /// The same while nothing is recorded, or more than the short way does, or was before, or by a thread that has no slot
-    /// yet, or has lost its state.
+    /// The same while nothing is recorded, or more than the short way does, or was before, or by a thread that has
+    /// lost its state.
     #[inline(never)]
     pub(crate) fn resized_otherwise(resized: ResizedEntry) {
         let entry = resized.entry();
