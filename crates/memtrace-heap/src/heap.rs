@@ -593,6 +593,7 @@ impl<P: PageSource> Drop for Heap<P> {
             let mappings = core::mem::take(&mut guard.mappings);
             // SAFETY: blocks end with their heap.
             mappings.table.unmap(source, |mapping| unsafe { mapping.region.unmap(source) });
+            mappings.left_words.unmap(source, drop);
         }
         // SAFETY: the last of the records, out of the fork handlers' list.
         unsafe { unmap_record(source, control) };

@@ -201,7 +201,7 @@ impl<'h, P: PageSource> Shared<'h, P> {
     /// Forgets the mapping of `size` requested bytes at `addr`, for the caller to unmap.
     pub(crate) fn forget_mapping(self, addr: usize, size: usize) -> Result<Region, InvalidFree> {
         match self.lock() {
-            Some(mut guard) => guard.mappings.remove(addr, size),
+            Some(mut guard) => guard.mappings.remove(self.source, addr, size),
             // A signal handler: the block stays.
             None => Ok(Region::default()),
         }

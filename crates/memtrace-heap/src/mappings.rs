@@ -31,6 +31,8 @@ pub(crate) struct Mapping {
 #[derive(Debug, Default)]
 pub(crate) struct Mappings {
     pub(crate) table: AddressTable<Mapping>,
+    /// The words other than zero of mappings that are gone, by where those were.
+    pub(crate) left_words: AddressTable<u64>,
     pub(crate) mapped_bytes: usize,
     pub(crate) mapped_bytes_high_water: usize,
     pub(crate) requested_bytes: usize,
@@ -54,14 +56,24 @@ impl Mappings {
         self.mapped_bytes_high_water = self.mapped_bytes_high_water.max(self.mapped_bytes);
         self.requested_bytes = self.requested_bytes.wrapping_add(size);
         self.n_total = self.n_total.wrapping_add(1);
-        self.table.insert(ptr.addr(), Mapping { region, requested_bytes: size, word: 0 });
+        let word = self.left_words.remove(ptr.addr()).unwrap_or(0);
+        self.table.insert(ptr.addr(), Mapping { region, requested_bytes: size, word });
         Ok(ptr)
     }
 
-    /// Forgets the block of `size` requested bytes at `addr` and returns its region.
-    pub(crate) fn remove(&mut self, addr: usize, size: usize) -> Result<Region, InvalidFree> {
+    /// Forgets the block of `size` requested bytes at `addr` and returns its region. Its word is kept, unless there is no
+    /// memory for that.
+    pub(crate) fn remove(
+        &mut self,
+        source: Source<'_, impl PageSource>,
+        addr: usize,
+        size: usize,
+    ) -> Result<Region, InvalidFree> {
         self.check(addr, size)?;
         let mapping = self.table.remove(addr).ok_or(InvalidFree::Foreign)?;
+        if mapping.word != 0 && self.left_words.reserve(source) {
+            self.left_words.insert(addr, mapping.word);
+        }
         self.mapped_bytes = self.mapped_bytes.wrapping_sub(mapping.region.size());
         self.requested_bytes = self.requested_bytes.wrapping_sub(mapping.requested_bytes);
         Ok(mapping.region)

@@ -411,6 +411,7 @@ impl<P: PageSource> Shared<'_, P> {
                 .saturating_add(n_leaves.saturating_mul(record_bytes::<Leaf>()))
                 .saturating_add(record_bytes::<Control>())
                 .saturating_add(mappings.table.n_bytes())
+                .saturating_add(mappings.left_words.n_bytes())
                 .saturating_add(words);
         }
         stats.n_owners = owners.n_owners.get();

@@ -5,7 +5,7 @@
 //! which a pool has as many as it can have blocks and a run one
 //! ([`word_space`](crate::word_space)). So from an address to its word there is nothing to search: the
 //! directory, the unit's record, a multiplication. A directly mapped block has its word in its record,
-//! under the heap's lock.
+//! under the heap's lock; if it was not taken out when the block is given back, in a table of such words.
 //!
 //! A walk goes from pool to pool and reads words on pages that were ever written. It leaves out words left
 //! behind at places that bitmaps show as free. A sweep looks at all such pages, and at no bitmap.
@@ -162,18 +162,24 @@ impl<P: PageSource> Shared<'_, P> {
         }
     }
 
-    /// Takes the words of all directly mapped blocks.
+    /// Takes the words of all directly mapped blocks, and those that such blocks have left behind.
     fn take_mapping_words(self, mut taken: impl FnMut(u64)) {
         loop {
             let mut batch = [0u64; N_MAPPINGS_AT_ONCE];
             let Some(mut guard) = self.lock() else { return };
-            let words = guard.mappings.table.values_mut().map(|mapping| &mut mapping.word);
+            let mappings = &mut guard.mappings;
+            let words = mappings.table.values_mut().map(|mapping| &mut mapping.word);
+            let words = words.chain(mappings.left_words.values_mut());
             for (place, word) in batch.iter_mut().zip(words.filter(|word| **word != 0)) {
                 core::mem::swap(place, word);
             }
+            let is_last = batch.last() == Some(&0);
+            if is_last {
+                core::mem::take(&mut mappings.left_words).unmap(self.source, drop);
+            }
             drop(guard);
             batch.iter().filter(|word| **word != 0).for_each(|&word| taken(word));
-            if batch.last() == Some(&0) {
+            if is_last {
                 return;
             }
         }

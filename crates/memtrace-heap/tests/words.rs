@@ -230,6 +230,44 @@ fn a_heap_without_words_has_none() {
 }
 
 #[test]
+fn words_that_were_left_behind_are_taken_with_the_others() {
+    let heap = Heap::new(WITH_WORDS);
+    for size in [100, 100_000, 3_000_000, MAX_RUN_SIZE + 1, 2 * MAX_RUN_SIZE] {
+        let blocks: Vec<usize> = (0..40).map(|_| alloc(&heap, size)).collect();
+        for (&addr, word) in blocks.iter().zip(1..) {
+            assert_eq!(heap.swap_block_word(addr, word), Some(0));
+        }
+        // Some are in use yet.
+        blocks[..30].iter().for_each(|&addr| dealloc(&heap, addr, size));
+        let mut taken = Vec::new();
+        heap.take_block_words(|word| taken.push(word));
+        taken.sort_unstable();
+        assert_eq!(taken, (1..=40).collect::<Vec<u64>>(), "{size}");
+        heap.take_block_words(|word| panic!("{word} again"));
+        blocks[30..].iter().for_each(|&addr| dealloc(&heap, addr, size));
+        assert_eq!(heap.verify(), Ok(()));
+    }
+}
+
+#[test]
+fn a_block_finds_the_word_that_was_left_where_it_is() {
+    let heap = Heap::new(WITH_WORDS);
+    for size in [100, 100_000, 3_000_000, MAX_RUN_SIZE + 1] {
+        let addr = alloc(&heap, size);
+        heap.swap_block_word(addr, 5);
+        dealloc(&heap, addr, size);
+        let next = alloc(&heap, size);
+        let expected = if next == addr { 5 } else { 0 };
+        assert_eq!(heap.swap_block_word(next, 0), Some(expected), "{size}");
+        dealloc(&heap, next, size);
+        let n_left = u32::from(next != addr);
+        let mut n_taken = 0;
+        heap.take_block_words(|_| n_taken += 1);
+        assert_eq!(n_taken, n_left, "{size}");
+    }
+}
+
+#[test]
 fn a_block_given_back_has_no_word_and_one_word_takes_a_page() {
     let heap = Heap::new(WITH_WORDS);
     let kept = alloc(&heap, 48);
