@@ -9,6 +9,8 @@ use memtrace::heap::{Config, Heap, MAX_RUN_SIZE};
 use memtrace_tests::truth::Truth;
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 static HEAP: Heap = Heap::new(Config::new().block_words(true));
 
@@ -18,6 +20,32 @@ static ALLOC: memtrace::Alloc<Truth<Pooled>> =
 
 fn truth() -> &'static Truth<Pooled> {
     ALLOC.inner()
+}
+
+/// A block that is mapped by itself takes its word along when it is released: also while `stop` waits.
+fn blocks_mapped_by_themselves_leave_nothing_when_they_are_released_while_tracing_stops() {
+    memtrace::stop();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_done.load(Relaxed) {
+                    drop(black_box(Box::<[u8]>::new_uninit_slice(MAX_RUN_SIZE + 4096)));
+                }
+            });
+        }
+        for _ in 0..2000 {
+            memtrace::start(5).unwrap();
+            thread::yield_now();
+            memtrace::stop();
+        }
+        is_done.store(true, Relaxed);
+    });
+    memtrace::start(5).unwrap();
+    assert_eq!(memtrace_alloc::n_traces(), 0);
+    // A sum below zero would be told as zero.
+    memtrace::track(7, 1, 1 << 40).unwrap();
+    assert_eq!(memtrace::traced_memory().current, 1 << 40);
 }
 
 fn traces_stand_beside_their_blocks() {
@@ -45,9 +73,13 @@ fn traces_stand_beside_their_blocks() {
 }
 
 fn main() -> ExitCode {
-    let more = Trial::test("traces_stand_beside_their_blocks", || {
-        traces_stand_beside_their_blocks();
-        Ok(())
-    });
-    cases::main(vec![more])
+    macro_rules! trials {
+        ($($case:ident),* $(,)?) => {
+            vec![$(Trial::test(stringify!($case), || { $case(); Ok(()) })),*]
+        };
+    }
+    cases::main(trials![
+        traces_stand_beside_their_blocks,
+        blocks_mapped_by_themselves_leave_nothing_when_they_are_released_while_tracing_stops,
+    ])
 }

@@ -230,7 +230,7 @@ fn no_release_is_missed_where_threads_share_pages() {
     }
 }
 
-/// Sixteen threads allocate, resize and release while `disturb` runs; returns what they have then.
+/// Sixteen threads allocate, resize, release and track while `disturb` runs; returns what they have then.
 fn while_threads_allocate(disturb: impl FnOnce()) -> Vec<Vec<Block>> {
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -243,10 +243,16 @@ fn while_threads_allocate(disturb: impl FnOnce()) -> Vec<Vec<Block>> {
                         (0..50).map(|_| Block::new(1 + rng.below(500))).collect();
                     while !is_done.load(Relaxed) {
                         let at = rng.below(kept.len());
-                        match rng.below(3) {
+                        match rng.below(4) {
                             0 => kept[at].resize(1 + rng.below(1000)),
                             1 => kept[at] = Block::zeroed(1 + rng.below(100)),
-                            _ => kept[at] = Block::new(1 + rng.below(1000)),
+                            2 => kept[at] = Block::new(1 + rng.below(1000)),
+                            _ => {
+                                // Fail while tracing is off.
+                                let addr = kept[at].addr as u64;
+                                let _ = memtrace::track(0, addr, 1 + rng.below(1000) as u64);
+                                let _ = memtrace::untrack(0, addr);
+                            }
                         }
                     }
                     kept
@@ -282,6 +288,10 @@ fn totals_by_site_are_those_of_the_last_of_many_runs() {
             let config = Config::new().frames(5).sample_every(periods[n % 4]);
             config.site_totals(n % 3 != 1).lifetimes(n % 5 == 4)
         });
+        for _ in 0..20 {
+            memtrace::clear_traces();
+            thread::yield_now();
+        }
     });
     memtrace::untraced(|| {
         let mut traced = BTreeMap::<u32, (i64, i64)>::new();

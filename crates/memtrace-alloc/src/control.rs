@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! - **I1** The state is [`State::OFF`] whenever the program does not trace, and then the live table, the
-//!   tracked memory and the totals are empty as soon as no thread is inside the hook.
+//!   tracked memory and the totals are empty as soon as no thread is inside the hook; but for what a thread stores that
+//!   `stop` has waited for in vain.
 //! - **I2** The state changes to one in which tracing is on, or from one, and what is recorded then, only under
 //!   [`CONTROL`].
 //!
@@ -17,7 +18,7 @@
 //! The wait is for microseconds, unless a thread was interrupted in an operation, and then for as long as the system
 //! takes to let it go on. It has an end in any case: a thread that a debugger holds, or that has left an operation for good by
 //! jumping out of a signal handler, keeps `stop` for a second or two. Then the table is emptied as it is, and once more
-//! when tracing starts the next time.
+//! when tracing starts the next time, which waits as long.
 //!
 //! # What a hook sees before it allocates
 //!
@@ -42,7 +43,8 @@
 //! have been swept in between. Where totals by site are kept it looks again in the operation in which it takes the trace
 //! and counts it.
 //!
-//! Plain runs have no number: a trace counts for the same in each of them.
+//! `clear_traces` ends a run in the same way, and begins another with what is left: nothing. In between nothing is
+//! recorded. Plain runs have no number: a trace counts for the same in each of them.
 
 use crate::environment;
 use crate::fork;
@@ -78,7 +80,7 @@ const LIFETIMES: u8 = 4;
 
 /// What is known to who starts or stops.
 pub(crate) struct Control {
-    /// Runs that have a number.
+    /// How often tracing was started or traces were cleared.
     n_runs: u64,
     /// The state that tracing ended in, if a thread may have been about to store into the table that was emptied then.
     unsettled: Option<State>,
@@ -192,7 +194,7 @@ impl Mode {
     const fn in_state(state: State) -> Self {
         match state {
             State::ON => Self::Short,
-            _ if state.is_on() => Self::AtLength,
+            _ if state.records() => Self::AtLength,
             _ => Self::Off,
         }
     }
@@ -294,7 +296,8 @@ fn read_environment() -> Mode {
 
 /// Starts to trace all allocations, with at most `n_frames` frames for each.
 ///
-/// If tracing is on already it goes on as it is, with its own limit.
+/// If tracing is on already it goes on as it is, with its own limit. If the last [`stop`] has waited for a thread in vain,
+/// this waits for it, too.
 ///
 /// **Errors**: if `n_frames` is 0, if no [`crate::Alloc`] is the global allocator (found out by
 /// allocating), or if there is no memory for the tables.
@@ -386,7 +389,7 @@ pub fn stop() {
         let mut control = CONTROL.lock();
         if is_on() {
             let state = State::OFF.begin();
-            control.unsettled = unless_settled(state);
+            control.unsettled = unless_settled(state).or(control.unsettled);
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);
@@ -399,17 +402,27 @@ pub fn stop() {
 /// Forgets all traces and goes on tracing. Does nothing if tracing is off.
 ///
 /// The later release of a block that was forgotten is ignored. `current` and `peak` of
-/// [`crate::traced_memory`] become 0, but for what other threads allocate meanwhile.
+/// [`crate::traced_memory`] become 0, but for what other threads allocate meanwhile, which may or may not be recorded.
+///
+/// **Cost**: as [`stop`], which also says what it waits for: in runs with more than sizes and stacks.
 pub fn clear_traces() {
     thread::untraced(|| {
-        let held = CONTROL.lock();
-        if is_on() {
+        let mut control = CONTROL.lock();
+        let state = State::now_for_certain();
+        if state.is_on() {
             RECORDER.suspend_peak();
-            RECORDER.forget_all(State::now());
+            // In a plain run there is nothing but traces, and they may go one by one.
+            if !state.is_plain() {
+                state.paused().begin();
+                control.unsettled = unless_settled(state).or(control.unsettled);
+            }
+            RECORDER.forget_all(state);
             RECORDER.by_site.reset();
             RECORDER.reset_peak();
+            control.n_runs = control.n_runs.wrapping_add(1);
+            state.renumbered(control.n_runs).begin();
         }
-        drop(held);
+        drop(control);
         RECORDER.live.tend_at_length();
     });
 }

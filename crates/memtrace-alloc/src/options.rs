@@ -93,6 +93,8 @@ impl Options {
     /// # drop(kept);
     /// ```
     ///
+    /// 2⁴⁸ bytes and more, which is more than there are addresses, count as 2⁴⁸ - 1.
+    ///
     /// **Cost**: for a block that is not recorded, a subtraction in thread-local memory, and at its
     /// release a look at one byte: some 25 instructions for both. Blocks of a page that has a sample, and those of
     /// a pooled heap ([`Alloc::pooled`](crate::Alloc::pooled)), pay for a look-up in the table of live blocks.

@@ -15,8 +15,6 @@
 //! | chunk list | `map_chunk` (SeqCst, before the directory) | scans (SeqCst) | the chunk's header |
 //! | mark | [`page_mark`] (SeqCst, before the entry) | `mark_used`, `quick_entry_in_use` (Acquire), scans (SeqCst) | itself |
 //!
-//! What leads a sweep to an entry is `SeqCst`: see [`page_shadow`](crate::page_shadow).
-//!
 //! # Cost
 //!
 //! Two loads to an entry. 8 bytes for each page of 4 KiB, in as many pages of entries as are in use: 4 KiB for

@@ -71,7 +71,7 @@ use crate::page_word::{
     tag_of, trace_of,
 };
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{SLOTS, Slot};
 use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
@@ -454,6 +454,29 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
     false
 }
 
+/// An operation that ends as it goes out of scope, also by a panic: around what is not the recorder's own.
+struct Operation(Option<&'static Slot>);
+
+impl Operation {
+    fn begin() -> Self {
+        let slot = thread::slot();
+        match slot {
+            Some(slot) => slot.begin(),
+            None => SLOTS.begin_other(),
+        }
+        Self(slot)
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        match self.0 {
+            Some(slot) => slot.end(),
+            None => SLOTS.end_other(),
+        }
+    }
+}
+
 /// Runs an operation in which tables are looked at, or stored into.
 #[inline(always)]
 pub(crate) fn during<R>(operation: impl FnOnce() -> R) -> R {
@@ -534,22 +557,21 @@ impl LiveTable for PageShadow {
 
     fn for_each<const HAS_DETAILS: bool>(&self, mut visit: impl FnMut(u64, LiveTrace, Detail)) {
         self.directory.for_each_page(|page_addr, entry| {
-            during(|| {
-                self.for_each_of_page(page_addr >> PAGE_BITS, entry, |word| {
-                    let addr = page_addr.wrapping_add(tag_of(word).offset());
-                    if !HAS_DETAILS {
-                        return visit(addr, trace_of(word), Detail::UNKNOWN);
+            let _operation = Operation::begin();
+            self.for_each_of_page(page_addr >> PAGE_BITS, entry, |word| {
+                let addr = page_addr.wrapping_add(tag_of(word).offset());
+                if !HAS_DETAILS {
+                    return visit(addr, trace_of(word), Detail::UNKNOWN);
+                }
+                let mut trace = Some(trace_of(word));
+                // Comes to an end: each time round, another block has been recorded at this address.
+                while let Some(held) = trace {
+                    let detail = self.flat.detail(addr);
+                    trace = self.find(addr).map(trace_of);
+                    if trace == Some(held) {
+                        return visit(addr, held, detail);
                     }
-                    let mut trace = Some(trace_of(word));
-                    // Comes to an end: each time round, another block has been recorded at this address.
-                    while let Some(held) = trace {
-                        let detail = self.flat.detail(addr);
-                        trace = self.find(addr).map(trace_of);
-                        if trace == Some(held) {
-                            return visit(addr, held, detail);
-                        }
-                    }
-                });
+                }
             });
         });
         self.flat.for_each::<HAS_DETAILS>(visit);

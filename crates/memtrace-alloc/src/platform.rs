@@ -1,4 +1,4 @@
-//! All that this crate takes from `std`: the system's allocator, thread-local storage, and a call of
+//! All that this crate takes from `std`: the system's allocator, thread-local storage, a rest, and a call of
 //! the global allocator to find out who answers it. The rest of the crate cannot name `std`, and so
 //! cannot allocate by mistake.
 

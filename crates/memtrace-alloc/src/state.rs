@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! - **I1** It changes under the [control](crate::control) lock only; but from [`UNSET`], once.
-//! - **I2** Runs that count, or note, something of their own have a number: no two states that a thread may know of two
-//!   such runs are the same.
+//! - **I2** Runs that count, or note, something of their own have a number, by which a state of one of them is another than
+//!   that of any of the 16,383 before.
 
 use crate::page_word::SIZE_LIMIT;
 use crate::sampled_pages::SampledPages;
@@ -23,6 +23,8 @@ const ON: u64 = 3;
 const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the lower bits; with the number of the run.
 const SAMPLED: u64 = sampler::MARK;
+/// With another state in which tracing is on: nothing is recorded for the moment.
+const PAUSED: u64 = 1 << 62;
 
 /// What the hook looks at each time: one static, so that its address is found once.
 struct Watched {
@@ -79,6 +81,22 @@ impl State {
     #[inline(always)]
     pub(crate) const fn is_on(self) -> bool {
         self.0 >= ON
+    }
+
+    /// Whether it is on and blocks are recorded.
+    #[inline(always)]
+    pub(crate) const fn records(self) -> bool {
+        self.is_on() && self.0 & PAUSED == 0
+    }
+
+    /// The same, but that nothing is recorded.
+    pub(crate) const fn paused(self) -> Self {
+        Self(self.0 | PAUSED)
+    }
+
+    /// The same in a run with another number, if it has one.
+    pub(crate) const fn renumbered(self, n_runs: u64) -> Self {
+        if self.0 <= ON { self } else { numbered(self.0 & !(RUN_MASK << RUN_SHIFT), n_runs) }
     }
 
     /// Returns the state now: one load.
@@ -142,12 +160,14 @@ impl State {
     }
 }
 
-/// Returns a state with the number of its run, which is another than that of any run that a thread may still know.
+/// Returns a state with the number of its run (I2).
 const fn numbered(state: u64, n_runs: u64) -> State {
-    // Below the mark, and one bit more.
-    const RUN_BITS: u32 = u64::BITS - 2 - sampler::PERIOD_BITS;
-    State(state | (n_runs & ((1 << RUN_BITS) - 1)) << sampler::PERIOD_BITS)
+    State(state | (n_runs & RUN_MASK) << RUN_SHIFT)
 }
+
+/// A number is between the period and [`PAUSED`].
+const RUN_SHIFT: u32 = sampler::PERIOD_BITS;
+const RUN_MASK: u64 = (PAUSED >> RUN_SHIFT) - 1;
 
 /// A state in which blocks are recorded: either any, or one that the compiler knows, so that recording
 /// all blocks does not pay for samples.
@@ -167,7 +187,7 @@ pub(crate) trait Recording: Copy {
     /// Whether no more than sizes and stacks are recorded, as far as is known without a look.
     fn is_plain(self) -> bool;
 
-    /// Whether the state is still this one, and tracing on. Looked at in the operation in which something is then stored.
+    /// Whether the state is still this one, and blocks are recorded. Looked at in the operation in which something is then stored.
     fn is_still(self) -> bool;
 
     /// The state if tracing is sampled.
@@ -195,7 +215,7 @@ impl Recording for State {
     fn is_still(self) -> bool {
         // Acquire: what is to be recorded was stored before the state that calls for it. Who stores another waits for
         // the operation ([`crate::control`]).
-        self.is_on() && WATCHED.state.load(Acquire) == self.0
+        self.records() && WATCHED.state.load(Acquire) == self.0
     }
 
     #[inline(always)]

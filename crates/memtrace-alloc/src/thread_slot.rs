@@ -200,7 +200,8 @@ impl Slot {
         before
     }
 
-    /// Marks an operation on tables from which memory may be given back, until one of the ways to end it.
+    /// Marks an operation on tables from which memory may be given back, and which `stop` empties, until one of the ways
+    /// to end it.
     #[inline(always)]
     pub(crate) fn begin(&self) {
         self.change::<1>();
@@ -347,13 +348,23 @@ impl Slots {
     #[cold]
     #[inline(never)]
     pub(crate) fn during_other<R>(&self, operation: impl FnOnce() -> R) -> R {
-        self.n_others.fetch_add(1, SeqCst);
+        self.begin_other();
         let result = operation();
+        self.end_other();
+        result
+    }
+
+    /// Begins such an operation.
+    pub(crate) fn begin_other(&self) {
+        self.n_others.fetch_add(1, SeqCst);
+    }
+
+    /// Ends it.
+    pub(crate) fn end_other(&self) {
         // Zero only in a child that was forked by a signal handler meanwhile: else it counts this one.
         if self.n_others.load(SeqCst) != 0 {
             self.n_others.fetch_sub(1, SeqCst);
         }
-        result
     }
 
     /// Begins a grace; `None` if its end could not be found out.

@@ -4,8 +4,8 @@
 //!
 //! Nearly all allocations take the *short* way: recorded without details, at a stack that the thread's cache
 //! recalls. All that is not so is left to functions that are jumped to, so that the short way saves no
-//! registers. The next one captures the stack; the last looks whether the block is sampled, finds out its
-//! details, and counts it at its site.
+//! registers. The next one captures the stack; the last looks whether the block is sampled, and finds out its
+//! details.
 //!
 //! # Cost
 //!
@@ -108,7 +108,8 @@ impl Recorder {
         size: u64,
         old: Option<Replaced>,
     ) -> Option<()> {
-        let now = State::now();
+        // With what was stored before it: what is recorded.
+        let now = State::now_for_certain();
         if now.is_sampled() && !now.decides_for(size) {
             self.forget(old, now);
             return Some(());

@@ -95,6 +95,9 @@ pub fn for_each_site_lifetimes(mut visit: impl FnMut(SiteId, Lifetimes)) -> bool
 /// meanwhile may or may not be. Memory that the program told of is copied by
 /// [`crate::copy_tracked`].
 ///
+/// Not to wait, in `visit`, for a thread that stops tracing or clears traces: it waits for this one, and goes on without it
+/// only after a second or two.
+///
 /// **Cost**: reads 8 to 13 bytes for each block, and 8 more if threads or generations are recorded: 2 to 6 ms
 /// for a million blocks of 64 bytes.
 pub fn for_each_block(mut visit: impl FnMut(LiveBlock)) {

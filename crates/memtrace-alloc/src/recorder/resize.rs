@@ -69,7 +69,7 @@ impl Recorder {
         let block_addr = block.addr() as u64;
         // Nothing else is known of it while no more than sizes and stacks are recorded.
         let birth = if state.is_plain() { Birth::UNKNOWN } else { self.birth(block_addr, state) };
-        let taken = during(|| self.live.take(block_addr));
+        let taken = self.take_out(block_addr, state);
         self.live.shadow().tend_now_and_then();
         let Some(trace) = taken else { return Old { trace: None, birth } };
         // One that was sampled need not be sampled again.
@@ -77,6 +77,11 @@ impl Recorder {
             self.shrinking(block_addr, trace);
         }
         Old { trace: Some(trace), birth }
+    }
+
+    /// Takes out a trace that makes way for another, unless tracing is about to be stopped, when all are forgotten.
+    fn take_out(&self, block_addr: u64, state: State) -> Option<LiveTrace> {
+        during(|| if state.is_still() { self.live.take(block_addr) } else { None })
     }
 
     /// Puts back the record of a block that could not be resized.
@@ -203,7 +208,7 @@ impl Recorder {
     #[cold]
     fn resized_nested(&self, block_addr: u64, size: u64, old: Option<Replaced>) {
         let Some(replaced) = old else { return self.count_nested() };
-        let state = State::now();
+        let state = State::now_for_certain();
         let note =
             Note::Born(self.detail_now(|| thread::with_state(ThreadState::number).unwrap_or(0)));
         let trace = LiveTrace { size, ..replaced.trace };
@@ -216,13 +221,13 @@ impl Recorder {
     /// While tracing is sampled there is none afterwards, either: what is in the table then was sampled,
     /// and what the program tells of was not.
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
-        let state = State::now();
+        let state = State::now_for_certain();
         if state.is_sampled() {
             self.releasing(block_addr, state);
             return false;
         }
         let birth = self.birth(block_addr, state);
-        let Some(old) = during(|| self.live.take(block_addr)) else { return false };
+        let Some(old) = self.take_out(block_addr, state) else { return false };
         if old.size > trace.size {
             self.shrinking(block_addr, old);
         }

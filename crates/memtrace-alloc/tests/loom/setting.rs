@@ -3,7 +3,7 @@
 use crate::array_memory::{self, Supply};
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::mistakes::{self, Mistake};
-use crate::page_shadow::{PageShadow, during};
+use crate::page_shadow::{AtHome, PageShadow, during};
 use crate::site::SiteId;
 use crate::sync::atomic;
 use crate::thread;
@@ -95,13 +95,24 @@ pub(crate) fn insert_all(addrs: &[u64]) {
     addrs.iter().for_each(|&addr| insert(addr, trace(addr)));
 }
 
-/// As the recorder takes.
+/// As the recorder takes in a plain run, in an operation that begins where the trace is looked for at home.
 pub(crate) fn take(addr: u64) -> Option<LiveTrace> {
-    during(|| match shadow().take_quickly(addr) {
+    let slot = thread::slot().unwrap();
+    let quick = match shadow().take_at_home(slot, addr) {
+        AtHome::Done(trace) => Quick::Taken(trace),
+        AtHome::Not(shape) => shadow().take_from_line(shape, addr),
+        AtHome::Unknown => return shadow().take_alone(addr).or_else(|| take_at_length(addr)),
+    };
+    slot.end();
+    match quick {
         Quick::Taken(trace) => Some(trace),
         Quick::Nothing => None,
-        Quick::Unknown => shadow().take(addr),
-    })
+        Quick::Unknown => take_at_length(addr),
+    }
+}
+
+fn take_at_length(addr: u64) -> Option<LiveTrace> {
+    during(|| shadow().take(addr))
 }
 
 pub(crate) fn release(addr: u64, trace: LiveTrace) {
