@@ -34,6 +34,7 @@ struct Watched {
 
 static WATCHED: Watched =
     Watched { state: AtomicU64::new(UNSET), sampled_pages: SampledPages::new() };
+
 /// The state of the process at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
