@@ -525,16 +525,11 @@ impl LiveTable for PageShadow {
         if entry.load(Relaxed) == 0 && self.flat.is_vacant() {
             return Quick::Nothing;
         }
-        let Some(slot) = thread::slot() else { return Quick::Unknown };
-        let taken = match self.take_at_home(slot, block_addr) {
+        match Self::take_at_home_of(entry, granule) {
             AtHome::Done(trace) => Quick::Taken(trace),
             AtHome::Not(shape) => self.take_from_line(shape, block_addr),
-            AtHome::Unknown => {
-                return self.take_alone(block_addr).map_or(Quick::Unknown, Quick::Taken);
-            }
-        };
-        slot.end();
-        taken
+            AtHome::Unknown => self.take_alone(block_addr).map_or(Quick::Unknown, Quick::Taken),
+        }
     }
 
     fn take(&self, block_addr: u64) -> Option<LiveTrace> {

@@ -10,7 +10,7 @@ use crate::page_array::{home, insert_where_vacant, line};
 use crate::page_line::{first, look};
 use crate::page_word::{Granule, Shape, Tag, is_live_of, tag_of, trace_of};
 use crate::thread_slot::Slot;
-use core::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 /// What came of a look at the word where a trace is likeliest to be.
 pub(crate) enum AtHome<T> {
@@ -54,10 +54,17 @@ impl PageShadow {
         let granule = Granule::of(block_addr);
         let Some(entry) = self.directory.quick_entry(granule) else { return AtHome::Unknown };
         slot.begin();
-        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else {
+        let taken = Self::take_at_home_of(entry, granule);
+        if matches!(taken, AtHome::Unknown) {
             slot.end();
-            return AtHome::Unknown;
-        };
+        }
+        taken
+    }
+
+    /// The same for a block whose page has this entry. Called in an operation, which goes on.
+    #[inline(always)]
+    pub(super) fn take_at_home_of(entry: &AtomicU64, granule: Granule) -> AtHome<LiveTrace> {
+        let Some(shape) = Shape::of_entry(entry.load(Acquire)) else { return AtHome::Unknown };
         let tag = granule.tag();
         // SAFETY: in an operation, in which the page led to this array.
         let home = unsafe { home(shape, tag) };

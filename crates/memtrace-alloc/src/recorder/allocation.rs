@@ -118,7 +118,7 @@ impl Recorder {
             let trace = LiveTrace { size, site: self.site_from(here, state) };
             let detail = || Note::Born(self.detail_now(|| self.number_of(state)));
             let note = control::records().any().then(detail);
-            self.insert(&Replaced::by(block_addr, trace, old, note, now), now);
+            self.insert_here(&Replaced::by(block_addr, trace, old, note, now), now);
         })
     }
 }

@@ -78,7 +78,7 @@ impl Recorder {
             return slot.end();
         }
         match RECORDER.live.shadow().insert_at_home(block_addr, word) {
-            AtHome::Done(()) => Self::recorded(slot, word),
+            AtHome::Done(()) => Self::recorded(slot, trace_of(word).size),
             AtHome::Not(shape) => Self::record_in_line(slot, block_addr, word, shape),
             AtHome::Unknown => Self::record_at_block(slot, block_addr, trace),
         }
@@ -88,7 +88,7 @@ impl Recorder {
     #[inline(never)]
     fn record_in_line(slot: &Slot, block_addr: u64, word: u64, shape: Shape) {
         if RECORDER.live.shadow().insert_into_line(shape, word) {
-            return Self::recorded(slot, word);
+            return Self::recorded(slot, trace_of(word).size);
         }
         slot.end();
         Self::record_otherwise(block_addr, trace_of(word), None);
@@ -126,7 +126,7 @@ impl Recorder {
     fn record_alone(slot: &Slot, block_addr: u64, trace: LiveTrace) {
         match small_live(block_addr, trace) {
             Some(word) if RECORDER.live.shadow().insert_alone(block_addr, word) => {
-                Self::recorded(slot, word);
+                Self::recorded(slot, trace_of(word).size);
                 // So that a program of large blocks gives back what it had for small ones.
                 RECORDER.live.shadow().tend_now_and_then();
             }
@@ -148,7 +148,7 @@ impl Recorder {
             return Self::not_recorded_again(slot, old_bytes);
         }
         match RECORDER.live.shadow().insert_at_home(block_addr, word) {
-            AtHome::Done(()) => Self::recorded_again(slot, word, old_bytes),
+            AtHome::Done(()) => Self::recorded_again(slot, trace_of(word).size, old_bytes),
             AtHome::Not(_) => {
                 slot.end();
                 Self::record_otherwise(block_addr, trace_of(word), Some(old_bytes));
@@ -170,7 +170,7 @@ impl Recorder {
     fn record_again_alone(slot: &Slot, block_addr: u64, word: u64, old_bytes: u64) {
         let live = &RECORDER.live;
         if live.beside().is_none() && live.shadow().insert_alone(block_addr, word) {
-            Self::recorded_again(slot, word, old_bytes);
+            Self::recorded_again(slot, trace_of(word).size, old_bytes);
             return live.shadow().tend_now_and_then();
         }
         slot.end();
@@ -179,19 +179,18 @@ impl Recorder {
 
     /// Ends the operation in which a trace was put into the table, and adds it to the thread's own sums.
     #[inline(always)]
-    fn recorded(slot: &Slot, word: u64) {
+    fn recorded(slot: &Slot, size: u64) {
         slot.end_with_block_added();
-        if RECORDER.totals.grow_own(slot, trace_of(word).size as i64) {
+        if RECORDER.totals.grow_own(slot, size as i64) {
             RECORDER.totals.flush_if_much(slot);
         }
     }
 
     /// The same for a trace that takes the place of another in the sums.
     #[inline(always)]
-    fn recorded_again(slot: &Slot, word: u64, old_bytes: u64) {
+    fn recorded_again(slot: &Slot, size: u64, old_bytes: u64) {
         slot.end();
-        let bytes = trace_of(word).size as i64;
-        if RECORDER.totals.resize_own(slot, bytes.wrapping_sub(old_bytes as i64)) {
+        if RECORDER.totals.resize_own(slot, (size as i64).wrapping_sub(old_bytes as i64)) {
             RECORDER.totals.flush_if_much(slot);
         }
     }
@@ -206,15 +205,89 @@ impl Recorder {
 
 impl Recorder {
     /// Puts any trace into the table and the totals, if the state still is what it is to be recorded in. If not, or if
-    /// there is no room, the one whose place it would have taken counts no more.
+    /// there is no room, the one whose place it would have taken counts no more. Gives memory back now and then.
     #[inline(never)]
     pub(super) fn insert(&self, insertion: &Insertion, state: impl Recording) {
-        let inserted =
-            during(|| state.is_still().then(|| self.insert_in_operation(insertion, state)));
+        self.insert_here(insertion, state);
+    }
+
+    /// The same where the caller's own code is compiled.
+    #[inline(always)]
+    pub(super) fn insert_here(&self, insertion: &Insertion, state: impl Recording) {
+        let &Insertion { block_addr, trace, old_bytes, note, .. } = insertion;
+        match thread::slot() {
+            Some(slot) if state.sampled().is_none() && !self.totals.is_shared() => {
+                slot.begin();
+                if !state.is_still() {
+                    slot.end();
+                    return self.forget_resized(old_bytes);
+                }
+                self.store_beside(insertion, state);
+                if self.live.insert_quickly(block_addr, trace) {
+                    match old_bytes {
+                        Some(old_bytes) => Self::recorded_again(slot, trace.size, old_bytes),
+                        None => Self::recorded(slot, trace.size),
+                    }
+                } else {
+                    self.insert_slowly(slot, block_addr, trace, old_bytes, state);
+                }
+            }
+            _ => self.insert_otherwise(insertion, state),
+        }
+        self.live.shadow().tend_now_and_then();
+        if note.is_some() {
+            self.live.tend_details_now_and_then();
+        }
+    }
+
+    /// The rest of it where there is no room where the trace would be likeliest to be; ends the operation.
+    #[inline(never)]
+    fn insert_slowly(
+        &self,
+        slot: &Slot,
+        block_addr: u64,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
+        let inserted = self.live.insert(block_addr, trace);
+        slot.end();
+        self.count(inserted, trace, old_bytes, state);
+    }
+
+    /// The same by a thread without a slot, or where all threads add to one sum, or of a sample.
+    #[inline(never)]
+    fn insert_otherwise(&self, insertion: &Insertion, state: impl Recording) {
+        let &Insertion { block_addr, trace, old_bytes, .. } = insertion;
+        let inserted = during(|| {
+            if !state.is_still() {
+                return None;
+            }
+            self.store_beside(insertion, state);
+            Some(match state.sampled() {
+                Some(_) => LiveSamples(&self.live).insert(block_addr, trace),
+                None if self.live.insert_quickly(block_addr, trace) => Ok(None),
+                None => self.live.insert(block_addr, trace),
+            })
+        });
         match inserted {
-            Some(Ok(forgotten)) => {
-                let bytes = state.counted(insertion.trace.size);
-                match insertion.old_bytes {
+            Some(inserted) => self.count(inserted, trace, old_bytes, state),
+            None => self.forget_resized(old_bytes),
+        }
+    }
+
+    /// Counts a trace that was put into the table, or could not be.
+    fn count(
+        &self,
+        inserted: Result<Option<LiveTrace>, NoRoom>,
+        trace: LiveTrace,
+        old_bytes: Option<u64>,
+        state: impl Recording,
+    ) {
+        match inserted {
+            Ok(forgotten) => {
+                let bytes = state.counted(trace.size);
+                match old_bytes {
                     Some(old_bytes) => self.totals.replace(old_bytes, bytes),
                     None => self.totals.add(bytes),
                 }
@@ -223,24 +296,16 @@ impl Recorder {
                     self.totals.remove(state.counted(forgotten.size));
                 }
             }
-            Some(Err(NoRoom)) => {
+            Err(NoRoom) => {
                 self.n_blocks_without_record.fetch_add(1, Relaxed);
-                self.forget_resized(insertion.old_bytes);
+                self.forget_resized(old_bytes);
             }
-            None => self.forget_resized(insertion.old_bytes),
-        }
-        self.live.shadow().tend_now_and_then();
-        if insertion.note.is_some() {
-            self.live.tend_details_now_and_then();
         }
     }
 
-    /// Stores all that goes with a trace, and then the trace; returns what was recorded at the block's address.
-    fn insert_in_operation(
-        &self,
-        insertion: &Insertion,
-        state: impl Recording,
-    ) -> Result<Option<LiveTrace>, NoRoom> {
+    /// Stores all that goes with a trace that is stored next, in the same operation.
+    #[inline(always)]
+    fn store_beside(&self, insertion: &Insertion, state: impl Recording) {
         let &Insertion { block_addr, trace, note, at_sites, .. } = insertion;
         if let Some(at_sites) = at_sites
             && self.by_site.is_on()
@@ -255,13 +320,6 @@ impl Recorder {
             None => {}
             Some(Note::Born(detail)) => self.note(block_addr, detail),
             Some(Note::Was(birth)) => self.set_birth(block_addr, birth),
-        }
-        if state.sampled().is_some() {
-            LiveSamples(&self.live).insert(block_addr, trace)
-        } else if self.live.insert_quickly(block_addr, trace) {
-            Ok(None)
-        } else {
-            self.live.insert(block_addr, trace)
         }
     }
 }
