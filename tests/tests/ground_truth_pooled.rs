@@ -22,7 +22,7 @@ fn truth() -> &'static Truth<Pooled> {
     ALLOC.inner()
 }
 
-/// A block that is mapped by itself takes its word along when it is released: also while `stop` waits.
+/// Such a block has no place in the heap after its release, which may be while `stop` waits, and its trace is to be found.
 fn blocks_mapped_by_themselves_leave_nothing_when_they_are_released_while_tracing_stops() {
     memtrace::stop();
     let is_done = AtomicBool::new(false);

@@ -314,6 +314,30 @@ fn totals_by_site_are_those_of_the_last_of_many_runs() {
     drop(kept);
 }
 
+/// Who asks while another thread clears the traces of a run that has to be begun anew.
+fn tracing_is_on_while_traces_are_cleared() {
+    start(Config::new().sample_every(300).site_totals(true));
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !is_done.load(Relaxed) {
+                assert!(memtrace_alloc::is_tracing());
+                assert_eq!(memtrace::sample_period(), NonZeroU64::new(300));
+                assert!(memtrace::churn().is_ok());
+                assert_eq!(
+                    memtrace::take_snapshot().unwrap().sample_period(),
+                    NonZeroU64::new(300)
+                );
+            }
+        });
+        for _ in 0..400 {
+            memtrace::clear_traces();
+        }
+        is_done.store(true, Relaxed);
+        asking.join().unwrap();
+    });
+}
+
 /// Threads allocate, resize and release while tracing stops and starts with other periods.
 fn periods_that_change_while_threads_allocate_leave_nothing_behind() {
     const PERIODS: [u64; 6] = [0, 2, 300, PERIOD, 100, 1 << 20];
@@ -459,6 +483,7 @@ fn main() -> ExitCode {
         // First, while there is little to sweep.
         periods_that_change_while_threads_allocate_leave_nothing_behind,
         totals_by_site_are_those_of_the_last_of_many_runs,
+        tracing_is_on_while_traces_are_cleared,
         a_program_of_four_threads_is_estimated_within_its_intervals,
         nothing_is_left_of_what_was_freed,
         no_release_is_missed_where_threads_share_pages,

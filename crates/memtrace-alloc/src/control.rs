@@ -40,11 +40,11 @@
 //! a hook looks in its operation whether it is still the *same* state, and `stop` sweeps with the state that it ends:
 //! what is in the table was stored in the state that is on. Whoever releases a block looks at the state first. It cannot
 //! be of an earlier run than the block, which was handed out before, nor of a later one, for the block's trace would
-//! have been swept in between. Where totals by site are kept it looks again in the operation in which it takes the trace
-//! and counts it.
+//! have been swept in between. In runs that have a number it looks again in the operation in which it takes the trace and
+//! counts it at its site.
 //!
-//! `clear_traces` ends a run in the same way, and begins another with what is left: nothing. In between nothing is
-//! recorded. Plain runs have no number: a trace counts for the same in each of them.
+//! `clear_traces` ends a run that has a number in the same way, and begins another with what is left: nothing. In between no
+//! blocks are recorded. Plain runs have none: a trace counts for the same in each of them.
 
 use crate::environment;
 use crate::fork;
@@ -58,13 +58,13 @@ use crate::recorder::RECORDER;
 use crate::sampler::{self, Period};
 use crate::state::State;
 use crate::thread;
-use crate::thread_slot::SLOTS;
+use crate::thread_slot::{SLOTS, Slot};
 use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 use core::time::Duration;
 
-/// How often `stop` looks whether operations are over: at first at once, and then after a rest each; for one or two seconds
+/// How often [`settles`] looks whether operations are over: at first at once, and then after a rest each; for one or two seconds
 /// together.
 const MOST_LOOKS: u32 = 10_000;
 const N_SPINS: u32 = 200;
@@ -93,9 +93,9 @@ pub(crate) struct Control {
 pub(crate) static CONTROL: LeafLock<Control> =
     LeafLock::new(Control { n_runs: 0, unsettled: None });
 
-/// Waits until no operation is under way that may have seen `state`, which is not that of now. Returns it if there may be
-/// one yet, because a thread does not go on, or because this is a signal handler in the middle of an operation.
-fn unless_settled(state: State) -> Option<State> {
+/// Waits until no operation is under way that may have seen another state than there is now. Says whether that is so: not if
+/// a thread does not go on, or if this is a signal handler in the middle of an operation.
+fn settles() -> bool {
     let own = thread::slot();
     let grace = SLOTS.begin_grace().unwrap_or_else(|| {
         // A thread that is not running has passed a fence as it was left, and what one that is has stored is seen by all
@@ -108,11 +108,11 @@ fn unless_settled(state: State) -> Option<State> {
         match n_looks {
             0..N_SPINS => core::hint::spin_loop(),
             N_SPINS..MOST_LOOKS => platform::rest(REST),
-            _ => return Some(state),
+            _ => return false,
         }
         n_looks = n_looks.saturating_add(1);
     }
-    own.is_some_and(|own| !own.is_idle()).then_some(state)
+    own.is_none_or(Slot::is_idle)
 }
 
 /// What [`start`] did.
@@ -275,7 +275,10 @@ pub fn records_generations() -> bool {
 /// Returns whether tracing is on.
 #[inline]
 pub(crate) fn is_on_or_asked_for() -> bool {
-    mode() != Mode::Off
+    if State::now_for_certain().is_unset() {
+        read_environment();
+    }
+    is_on()
 }
 
 #[cold]
@@ -335,7 +338,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             return Ok(Started::Already { limit: LIMIT.load(Relaxed) });
         }
         if let Some(state) = control.unsettled.take() {
-            control.unsettled = unless_settled(state);
+            control.unsettled = (!settles()).then_some(state);
             RECORDER.forget_all(state);
         }
         mapped::set_limit(options.table_limit.unwrap_or(u64::MAX));
@@ -389,7 +392,7 @@ pub fn stop() {
         let mut control = CONTROL.lock();
         if is_on() {
             let state = State::OFF.begin();
-            control.unsettled = unless_settled(state).or(control.unsettled);
+            control.unsettled = (!settles()).then_some(state);
             RECORDER.end_peak();
             RECORDER.by_site.set_on(false);
             RECORDER.forget_all(state);
@@ -404,7 +407,8 @@ pub fn stop() {
 /// The later release of a block that was forgotten is ignored. `current` and `peak` of
 /// [`crate::traced_memory`] become 0, but for what other threads allocate meanwhile, which may or may not be recorded.
 ///
-/// **Cost**: as [`stop`], which also says what it waits for: in runs with more than sizes and stacks.
+/// **Cost**: as [`stop`]. With no more than sizes and stacks it does not wait; else it waits as that does, and no blocks are
+/// recorded meanwhile.
 pub fn clear_traces() {
     thread::untraced(|| {
         let mut control = CONTROL.lock();
@@ -414,7 +418,7 @@ pub fn clear_traces() {
             // In a plain run there is nothing but traces, and they may go one by one.
             if !state.is_plain() {
                 state.paused().begin();
-                control.unsettled = unless_settled(state).or(control.unsettled);
+                settles();
             }
             RECORDER.forget_all(state);
             RECORDER.by_site.reset();

@@ -6,7 +6,8 @@
 //! theirs. A cell is *marked* when a sampled block has been put into the live table, before the block is
 //! handed out; so a block whose cell is clear when it is released has no trace.
 //!
-//! Nobody counts what a cell was marked for, since the same traces may be released, swept or cleared. Instead, whoever releases a sampled block, or finds a cell marked for nothing, *searches*:
+//! Nobody counts what a cell was marked for, since the same traces may be released, swept or cleared. Instead,
+//! whoever releases a sampled block, or finds a cell marked for nothing, *searches*:
 //! makes the cell searched, looks whether any of its pages has a trace, and clears it if none has and
 //! it is still searched. A mark that was made before the search began is of a trace that the search
 //! sees. One that is made later undoes the search. What is cleared too late costs time only: a cell that was

@@ -23,7 +23,7 @@ const ON: u64 = 3;
 const ON_AT_LENGTH: u64 = 4;
 /// Tracing in samples, whose period is in the lower bits; with the number of the run.
 const SAMPLED: u64 = sampler::MARK;
-/// With another state in which tracing is on: nothing is recorded for the moment.
+/// With another state in which tracing is on: no blocks are recorded for the moment.
 const PAUSED: u64 = 1 << 62;
 
 /// What the hook looks at each time: one static, so that its address is found once.
@@ -66,7 +66,7 @@ impl State {
         WATCHED.state.compare_exchange(UNSET, OFF, SeqCst, SeqCst).is_ok()
     }
 
-    /// Returns the state now, after all that was stored before it.
+    /// Returns the state now, in the one order of all `SeqCst` accesses: what was stored before it is seen after this.
     #[inline(always)]
     pub(crate) fn now_for_certain() -> Self {
         Self(WATCHED.state.load(SeqCst))
@@ -90,7 +90,7 @@ impl State {
         self.is_on() && self.0 & PAUSED == 0
     }
 
-    /// The same, but that nothing is recorded.
+    /// The same, but that no blocks are recorded.
     pub(crate) const fn paused(self) -> Self {
         Self(self.0 | PAUSED)
     }
@@ -188,7 +188,8 @@ pub(crate) trait Recording: Copy {
     /// Whether no more than sizes and stacks are recorded, as far as is known without a look.
     fn is_plain(self) -> bool;
 
-    /// Whether the state is still this one, and blocks are recorded. Looked at in the operation in which something is then stored.
+    /// Whether the state is still this one, and blocks are recorded. Looked at in the operation in which something is
+    /// then stored or taken.
     fn is_still(self) -> bool;
 
     /// The state if tracing is sampled.

@@ -23,7 +23,6 @@ use crate::mapped::{self, Part};
 use crate::peak::PeakTrace;
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
-use crate::state::State;
 use core::fmt;
 use core::ptr;
 
@@ -118,7 +117,7 @@ pub fn untrack(domain: u32, addr: u64) -> Result<(), TrackError> {
     let removed = RECORDER.tracked.lock().remove(domain, addr);
     let Some(removed) = removed else {
         if domain == 0 {
-            RECORDER.releasing(addr, State::now());
+            RECORDER.untracking(addr);
         }
         return Ok(());
     };

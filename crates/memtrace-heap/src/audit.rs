@@ -197,13 +197,15 @@ fn list_len(owner: &Owner, class: SizeClass, slot: &Slot, n_max: usize) -> Optio
     Some(n_pools)
 }
 
-/// D1 and D2.
+/// D1 to D3.
 fn look_at_mappings(locked: &Locked) -> Result<(), Violation> {
     let mappings = &locked.mappings;
     let (mut mapped_bytes, mut requested_bytes, mut n_mappings) = (0usize, 0usize, 0usize);
     for (addr, mapping) in mappings.table.iter() {
         let size = mapping.region.size();
-        if mapping.region.base().addr() != addr || mapping.requested_bytes > size {
+        let is_left_behind = mappings.left_words.get(addr).is_some();
+        if mapping.region.base().addr() != addr || mapping.requested_bytes > size || is_left_behind
+        {
             return Err(Violation::Mappings);
         }
         mapped_bytes = mapped_bytes.wrapping_add(size);

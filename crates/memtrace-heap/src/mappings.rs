@@ -9,6 +9,7 @@
 //! - **D1** Each key is the base of the region in its value, a live mapping that holds at least
 //!   `requested_bytes`.
 //! - **D2** `mapped_bytes` and `requested_bytes` are the sums over the table.
+//! - **D3** No word is left behind where there is a mapping.
 //!
 //! # Cost
 //! A hash operation; the system calls are the caller's.
@@ -125,6 +126,10 @@ impl Mappings {
         {
             // One key has just left, so there is room.
             self.table.insert(ptr.addr(), moved);
+            // The word comes along; what was left where the mapping is now is left where it was (D3).
+            if let Some(word) = self.left_words.remove(ptr.addr()) {
+                self.left_words.insert(addr, word);
+            }
         }
         Ok(Some(ptr))
     }

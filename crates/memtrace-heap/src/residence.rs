@@ -165,6 +165,7 @@ impl<P: PageSource> Shared<'_, P> {
         }
         // Written to from end to end when it was mapped.
         add(&mut sum, guard.mappings.table.n_bytes());
+        add(&mut sum, guard.mappings.left_words.n_bytes());
         Some(sum)
     }
 }

@@ -191,8 +191,9 @@ impl<P: PageSource> Shared<'_, P> {
 /// found by the block's address: a number of who allocated it, for instance.
 ///
 /// The word belongs to the *place*. That of a new block is what was left there: zero at first, so
-/// zero as long as whoever gives a block back takes its word out before. The heap writes no word
-/// itself. Which words are a pool's is decided when it begins: one that was left behind may be found by a block
+/// zero as long as whoever gives a block back takes its word out before. (What directly mapped blocks leave behind is kept in
+/// a table, 16 bytes each, until a block is there again or [`take_block_words`](Heap::take_block_words) is called.) The heap
+/// writes no word itself. Which words are a pool's is decided when it begins: one that was left behind may be found by a block
 /// elsewhere. A block that is resized where it lies
 /// keeps its word. One that moves leaves it behind if it was copied, and takes it along if its pages
 /// were remapped: so whoever resizes takes the word out first and sets it afterwards.

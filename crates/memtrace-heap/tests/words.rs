@@ -249,6 +249,50 @@ fn words_that_were_left_behind_are_taken_with_the_others() {
     }
 }
 
+/// Mappings come, go, grow and move into each other's places, and leave their words.
+#[test]
+fn no_word_is_lost_of_mappings_that_take_each_others_places() {
+    let heap = Heap::new(WITH_WORDS);
+    let (mut live, mut set, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    let mut random = 1u64;
+    let mut below = |n: usize| {
+        random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+        (random >> 33) as usize % n
+    };
+    for step in 1..=3000u64 {
+        let size = MAX_RUN_SIZE + 4096 * (1 + below(3));
+        match below(5) {
+            0 | 1 => {
+                let addr = alloc(&heap, size);
+                taken.extend(heap.swap_block_word(addr, step));
+                set.push(step);
+                live.push((addr, size));
+            }
+            2 if !live.is_empty() => {
+                let (addr, size) = live.swap_remove(below(live.len()));
+                dealloc(&heap, addr, size);
+            }
+            3 if !live.is_empty() => {
+                let which = below(live.len());
+                let (addr, old_size) = live[which];
+                let block = std::ptr::with_exposed_provenance_mut(addr);
+                let layout = Layout::from_size_align(old_size, 16).unwrap();
+                // SAFETY: the live block, with its layout.
+                let block = unsafe { heap.realloc(block, layout, size) };
+                live[which] = (block.expose_provenance(), size);
+            }
+            _ if step % 50 == 0 => heap.take_block_words(|word| taken.push(word)),
+            _ => {}
+        }
+        assert_eq!(heap.verify(), Ok(()), "{step}");
+    }
+    heap.take_block_words(|word| taken.push(word));
+    taken.retain(|&word| word != 0);
+    taken.sort_unstable();
+    assert_eq!(taken, set);
+    live.into_iter().for_each(|(addr, size)| dealloc(&heap, addr, size));
+}
+
 #[test]
 fn a_block_finds_the_word_that_was_left_where_it_is() {
     let heap = Heap::new(WITH_WORDS);

@@ -25,8 +25,7 @@ use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
 
 impl Recorder {
-    /// Forgets a block that is about to be given back, or that the program says is gone. `state` was
-    /// looked at just before.
+    /// Forgets a block of the caller's that is about to be given back. `state` was looked at just before.
     #[inline(always)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_plain() {
@@ -121,7 +120,17 @@ impl Recorder {
         }
     }
 
-    /// The same in any state.
+    /// Forgets a block of which a tool says that it is gone, and that need not be its own.
+    pub(crate) fn untracking(&self, block_addr: u64) {
+        let state = State::now_for_certain();
+        if state.is_sampled() {
+            self.releasing_sampled(block_addr, state);
+        } else {
+            self.releasing_in(block_addr, state);
+        }
+    }
+
+    /// The same in any state, which is looked at once more.
     #[inline(never)]
     fn releasing_in(&self, block_addr: u64, state: impl Recording) {
         match self.live.beside() {
@@ -158,8 +167,8 @@ impl Recorder {
         self.live.shadow().tend_now_and_then();
     }
 
-    /// Takes a trace out of the table and counts it as given back at its site, in one operation: unless tracing is about to
-    /// be stopped, when all traces are forgotten.
+    /// Takes a trace out of the table and counts it as given back at its site, in one operation: unless all traces are about
+    /// to be forgotten.
     #[inline(always)]
     fn take_counting(
         &self,

@@ -223,7 +223,7 @@ impl Recorder {
     pub(crate) fn replace_block(&self, block_addr: u64, trace: LiveTrace, detail: Detail) -> bool {
         let state = State::now_for_certain();
         if state.is_sampled() {
-            self.releasing(block_addr, state);
+            self.releasing_sampled(block_addr, state);
             return false;
         }
         let birth = self.birth(block_addr, state);
