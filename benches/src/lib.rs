@@ -33,7 +33,7 @@ mod work;
 mod workload;
 
 pub use measurement::{Count, Kept, Latency, LineError, Measurement, Repeated, TracerFigures};
-pub use request::{Request, RequestError, Task, Tracing};
+pub use request::{More, Request, RequestError, Task, Tracing};
 pub use shape::{Shape, UnknownShape};
 #[cfg(feature = "workloads")]
 pub use work::{Input, InputError, RunError};

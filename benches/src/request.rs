@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// One run of a configuration's program.
 ///
-/// On the command line: `VERB WHAT NUMBER INPUTS [N_FRAMES [SAMPLE_BYTES]]`.
+/// On the command line: `VERB WHAT NUMBER INPUTS [N_FRAMES [SAMPLE_BYTES|site-totals|threads]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What to do.
@@ -38,6 +38,29 @@ pub struct Tracing {
     pub n_frames: Option<u16>,
     /// The mean number of bytes from one sample to the next; `None` to trace every allocation.
     pub sample_bytes: Option<u64>,
+    /// What memtrace records of every allocation beside its size and its stack.
+    pub more: Option<More>,
+}
+
+/// What is recorded, or counted, beside sizes and stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// `site-totals`: what each site has allocated and given back.
+    SiteTotals,
+    /// `threads`: which thread a block is of.
+    Threads,
+}
+
+impl More {
+    const ALL: [Self; 2] = [Self::SiteTotals, Self::Threads];
+
+    /// Returns its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SiteTotals => "site-totals",
+            Self::Threads => "threads",
+        }
+    }
 }
 
 /// Why a request was not understood.
@@ -45,7 +68,10 @@ pub struct Tracing {
 #[non_exhaustive]
 pub enum RequestError {
     /// There are too few or too many arguments.
-    #[error("{n_args} arguments, not 4 to 6: VERB WHAT NUMBER INPUTS [N_FRAMES [SAMPLE_BYTES]]")]
+    #[error(
+        "{n_args} arguments, not 4 to 6: VERB WHAT NUMBER INPUTS [N_FRAMES \
+         [SAMPLE_BYTES|site-totals|threads]]"
+    )]
     WrongNumberOfArguments {
         /// How many there are.
         n_args: usize,
@@ -106,19 +132,22 @@ impl Request {
             _ => return Err(RequestError::UnknownVerb { verb: verb.clone() }),
         };
         let n_frames = tracing.first();
-        let sample_bytes = tracing.get(1);
+        let last = tracing.get(1);
+        let more = More::ALL.into_iter().find(|more| last.is_some_and(|last| last == more.name()));
+        let sample_bytes = last.filter(|_| more.is_none());
+        let wanted = "a number of bytes, site-totals or threads";
         let tracing = Tracing {
             n_frames: n_frames.map(|n| number(n, "N_FRAMES", "frames, 0 to 65535")).transpose()?,
-            sample_bytes: sample_bytes
-                .map(|n| number(n, "SAMPLE_BYTES", "a number of bytes"))
-                .transpose()?,
+            sample_bytes: sample_bytes.map(|n| number(n, "SAMPLE_BYTES", wanted)).transpose()?,
+            more,
         };
         Ok(Self { task, inputs: inputs.into(), tracing })
     }
 
     /// Returns the arguments that [`Self::from_args`] reads this request from.
     ///
-    /// A mean number of bytes without a number of frames cannot be written, and is left out.
+    /// What is more than a number of frames cannot be written without one, nor both a mean number of bytes and what is
+    /// recorded beside sizes and stacks: of these the latter is left out.
     pub fn to_args(&self) -> Vec<OsString> {
         let (verb, what, number) = match self.task {
             Task::Time(workload, budget_ms) => ("time", workload.name(), budget_ms),
@@ -129,7 +158,9 @@ impl Request {
         args.push(self.inputs.clone().into_os_string());
         if let Some(n_frames) = self.tracing.n_frames {
             args.push(n_frames.to_string().into());
-            args.extend(self.tracing.sample_bytes.map(|n_bytes| n_bytes.to_string().into()));
+            let sample_bytes = self.tracing.sample_bytes.map(|n_bytes| n_bytes.to_string());
+            let more = || self.tracing.more.map(|more| more.name().to_owned());
+            args.extend(sample_bytes.or_else(more).map(OsString::from));
         }
         args
     }
@@ -159,6 +190,8 @@ mod tests {
             "time kept-blocks 0 x",
             "repeat tight-pair-25 3 x",
             "keep blocks-64 1000 x 25 524288",
+            "time json 300 x 25 site-totals",
+            "time json 300 x 25 threads",
         ] {
             let written: Vec<_> = parse(args).unwrap().to_args();
             assert_eq!(written.join(" ".as_ref()), args);

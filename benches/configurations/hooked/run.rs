@@ -1,6 +1,6 @@
 //! What a configuration with the hook does, whatever the hook wraps.
 
-use memtrace_benches::{Request, TracerFigures};
+use memtrace_benches::{More, Request, TracerFigures};
 use std::error::Error;
 
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
@@ -10,6 +10,11 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         if let Some(n_bytes) = request.tracing.sample_bytes {
             config = config.sample_every(n_bytes);
         }
+        config = match request.tracing.more {
+            None => config,
+            Some(More::SiteTotals) => config.site_totals(true),
+            Some(More::Threads) => config.threads(true),
+        };
         memtrace::start_with(config)?;
     }
     println!("{}", request.run(tracer_figures)?);

@@ -4,7 +4,8 @@
 //! The workload is the tight pair below 25 frames. Each program runs twice, with few and with more
 //! batches: what differs are pairs in their steady state, without the start of the program, the first
 //! walk of the stack and the rules learned on the way. Instructions do not depend on what else the
-//! machine does, so one run is enough.
+//! machine does, so one run is enough. What else may be recorded, or counted, beside sizes and stacks is measured by
+//! itself: it goes other ways.
 
 mod callgrind;
 
@@ -14,7 +15,7 @@ use super::program;
 use super::table::Table;
 use crate::cargo::{Programs, Workspace};
 use callgrind::{Calls, Profile};
-use memtrace_benches::{Repeated, Request, Task, Tracing, Workload};
+use memtrace_benches::{More, Repeated, Request, Task, Tracing, Workload};
 use std::error::Error;
 use std::fs;
 use std::io;
@@ -32,6 +33,8 @@ const CALLER: &str = "memtrace_benches::work::tight_pair::frame_01";
 const MAX_ALLOCATION: f64 = 236.0;
 /// Instructions that tracing may add to a release.
 const MAX_RELEASE: f64 = 68.0;
+/// What is measured beside plain tracing, and the instructions that it may add to a pair.
+const MORE: [(More, f64); 2] = [(More::SiteTotals, 790.0), (More::Threads, 672.0)];
 
 /// What to do with the figures.
 #[derive(Debug, clap::Args)]
@@ -62,6 +65,20 @@ struct Pair {
     release: f64,
 }
 
+impl Pair {
+    fn sum(self) -> f64 {
+        self.allocation + self.release
+    }
+}
+
+/// What was counted.
+struct Counted {
+    untraced: Pair,
+    traced: Pair,
+    /// In the order of [`MORE`].
+    more: [Pair; MORE.len()],
+}
+
 /// Counts, and prints the report.
 pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // Before anything is built.
@@ -69,10 +86,17 @@ pub(super) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let dir = Workspace::read()?.target_dir.join("bench").join("instructions");
     fs::create_dir_all(&dir).map_err(|source| CountError::NotRead { path: dir.clone(), source })?;
     let programs = Programs::build(&["--package=memtrace-benches".into(), "--examples".into()])?;
-    let untraced = count(programs.path("untraced")?, None, &dir)?;
-    let traced = count(programs.path("hooked")?, Some(N_FRAMES), &dir)?;
-    let goals = judge(untraced, traced);
-    args.delivery.deliver(&write(untraced, traced, &goals), &goals)
+    let traced = Tracing { n_frames: Some(N_FRAMES), ..Tracing::default() };
+    let hooked = programs.path("hooked")?;
+    let count_more = |(more, _)| count(hooked, Tracing { more: Some(more), ..traced }, &dir);
+    let [site_totals, threads] = MORE.map(count_more);
+    let counted = Counted {
+        untraced: count(programs.path("untraced")?, Tracing::default(), &dir)?,
+        traced: count(hooked, traced, &dir)?,
+        more: [site_totals?, threads?],
+    };
+    let goals = judge(&counted);
+    args.delivery.deliver(&write(&counted, &goals), &goals)
 }
 
 fn check_valgrind() -> Result<(), CountError> {
@@ -90,8 +114,8 @@ fn check_valgrind() -> Result<(), CountError> {
 }
 
 /// Counts the instructions of a pair in its steady state.
-fn count(program: &Path, n_frames: Option<u16>, dir: &Path) -> Result<Pair, CountError> {
-    let [few, more] = N_BATCHES.map(|n_batches| profile(program, n_frames, n_batches, dir));
+fn count(program: &Path, tracing: Tracing, dir: &Path) -> Result<Pair, CountError> {
+    let [few, more] = N_BATCHES.map(|n_batches| profile(program, tracing, n_batches, dir));
     let (few, more) = (few?, more?);
     let each = |what, of: fn(&Profile) -> Calls| {
         let (few, more) = (of(&few), of(&more));
@@ -111,7 +135,7 @@ fn count(program: &Path, n_frames: Option<u16>, dir: &Path) -> Result<Pair, Coun
 /// Runs a program under callgrind.
 fn profile(
     program: &Path,
-    n_frames: Option<u16>,
+    tracing: Tracing,
     n_batches: u32,
     dir: &Path,
 ) -> Result<Profile, CountError> {
@@ -119,7 +143,7 @@ fn profile(
     let request = Request {
         task: Task::Repeat(Workload::TightPair, n_batches),
         inputs: dir.to_owned(),
-        tracing: Tracing { n_frames, sample_bytes: None },
+        tracing,
     };
     let mut out_file = std::ffi::OsString::from("--callgrind-out-file=");
     out_file.push(&path);
@@ -143,28 +167,37 @@ fn profile(
     Ok(profile)
 }
 
-fn judge(untraced: Pair, traced: Pair) -> Vec<Goal> {
+fn judge(counted: &Counted) -> Vec<Goal> {
+    let Counted { untraced, traced, more } = counted;
     let goal = |name: &str, found: f64, max: f64| Goal {
         name: format!("at most {max} instructions added to {name}"),
         found: format!("{found:.1}"),
         is_met: Some(found <= max),
     };
-    vec![
+    let mut goals = vec![
         goal("an allocation", traced.allocation - untraced.allocation, MAX_ALLOCATION),
         goal("a release", traced.release - untraced.release, MAX_RELEASE),
-    ]
+    ];
+    let of_more = |((more, max), pair): ((More, f64), &Pair)| {
+        goal(&format!("a pair with {}", more.name()), pair.sum() - untraced.sum(), max)
+    };
+    goals.extend(MORE.into_iter().zip(more).map(of_more));
+    goals
 }
 
-fn write(untraced: Pair, traced: Pair, goals: &[Goal]) -> String {
+fn write(counted: &Counted, goals: &[Goal]) -> String {
+    let Counted { untraced, traced, more } = counted;
     let mut table = Table::new(["instructions", "untraced", "traced", "added"]);
-    let mut row = |name: &str, of: fn(Pair) -> f64| {
-        let (untraced, traced) = (of(untraced), of(traced));
+    let mut row = |name: &str, untraced: f64, traced: f64| {
         let cells = [untraced, traced, traced - untraced].map(|value| format!("{value:.1}"));
         table.row([name.to_owned()].into_iter().chain(cells));
     };
-    row("an allocation", |pair| pair.allocation);
-    row("a release", |pair| pair.release);
-    row("a pair", |pair| pair.allocation + pair.release);
+    row("an allocation", untraced.allocation, traced.allocation);
+    row("a release", untraced.release, traced.release);
+    row("a pair", untraced.sum(), traced.sum());
+    for ((more, _), pair) in MORE.into_iter().zip(more) {
+        row(&format!("a pair with {}", more.name()), untraced.sum(), pair.sum());
+    }
     format!(
         "Instructions of a tight pair below 25 frames, {N_FRAMES} frames traced, in the steady \
          state, by callgrind; the wrapped allocator is the C library's.\n\n{}\n{}",
@@ -181,10 +214,13 @@ mod tests {
     fn the_report_tells_what_was_added_and_whether_that_is_too_much() {
         let untraced = Pair { allocation: 60.0, release: 30.0 };
         let traced = Pair { allocation: 160.0, release: 30.5 + MAX_RELEASE };
-        let goals = judge(untraced, traced);
-        assert_eq!([goals[0].is_met, goals[1].is_met], [Some(true), Some(false)]);
-        let text = write(untraced, traced, &goals);
-        for expected in ["| an allocation |     60.0 |  160.0 | 100.0 |", "MISSED |\n"] {
+        let more = Pair { allocation: 200.0, release: 91.0 + MORE[1].1 };
+        let counted = Counted { untraced, traced, more: [traced, more] };
+        let goals = judge(&counted);
+        let are_met: Vec<_> = goals.iter().filter_map(|goal| goal.is_met).collect();
+        assert_eq!(are_met, [true, false, true, false]);
+        let text = write(&counted, &goals);
+        for expected in ["|     60.0 |  160.0 | 100.0 |", "| a pair with threads ", "MISSED |\n"] {
             assert!(text.contains(expected), "no {expected:?} in:\n{text}");
         }
     }

@@ -174,7 +174,7 @@ impl Configuration {
             Self::JemallocEvery => (Some(25), Some(1)),
             _ => (None, None),
         };
-        Tracing { n_frames, sample_bytes }
+        Tracing { n_frames, sample_bytes, more: None }
     }
 
     /// What jemalloc is told in the environment: the mean number of bytes as a power of two.
