@@ -30,8 +30,9 @@
 //! else, nothing rests on it: the recorder looks for itself after the block was allocated, in the operation. Of a
 //! block that is passed over nothing stays but a shorter countdown, of which it does no harm to lose some.
 //!
-//! While tracing is sampled a release looks at the page of its block first ([`SampledPages`](crate::sampled_pages::SampledPages)). That says the
-//! same whatever the state has been in between: what it lets go has no trace.
+//! While tracing is sampled a release looks at the page of its block first (see
+//! [`sampled_pages`](crate::sampled_pages)). That says the same whatever the state has been in between: what it lets
+//! go has no trace.
 //!
 //! # How totals of samples, and totals by site, come out even
 //!

@@ -70,6 +70,7 @@ mod live_samples;
 mod lock;
 mod mapped;
 mod membarrier;
+mod operation;
 mod options;
 mod pace;
 mod page_array;

@@ -82,7 +82,7 @@ pub(crate) enum Quick {
 /// A map from block addresses to traces that any thread may use at any time, inside `malloc`.
 ///
 /// Whatever is stored or taken is so in an operation of the caller's
-/// ([`during`](crate::page_shadow::during)).
+/// ([`during`](crate::operation::during)).
 pub(crate) trait LiveTable {
     /// Records a block, of which nothing is recorded, if that takes a few instructions, and says whether it
     /// did.

@@ -36,8 +36,9 @@
 use crate::flat_shadow::{FlatShadow, small_head, trace_of_small_head};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
+use crate::operation::during;
 use crate::pace::Pace;
-use crate::page_shadow::{AtHome, PageShadow, during, while_fruitful};
+use crate::page_shadow::{AtHome, PageShadow, while_fruitful};
 use crate::recorder::RECORDER;
 use crate::site::SiteId;
 use crate::thread;

@@ -61,6 +61,7 @@ use crate::array_memory::ArrayMemory;
 use crate::flat_shadow::FlatShadow;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom, Quick};
 use crate::lock::LeafLock;
+use crate::operation::{Operation, during};
 use crate::page_array::{
     Found, Inserted, Tags, for_each_slot, for_each_word, insert_into, is_crowded, is_empty,
     is_needed, move_word, place, take_from, word_of,
@@ -71,7 +72,6 @@ use crate::page_word::{
     tag_of, trace_of,
 };
 use crate::thread;
-use crate::thread_slot::{SLOTS, Slot};
 use core::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
 };
@@ -452,38 +452,6 @@ fn vacate(entry: &AtomicU64, shape: Shape) -> bool {
         let _ = slot.compare_exchange(SEALED, 0, SeqCst, Relaxed);
     });
     false
-}
-
-/// An operation that ends as it goes out of scope, also by a panic: around what is not the recorder's own.
-struct Operation(Option<&'static Slot>);
-
-impl Operation {
-    fn begin() -> Self {
-        let slot = thread::slot();
-        match slot {
-            Some(slot) => slot.begin(),
-            None => SLOTS.begin_other(),
-        }
-        Self(slot)
-    }
-}
-
-impl Drop for Operation {
-    fn drop(&mut self) {
-        match self.0 {
-            Some(slot) => slot.end(),
-            None => SLOTS.end_other(),
-        }
-    }
-}
-
-/// Runs an operation in which tables are looked at, or stored into.
-#[inline(always)]
-pub(crate) fn during<R>(operation: impl FnOnce() -> R) -> R {
-    match thread::slot() {
-        Some(slot) => slot.during(operation),
-        None => SLOTS.during_other(operation),
-    }
 }
 
 impl LiveTable for PageShadow {

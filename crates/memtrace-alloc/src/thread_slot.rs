@@ -228,8 +228,8 @@ impl Slot {
         self.change::<{ -BLOCK - 1 }>();
     }
 
-    /// Runs an operation.
-    #[inline(always)]
+    /// Runs an operation, of whatever thread the test takes this one for.
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn during<R>(&self, operation: impl FnOnce() -> R) -> R {
         self.begin();
         let result = operation();
@@ -344,22 +344,16 @@ impl Slots {
         *free = slot.number.load(Relaxed);
     }
 
-    /// Runs an operation of a thread without a slot.
+    /// Begins an operation of a thread without a slot.
     #[cold]
     #[inline(never)]
-    pub(crate) fn during_other<R>(&self, operation: impl FnOnce() -> R) -> R {
-        self.begin_other();
-        let result = operation();
-        self.end_other();
-        result
-    }
-
-    /// Begins such an operation.
     pub(crate) fn begin_other(&self) {
         self.n_others.fetch_add(1, SeqCst);
     }
 
     /// Ends it.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn end_other(&self) {
         // Zero only in a child that was forked by a signal handler meanwhile: else it counts this one.
         if self.n_others.load(SeqCst) != 0 {

@@ -592,8 +592,7 @@ impl<P: PageSource> Drop for Heap<P> {
         if let Some(mut guard) = control.lock.lock() {
             let mappings = core::mem::take(&mut guard.mappings);
             // SAFETY: blocks end with their heap.
-            mappings.table.unmap(source, |mapping| unsafe { mapping.region.unmap(source) });
-            mappings.left_words.unmap(source, drop);
+            mappings.unmap(source, |mapping| unsafe { mapping.region.unmap(source) });
         }
         // SAFETY: the last of the records, out of the fork handlers' list.
         unsafe { unmap_record(source, control) };

@@ -133,4 +133,10 @@ impl Mappings {
         }
         Ok(Some(ptr))
     }
+
+    /// Gives the memory of the tables back, handing each mapping to `release` first.
+    pub(crate) fn unmap(self, source: Source<'_, impl PageSource>, release: impl FnMut(Mapping)) {
+        self.table.unmap(source, release);
+        self.left_words.unmap(source, drop);
+    }
 }

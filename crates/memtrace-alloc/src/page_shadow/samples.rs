@@ -57,8 +57,8 @@ impl PageShadow {
 mod tests {
     use super::*;
     use crate::generation::mix;
+    use crate::operation::during;
     use crate::page_directory::CHUNK_BITS;
-    use crate::page_shadow::during;
     use crate::site::SiteId;
     use core::sync::atomic::AtomicBool;
     use proptest::prelude::*;

@@ -18,7 +18,8 @@
 //! 100 to 250 µs; all of the table of two million blocks, 20 MB, in 77 turns and 12 ms. Nothing to do: 0.1 % of a
 //! processor.
 
-use super::{PageShadow, during};
+use super::PageShadow;
+use crate::operation::during;
 use crate::pace::{self, Pace, RecentMost};
 use crate::thread;
 use crate::thread_slot::Work;

@@ -6,7 +6,7 @@
 //! [`crate::control`] says why. A trace that has a small word goes to its home, and is added to the slot's sums as the
 //! operation ends. If there is another trace at home, it goes elsewhere in its line; where its page has no array, into the
 //! page's entry, if it is likely to stay alone. Whatever is not so (the thread has no slot, all threads share one sum, more
-//! is recorded than size and stack) goes a way that serves any trace, in an operation that begins anew.
+//! is recorded than size and stack) goes a way that serves any trace, in an operation of its own.
 //!
 //! # Cost
 //!
@@ -17,7 +17,8 @@ use super::{RECORDER, Recorder};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace, NoRoom};
 use crate::live_samples::LiveSamples;
-use crate::page_shadow::{AtHome, during};
+use crate::operation::during;
+use crate::page_shadow::AtHome;
 use crate::page_word::{Shape, small_live, trace_of};
 use crate::state::{On, Recording};
 use crate::thread;
@@ -84,7 +85,7 @@ impl Recorder {
         }
     }
 
-    /// The same where there is a trace where this one would be likeliest to be.
+    /// The same in the operation, which it ends, where there is a trace where this one would be likeliest to be.
     #[inline(never)]
     fn record_in_line(slot: &Slot, block_addr: u64, word: u64, shape: Shape) {
         if RECORDER.live.shadow().insert_into_line(shape, word) {

@@ -18,7 +18,7 @@ use crate::control::{self, Mode};
 use crate::entry::{Old, ResizedEntry};
 use crate::lifetime::Birth;
 use crate::live::{Detail, LiveTable, LiveTrace};
-use crate::page_shadow::during;
+use crate::operation::during;
 use crate::site::SiteId;
 use crate::state::{Recording, State};
 use crate::thread::{self, ThreadState};

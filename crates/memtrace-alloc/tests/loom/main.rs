@@ -52,6 +52,7 @@ mod records;
 mod real {
     pub(crate) mod live;
     pub(crate) mod lock;
+    pub(crate) mod operation;
     pub(crate) mod page_array;
     pub(crate) mod page_line;
     pub(crate) mod page_shadow;
@@ -62,7 +63,7 @@ mod real {
 
 // Where those look for each other, and for the rest.
 use mistakes as page_array;
-use real::{live, lock, page_line, page_shadow, page_word, sampled_pages, thread_slot};
+use real::{live, lock, operation, page_line, page_shadow, page_word, sampled_pages, thread_slot};
 use records::{
     array_memory, flat_shadow, mapped, membarrier, pace, page_directory, segments, site, thread,
 };

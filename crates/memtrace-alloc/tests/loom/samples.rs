@@ -2,7 +2,7 @@
 
 use crate::live::{LiveTable, LiveTrace};
 use crate::mistakes::{self, Mistake};
-use crate::page_shadow::during;
+use crate::operation::during;
 use crate::sampled_pages::SampledPages;
 use crate::setting::{A, B, C, D, FAR, alone, fails, holds, shadow, spawn, sweep, trace};
 

@@ -3,7 +3,8 @@
 use crate::array_memory::{self, Supply};
 use crate::live::{LiveTable, LiveTrace, Quick};
 use crate::mistakes::{self, Mistake};
-use crate::page_shadow::{AtHome, PageShadow, during};
+use crate::operation::during;
+use crate::page_shadow::{AtHome, PageShadow};
 use crate::site::SiteId;
 use crate::sync::atomic;
 use crate::thread;

@@ -2,7 +2,7 @@
 
 use crate::live::LiveTrace;
 use crate::mistakes::{self, Mistake};
-use crate::page_shadow::during;
+use crate::operation::during;
 use crate::setting::{
     A, B, D, alone, assert_holds, assert_holds_all, fails, holds, insert, insert_all,
     insert_in_operation, new_trace, scan, spawn, sweep, take, trace,
