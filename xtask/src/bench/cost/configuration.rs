@@ -27,6 +27,8 @@ pub(super) enum Configuration {
     Full25,
     /// 100 frames.
     Full100,
+    /// The least that whoever compares 25 return addresses does, and no tracer: a bound for [`Self::Full25`].
+    Least25,
     /// 25 frames, compiled with frame pointers.
     Full25FramePointers,
     /// Every allocation, 25 frames, over the pooled heap.
@@ -46,6 +48,7 @@ pub(super) enum Configuration {
 pub(super) enum Program {
     Untraced,
     Hooked,
+    Least,
     UntracedFramePointers,
     HookedFramePointers,
     Pooled,
@@ -63,7 +66,7 @@ impl Program {
 
 impl Configuration {
     /// All of them, in the order of the tables.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Untraced,
         Self::UntracedFramePointers,
         Self::Jemalloc,
@@ -73,6 +76,7 @@ impl Configuration {
         Self::Full1,
         Self::Full25,
         Self::Full100,
+        Self::Least25,
         Self::Full25FramePointers,
         Self::Full25Pooled,
         Self::Heapscope,
@@ -98,6 +102,7 @@ impl Configuration {
             Self::Full1 => "full 1",
             Self::Full25 => "full 25",
             Self::Full100 => "full 100",
+            Self::Least25 => "least 25",
             Self::Full25FramePointers => "full 25, frame pointers",
             Self::Full25Pooled => "full 25, pooled heap",
             Self::Heapscope => "heapscope",
@@ -152,6 +157,7 @@ impl Configuration {
             Self::Stopped | Self::Sampled | Self::Full1 | Self::Full25 | Self::Full100 => {
                 Program::Hooked
             }
+            Self::Least25 => Program::Least,
             Self::Full25FramePointers => Program::HookedFramePointers,
             Self::Pooled | Self::Full25Pooled => Program::Pooled,
             Self::Heapscope | Self::HeapscopeSampled => Program::Heapscope,
@@ -163,6 +169,7 @@ impl Configuration {
         let (n_frames, sample_bytes) = match self {
             Self::Full1 => (Some(1), None),
             Self::Full25
+            | Self::Least25
             | Self::Full25FramePointers
             | Self::Full25Pooled
             | Self::Heapscope

@@ -59,6 +59,7 @@ impl Programs {
         let paths = [
             (Program::Untraced, &ours, "untraced"),
             (Program::Hooked, &ours, "hooked"),
+            (Program::Least, &ours, "least"),
             (Program::UntracedFramePointers, &ours_fp, "untraced"),
             (Program::HookedFramePointers, &ours_fp, "hooked"),
             (Program::Pooled, &ours, "pooled"),
@@ -207,7 +208,7 @@ fn check(
     if has_frame_pointers != configuration.program().has_frame_pointers() {
         return Err(RunError::OtherFlags { configuration });
     }
-    if !configuration.is_traced() {
+    if !configuration.is_traced() && configuration != Configuration::Least25 {
         return Ok(());
     }
     match tracer {
@@ -271,6 +272,7 @@ mod tests {
         found(message(Configuration::Full25, true, Some(tracer(1, 0))), "other flags");
         found(message(Configuration::Full25, false, Some(tracer(0, 0))), "did not trace");
         found(message(Configuration::Full25, false, None), "did not trace");
+        found(message(Configuration::Least25, false, Some(tracer(0, 0))), "did not trace");
         found(message(Configuration::Full25, false, Some(tracer(1, 3))), "lost 3 traces");
     }
 }
