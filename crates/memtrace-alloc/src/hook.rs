@@ -11,8 +11,9 @@ use crate::entry;
 use crate::flat_shadow::GRANULE;
 use crate::platform::System;
 use crate::pooled::Pooled;
-use crate::recorder::RECORDER;
+use crate::recorder::{RECORDER, Recorder, Released};
 use crate::state::State;
+use crate::thread;
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::cold_path;
 use memtrace_heap::Heap;
@@ -178,10 +179,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     }
 }
 
-// A function of its own, as those of [`entry`] are, so that all else needs no frame and ends in a jump to
+// Functions of their own, as those of [`entry`] are, so that all else needs no frame and ends in a jump to
 // the wrapped allocator; with parameters in the order of those of `__rust_dealloc` and its like, which leaves
-// them in their registers.
+// them in their registers. Nor does the first one need a frame: it takes the trace of most blocks out itself, and jumps to
+// the others where there is more to tell.
 
+/// Tells the recorder before the block is given back: another thread may get its address at once.
+///
 /// # Safety
 ///
 /// As for [`GlobalAlloc::dealloc`] with a layout of this size and alignment.
@@ -193,8 +197,59 @@ unsafe fn tell_and_dealloc<A: GlobalAlloc>(
     state: State,
     inner: &A,
 ) {
-    // Before the block is given back: another thread may get its address at once.
-    RECORDER.releasing(block.addr() as u64, state);
+    // Looked for here, where the program's own code is compiled: in a library it takes a call.
+    let slot = if state.is_plain() { thread::slot() } else { None };
+    let Some(slot) = slot else {
+        let tell = move |addr| RECORDER.releasing(addr, state);
+        // SAFETY: the caller's promise.
+        return unsafe { tell_more_and_dealloc(block, size, align, inner, tell) };
+    };
+    match Recorder::releasing_from_home(slot, block.addr() as u64) {
+        // SAFETY: as above.
+        Released::Done => unsafe { dealloc(block, size, align, inner) },
+        Released::Much => {
+            let tell = move |_| RECORDER.released_much(slot);
+            // SAFETY: as above.
+            unsafe { tell_more_and_dealloc(block, size, align, inner, tell) }
+        }
+        Released::InLine(shape) => {
+            let tell = move |addr| Recorder::releasing_from_line(slot, addr, shape);
+            // SAFETY: as above.
+            unsafe { tell_more_and_dealloc(block, size, align, inner, tell) }
+        }
+        Released::Unknown => {
+            let tell = move |addr| Recorder::releasing_at_block(slot, addr);
+            // SAFETY: as above.
+            unsafe { tell_more_and_dealloc(block, size, align, inner, tell) }
+        }
+    }
+}
+
+/// The same where there is more to tell, of the block at this address.
+///
+/// # Safety
+///
+/// As above.
+#[inline(never)]
+unsafe fn tell_more_and_dealloc<A: GlobalAlloc>(
+    block: *mut u8,
+    size: usize,
+    align: usize,
+    inner: &A,
+    tell: impl FnOnce(u64),
+) {
+    tell(block.addr() as u64);
+    // SAFETY: the caller's promise.
+    unsafe { dealloc(block, size, align, inner) };
+}
+
+/// Gives the block back.
+///
+/// # Safety
+///
+/// As above.
+#[inline(always)]
+unsafe fn dealloc<A: GlobalAlloc>(block: *mut u8, size: usize, align: usize, inner: &A) {
     // SAFETY: they are a layout's.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     // SAFETY: the caller's promise.

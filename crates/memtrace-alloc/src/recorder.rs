@@ -27,6 +27,8 @@ mod release;
 mod resize;
 mod tracer_memory;
 
+pub(crate) use release::Released;
+
 use crate::generation::Generations;
 use crate::hook_frames::HookFrames;
 use crate::live::LiveTable;

@@ -11,8 +11,8 @@
 //!
 //! # Cost
 //!
-//! The way to the home: 48 instructions. It saves no register, and leaves what is not as it is
-//! most of the time to others in a jump.
+//! The way to the home: 40 instructions. It saves no register, and leaves what is not as it is
+//! most of the time to others in a jump, which give the block back, too.
 
 use super::{RECORDER, Recorder};
 use crate::live::{LiveTable, LiveTrace, Quick};
@@ -22,19 +22,27 @@ use crate::operation::during;
 use crate::page_shadow::AtHome;
 use crate::page_word::Shape;
 use crate::state::{On, Recording, State};
-use crate::thread::{self, ThreadState};
 use crate::thread_slot::Slot;
+
+/// What came of a look for a trace where it is likeliest to be. What it leaves to do is done by a function of the
+/// recorder's, which the hook calls out of the way that most blocks go.
+pub(crate) enum Released {
+    /// It was taken out and subtracted.
+    Done,
+    /// The same, and the thread has subtracted much: [`Recorder::released_much`].
+    Much,
+    /// It may be elsewhere in its line, and the operation goes on: [`Recorder::releasing_from_line`].
+    InLine(Shape),
+    /// It takes more to know: [`Recorder::releasing_at_block`].
+    Unknown,
+}
 
 impl Recorder {
     /// Forgets a block of the caller's that is about to be given back. `state` was looked at just before.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn releasing(&self, block_addr: u64, state: State) {
         if state.is_plain() {
-            // Looked for here, where the program's own code is compiled: in a library it takes a call.
-            let told = thread::with_state(|thread| Self::releasing_plainly(block_addr, thread));
-            if told.is_none() {
-                self.releasing_in(block_addr, On);
-            }
+            self.releasing_in(block_addr, On);
         } else if state.is_sampled() {
             self.releasing_sampled(block_addr, state);
         } else {
@@ -49,26 +57,36 @@ impl Recorder {
         self.release_at_length(&LiveSamples(&self.live), block_addr, state);
     }
 
-    /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept.
-    ///
-    /// What is not as it is most of the time is left to others in a jump, not a call, so that no registers need
-    /// be saved; nor does `self` need one.
-    // Not inlined into the program's own code, which has registers to spare for nothing.
-    #[inline(never)]
-    fn releasing_plainly(block_addr: u64, thread: &ThreadState) {
+    /// The same in the state [`On`], in which neither totals by site nor a copy of the peak are kept, if the trace is
+    /// where it is likeliest to be. Compiled into the hook, so that most blocks are given back without a call between.
+    #[inline(always)]
+    pub(crate) fn releasing_from_home(slot: &Slot, block_addr: u64) -> Released {
         let recorder = &RECORDER;
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
-        let Some(slot) = thread.slot() else { return recorder.releasing_in(block_addr, On) };
         match recorder.live.shadow().take_at_home(slot, block_addr) {
-            AtHome::Done(trace) => recorder.released(slot, trace),
-            AtHome::Not(shape) => Self::releasing_from_line(slot, block_addr, shape),
-            AtHome::Unknown => Self::releasing_at_block(slot, block_addr),
+            AtHome::Done(trace) => {
+                slot.end_with_block_removed();
+                if recorder.totals.shrink_own(slot, trace.size) {
+                    Released::Much
+                } else {
+                    Released::Done
+                }
+            }
+            AtHome::Not(shape) => Released::InLine(shape),
+            AtHome::Unknown => Released::Unknown,
         }
+    }
+
+    /// The rest of it where the thread has subtracted much.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn released_much(&self, slot: &Slot) {
+        self.totals.flush_if_much(slot);
     }
 
     /// The same where traces stand beside their blocks, if this one does.
     #[inline(never)]
-    fn releasing_at_block(slot: &Slot, block_addr: u64) {
+    pub(crate) fn releasing_at_block(slot: &Slot, block_addr: u64) {
         let recorder = &RECORDER;
         let Some(table) = recorder.live.beside() else {
             return Self::releasing_alone(slot, block_addr);
@@ -91,7 +109,7 @@ impl Recorder {
 
     /// The same where the trace is not where it is likeliest to be; ends the operation.
     #[inline(never)]
-    fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
+    pub(crate) fn releasing_from_line(slot: &Slot, block_addr: u64, shape: Shape) {
         let recorder = &RECORDER;
         match recorder.live.shadow().take_from_line(shape, block_addr) {
             Quick::Taken(trace) => recorder.released(slot, trace),
