@@ -4,7 +4,8 @@
 //! computed; a [`Shape`] is something to be kept live, to see what a tracer needs for it. Each
 //! *configuration* is a small program that installs one allocator, reads a [`Request`] from its
 //! arguments and prints a [`Measurement`], a [`Kept`] or a [`Count`] as a line of JSON: `untraced`,
-//! `hooked` and `counting` in `configurations/`, those of other tools in `peers/`.
+//! `hooked`, `pooled`, `counting` and `least` (no tracer, but what none that is exact can leave out) in
+//! `configurations/`, those of other tools in `peers/`.
 //! `cargo xtask bench` runs them in turn and compares.
 //!
 //! The library depends on none of memtrace's crates, so every configuration times the same code. With

@@ -10,7 +10,9 @@ use memtrace_unwind::StackBounds;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU16, AtomicU64, Ordering::Relaxed,
+};
 
 #[global_allocator]
 static ALLOC: Recording = Recording;
@@ -20,7 +22,7 @@ const MAX_WORDS: usize = 24;
 /// How many are compared at once.
 const GROUP: usize = 4;
 /// Of all threads, whose stack pointers differ. Stacks whose place another one has are not compared with anything.
-const N_RECORDS: usize = 1 << 12;
+const N_RECORDS: usize = 1 << 14;
 /// Bytes of heap for each trace: in fewer no two blocks of the C library start.
 const GRAIN: usize = 32;
 /// Traces: a GiB of heap has places of its own.
@@ -28,16 +30,20 @@ const N_TRACES: usize = (1 << 30) / GRAIN;
 
 /// How many frames are recorded, 0 while none are. Relaxed: stored before there is another thread.
 static N_FRAMES: AtomicU16 = AtomicU16::new(0);
-/// By the block's address. Relaxed: as if only one thread stored there.
-static TRACES: [AtomicU64; N_TRACES] = [const { AtomicU64::new(0) }; N_TRACES];
-/// By the call's address and its stack pointer.
+/// As many as [`N_TRACES`], by the block's address; null until recording starts. Relaxed, as above, and the traces as if only
+/// one thread stored there.
+static TRACES: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+/// By the return address of the call and its stack pointer.
 static RECORDS: [OnceLock<Record>; N_RECORDS] = [const { OnceLock::new() }; N_RECORDS];
+/// Records without a return address, where there should be some. Relaxed: read at the end.
+static N_EMPTY: AtomicU64 = AtomicU64::new(0);
 /// Whether a record is being made: what is allocated for it makes none. Relaxed: guards nothing.
 static IS_LEARNING: AtomicBool = AtomicBool::new(false);
 
 /// Where the return addresses of a stack are, and what they were.
 #[repr(C, align(64))]
 struct Record {
+    /// The return address of the call, by which it is found.
     call: u64,
     /// The address of the stack pointer.
     sp: usize,
@@ -69,7 +75,16 @@ pub(crate) fn start(n_frames: u16) -> Result<(), String> {
     if n_frames == 0 || usize::from(n_frames) > MAX_WORDS + 1 {
         return Err(format!("N_FRAMES must be 1 to {}, not {n_frames}", MAX_WORDS + 1));
     }
+    memtrace_unwind::prepare();
     N_FRAMES.store(n_frames, Relaxed);
+    let layout = Layout::array::<AtomicU64>(N_TRACES).map_err(|error| error.to_string())?;
+    // SAFETY: the size is not zero.
+    let traces = unsafe { System.alloc_zeroed(layout) };
+    if traces.is_null() {
+        return Err(format!("{} bytes for traces could not be had", layout.size()));
+    }
+    // For as long as the process runs.
+    TRACES.store(traces.cast(), Relaxed);
     Ok(())
 }
 
@@ -80,12 +95,13 @@ pub(crate) fn figures() -> Option<TracerFigures> {
     }
     let n_records = RECORDS.iter().filter(|record| record.get().is_some()).count();
     let resident_bytes = (n_records * size_of::<Record>()) as u64;
-    Some(TracerFigures { resident_bytes, n_sites: n_records as u32, n_lost: 0 })
+    let n_lost = N_EMPTY.load(Relaxed);
+    Some(TracerFigures { resident_bytes, n_sites: n_records as u32, n_lost })
 }
 
 #[inline(always)]
 fn is_on() -> bool {
-    N_FRAMES.load(Relaxed) != 0
+    !TRACES.load(Relaxed).is_null()
 }
 
 /// The system's allocator, and what is recorded of its blocks.
@@ -165,21 +181,29 @@ recording!(alloc_and_record(), alloc);
 recording!(alloc_zeroed_and_record(), alloc_zeroed);
 recording!(realloc_and_record(block: *mut u8, old_size: usize), realloc);
 
-/// What was a layout becomes one again. A function that is safe only where that is so, as here.
+/// What was a layout becomes one again.
+///
+/// # Safety
+///
+/// It was one.
 #[inline(always)]
-fn layout(size: usize, align: usize) -> Layout {
-    // SAFETY: these were a layout's.
+const unsafe fn layout(size: usize, align: usize) -> Layout {
+    // SAFETY: the caller's promise.
     unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 unsafe extern "C-unwind" fn alloc(size: usize, align: usize) -> *mut u8 {
     // SAFETY: the caller's promise: this was a layout.
-    unsafe { System.alloc(layout(size, align)) }
+    let layout = unsafe { layout(size, align) };
+    // SAFETY: as above.
+    unsafe { System.alloc(layout) }
 }
 
 unsafe extern "C-unwind" fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     // SAFETY: as above.
-    unsafe { System.alloc_zeroed(layout(size, align)) }
+    let layout = unsafe { layout(size, align) };
+    // SAFETY: as above.
+    unsafe { System.alloc_zeroed(layout) }
 }
 
 unsafe extern "C-unwind" fn realloc(
@@ -189,15 +213,22 @@ unsafe extern "C-unwind" fn realloc(
     size: usize,
 ) -> *mut u8 {
     // SAFETY: as above.
-    unsafe { System.realloc(block, layout(size, align), new_size) }
+    let layout = unsafe { layout(size, align) };
+    // SAFETY: as above.
+    unsafe { System.realloc(block, layout, new_size) }
 }
 
-/// Stores what is known of the block. `sp` is that of the call, above whose return address it points.
-extern "C-unwind" fn record(sp: *const u64, block: *mut u8, size: usize) {
+/// Stores what is known of the block.
+///
+/// # Safety
+///
+/// `sp` is that of a call that has not returned, above whose return address it points.
+unsafe extern "C-unwind" fn record(sp: *const u64, block: *mut u8, size: usize) {
     if block.is_null() {
         return;
     }
-    let site = site(sp);
+    // SAFETY: the caller's promise.
+    let site = unsafe { site(sp) };
     place(block).store((size as u64) << 32 | site << 1 | 1, Relaxed);
     let thread = thread();
     add(&thread.n_bytes, size as i64);
@@ -235,22 +266,29 @@ fn add(sum: &AtomicI64, n: i64) {
 
 #[inline(always)]
 fn place(block: *mut u8) -> &'static AtomicU64 {
-    &TRACES[block.addr() / GRAIN % N_TRACES]
+    let index = block.addr() / GRAIN % N_TRACES;
+    // SAFETY: there are as many, for as long as the process runs; asked for only when they are there.
+    unsafe { &*TRACES.load(Relaxed).wrapping_add(index) }
 }
 
 /// The number of the stack; 0 if it is none that is known.
+///
+/// # Safety
+///
+/// As for [`record`].
 #[inline(always)]
-fn site(sp: *const u64) -> u64 {
+unsafe fn site(sp: *const u64) -> u64 {
     // SAFETY: the return address of the call.
     let call = unsafe { sp.wrapping_sub(1).read() };
     let Some(record) = RECORDS[index(sp, call)].get() else {
-        return learn(sp, call);
+        // SAFETY: the caller's promise.
+        return unsafe { learn(sp, call) };
     };
     if record.call != call || record.sp != sp.addr() {
         return 0;
     }
-    // SAFETY: the stack reaches from here at least as far as it did from the same stack pointer; every x86_64 has vectors
-    // of two words.
+    // SAFETY: the stack reaches from here as far as it did from the same stack pointer: all threads of a workload that lie at
+    // one place after another have stacks of one size. Every x86_64 has vectors of two words.
     if unsafe { holds(record, sp) } { record.site } else { 0 }
 }
 
@@ -286,21 +324,30 @@ fn index(sp: *const u64, call: u64) -> usize {
 }
 
 /// Makes a record of the stack, of which there was none at its place. Returns 0, the number of no stack.
+///
+/// # Safety
+///
+/// As for [`record`].
 #[cold]
 #[inline(never)]
-fn learn(sp: *const u64, call: u64) -> u64 {
+unsafe fn learn(sp: *const u64, call: u64) -> u64 {
     if IS_LEARNING.swap(true, Relaxed) {
         return 0;
     }
     let index = index(sp, call);
+    // SAFETY: the caller's promise.
+    let record = unsafe { Record::of_stack(sp, call, index as u64 + 1) };
     // Where another thread was quicker, it is that one's.
-    let _ = RECORDS[index].set(Record::of_stack(sp, call, index as u64 + 1));
+    let _ = RECORDS[index].set(record);
     IS_LEARNING.store(false, Relaxed);
     0
 }
 
 impl Record {
-    fn of_stack(sp: *const u64, call: u64, site: u64) -> Self {
+    /// # Safety
+    ///
+    /// As for [`record`].
+    unsafe fn of_stack(sp: *const u64, call: u64, site: u64) -> Self {
         let mut record = Self {
             call,
             sp: sp.addr(),
@@ -322,7 +369,12 @@ impl Record {
             }
             record.offsets[n / GROUP][n % GROUP] = (word.addr() - sp.addr()) as u32;
             record.values[n / GROUP][n % GROUP] = return_addr;
+            // The next one may be the same address.
+            word = word.wrapping_add(1);
             n += 1;
+        }
+        if n == 0 && n_words > 0 {
+            N_EMPTY.fetch_add(1, Relaxed);
         }
         record.n_groups = n.div_ceil(GROUP);
         // What is missing of the last group are others once more.

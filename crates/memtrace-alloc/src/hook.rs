@@ -179,7 +179,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     }
 }
 
-// Functions of their own, as those of [`entry`] are, so that all else needs no frame and ends in a jump to
+// The first two are functions of their own, as those of [`entry`] are, so that all else needs no frame and ends in a jump to
 // the wrapped allocator; with parameters in the order of those of `__rust_dealloc` and its like, which leaves
 // them in their registers. Nor does the first one need a frame: it takes the trace of most blocks out itself, and jumps to
 // the others where there is more to tell.
@@ -208,7 +208,7 @@ unsafe fn tell_and_dealloc<A: GlobalAlloc>(
         // SAFETY: as above.
         Released::Done => unsafe { dealloc(block, size, align, inner) },
         Released::Much => {
-            let tell = move |_| RECORDER.released_much(slot);
+            let tell = move |_| RECORDER.totals.flush_if_much(slot);
             // SAFETY: as above.
             unsafe { tell_more_and_dealloc(block, size, align, inner, tell) }
         }
@@ -225,7 +225,7 @@ unsafe fn tell_and_dealloc<A: GlobalAlloc>(
     }
 }
 
-/// The same where there is more to tell, of the block at this address.
+/// The same where there is more to tell; `tell` is given the block's address.
 ///
 /// # Safety
 ///

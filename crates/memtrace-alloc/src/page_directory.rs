@@ -154,7 +154,7 @@ impl Directory {
         // SAFETY: null, or mapped with this length, zeroed: null pointers.
         let directory = unsafe { directory.cast::<[AtomicPtr<Chunk>; DIRECTORY_LEN]>().as_ref() }?;
         // One comparison tells addresses that are too high from others, and ones that no block starts at.
-        let chunk = directory.get(kept_as(granule.page() >> (CHUNK_BITS - PAGE_BITS)) as usize)?;
+        let chunk = directory.get(opaque(granule.page() >> (CHUNK_BITS - PAGE_BITS)) as usize)?;
         // SAFETY: null, or a chunk that stays mapped (I2).
         unsafe { chunk.load(Acquire).as_ref() }
     }
@@ -352,7 +352,7 @@ pub(crate) struct BeyondLast;
 /// Where it knows that an index is part of another number, it compares that one with another bound, which takes three
 /// instructions more, and one to join that with what else leads to the same end.
 #[inline(always)]
-fn kept_as(number: u64) -> u64 {
+fn opaque(number: u64) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         let mut number = number;
@@ -370,6 +370,7 @@ fn kept_as(number: u64) -> u64 {
     number
 }
 
+#[inline(always)]
 fn entry_index(addr: u64) -> usize {
     (addr >> PAGE_BITS) as usize & (CHUNK_ENTRIES - 1)
 }

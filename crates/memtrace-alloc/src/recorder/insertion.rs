@@ -10,7 +10,7 @@
 //!
 //! # Cost
 //!
-//! The way to the home: 50 instructions. It saves no register, and leaves what is not as it is most of the
+//! The way to the home: 49 instructions. It saves no register, and leaves what is not as it is most of the
 //! time to others in a jump.
 
 use super::{RECORDER, Recorder};

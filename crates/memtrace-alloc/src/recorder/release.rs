@@ -11,7 +11,7 @@
 //!
 //! # Cost
 //!
-//! The way to the home: 40 instructions. It saves no register, and leaves what is not as it is
+//! The way to the home: 46 instructions. It saves no register, and leaves what is not as it is
 //! most of the time to others in a jump, which give the block back, too.
 
 use super::{RECORDER, Recorder};
@@ -26,10 +26,11 @@ use crate::thread_slot::Slot;
 
 /// What came of a look for a trace where it is likeliest to be. What it leaves to do is done by a function of the
 /// recorder's, which the hook calls out of the way that most blocks go.
+#[must_use]
 pub(crate) enum Released {
     /// It was taken out and subtracted.
     Done,
-    /// The same, and the thread has subtracted much: [`Recorder::released_much`].
+    /// The same, and the thread has subtracted much: [`Totals::flush_if_much`](crate::totals::Totals::flush_if_much).
     Much,
     /// It may be elsewhere in its line, and the operation goes on: [`Recorder::releasing_from_line`].
     InLine(Shape),
@@ -75,13 +76,6 @@ impl Recorder {
             AtHome::Not(shape) => Released::InLine(shape),
             AtHome::Unknown => Released::Unknown,
         }
-    }
-
-    /// The rest of it where the thread has subtracted much.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn released_much(&self, slot: &Slot) {
-        self.totals.flush_if_much(slot);
     }
 
     /// The same where traces stand beside their blocks, if this one does.

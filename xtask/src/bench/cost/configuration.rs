@@ -27,7 +27,7 @@ pub(super) enum Configuration {
     Full25,
     /// 100 frames.
     Full100,
-    /// The least that whoever compares 25 return addresses does, and no tracer: a bound for [`Self::Full25`].
+    /// The least that whoever compares 25 return addresses does, and no tracer: [`Self::Full25`] is to be seen beside it.
     Least25,
     /// 25 frames, compiled with frame pointers.
     Full25FramePointers,

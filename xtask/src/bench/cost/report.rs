@@ -48,8 +48,8 @@ pub(super) fn write(
         format!(
             "Time as a multiple of the baseline. The mean is geometric, over the workloads that \
              work as programs do; of a peer that cannot hold ten million blocks, without them. `{}` \
-             is no tracer: it compares as many return addresses, stores, takes out and counts, and \
-             everything else comes for nothing.\n\n{}\n{}",
+             is no tracer: it compares up to as many return addresses, stores, takes out and counts, \
+             and everything else comes for nothing.\n\n{}\n{}",
             Configuration::Least25,
             slowdowns(results, ours),
             slowdowns(results, peers)
