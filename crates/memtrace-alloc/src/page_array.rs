@@ -93,16 +93,14 @@ const fn is_one_at_most(bits: u32) -> bool {
 /// Whether the traces in an array are too many for one half as long: whether there are more in two neighbouring
 /// lines than one has words.
 pub(crate) fn is_needed(shape: Shape) -> bool {
-    let (mut n_words, mut n_used, mut is_needed) = (0usize, 0usize, false);
-    for_each_slot(shape, |slot| {
-        n_used = n_used.wrapping_add(usize::from(slot.load(Relaxed) != 0));
-        n_words = n_words.wrapping_add(1);
-        if n_words == 2 * LINE_WORDS {
-            is_needed |= n_used > LINE_WORDS;
-            (n_words, n_used) = (0, 0);
-        }
-    });
-    is_needed
+    let n_used = |index| {
+        // SAFETY: as above; the index is below the number of lines.
+        let line = unsafe { line(shape, index) };
+        line.iter().filter(|slot| slot.load(Relaxed) != 0).count()
+    };
+    // Of a single line there is no half.
+    let mut firsts = (0..1usize << shape.level() >> 1).map(|two| two << 1);
+    firsts.any(|first| n_used(first).wrapping_add(n_used(first | 1)) > LINE_WORDS)
 }
 
 pub(crate) fn insert_into(shape: Shape, tag: Tag, word: u64) -> Inserted {
@@ -227,11 +225,13 @@ pub(crate) fn for_each_slot(shape: Shape, mut visit: impl FnMut(&AtomicU64)) {
     }
 }
 
-/// Whether there was nothing in any word when it was looked at.
+/// Whether there was nothing in any word when it was looked at. Most that are not empty have something in their first line.
 pub(crate) fn is_empty(shape: Shape) -> bool {
-    let mut words = 0;
-    for_each_slot(shape, |slot| words |= slot.load(Relaxed));
-    words == 0
+    (0..1usize << shape.level()).all(|index| {
+        // SAFETY: as above; the index is below the number of lines.
+        let line = unsafe { line(shape, index) };
+        line.iter().fold(0, |words, slot| words | slot.load(Relaxed)) == 0
+    })
 }
 
 pub(crate) fn for_each_word(shape: Shape, mut visit: impl FnMut(u64)) {
