@@ -66,8 +66,7 @@ impl Recorder {
         // No guard: nothing here can nest, and a release in a signal handler counts, too.
         match recorder.live.shadow().take_at_home(slot, block_addr) {
             AtHome::Done(trace) => {
-                slot.end_with_block_removed();
-                if recorder.totals.shrink_own(slot, trace.size) {
+                if recorder.subtract(slot, trace) {
                     Released::Much
                 } else {
                     Released::Done
@@ -115,11 +114,18 @@ impl Recorder {
         }
     }
 
-    /// Ends the operation in which a trace was taken, and subtracts it from the thread's own sums.
+    /// Ends the operation in which a trace was taken, and subtracts it from the thread's own sums; says whether these have
+    /// shrunk much.
+    #[inline(always)]
+    fn subtract(&self, slot: &Slot, trace: LiveTrace) -> bool {
+        slot.end_with_block_removed();
+        self.totals.shrink_own(slot, trace.size)
+    }
+
+    /// The same, and all that follows.
     #[inline(always)]
     fn released(&self, slot: &Slot, trace: LiveTrace) {
-        slot.end_with_block_removed();
-        if self.totals.shrink_own(slot, trace.size) {
+        if self.subtract(slot, trace) {
             self.totals.flush_if_much(slot);
         }
     }
