@@ -1,5 +1,5 @@
 //! A Rust source parsed into a syntax tree by `syn`, cloned and visited: boxes, vectors and strings
-//! from a recursive parser, from so many different stacks that hardly any comes again soon.
+//! from a recursive parser, from so many different stacks that hardly any comes again before the next batch.
 
 use syn::visit::{self, Visit};
 use syn::{Ident, Lit};

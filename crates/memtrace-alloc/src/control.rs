@@ -343,6 +343,7 @@ pub fn start_with(options: Options) -> Result<Started, StartError> {
             RECORDER.forget_all(state);
         }
         mapped::set_limit(options.table_limit.unwrap_or(u64::MAX));
+        memtrace_unwind::set_cache_budget(options.site_cache_limit);
         if !RECORDER.prepare() || options.lifetimes && !RECORDER.live.prepare_births() {
             return Err(StartError::TablesNotMapped);
         }

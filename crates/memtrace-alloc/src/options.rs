@@ -8,6 +8,7 @@ pub struct Options {
     pub(crate) generations: bool,
     pub(crate) peak_percent: Option<u16>,
     pub(crate) table_limit: Option<u64>,
+    pub(crate) site_cache_limit: u64,
     pub(crate) sample_every: u64,
     pub(crate) site_totals: bool,
     pub(crate) lifetimes: bool,
@@ -22,6 +23,7 @@ impl Options {
             generations: false,
             peak_percent: None,
             table_limit: None,
+            site_cache_limit: memtrace_unwind::DEFAULT_CACHE_BUDGET,
             sample_every: 0,
             site_totals: false,
             lifetimes: false,
@@ -139,10 +141,22 @@ impl Options {
     ///
     /// The limit is on memory that is used for tables in this process: what earlier runs of tracing took and has not
     /// gone back to the system is used again, and counts. Not among it are the rules for unwinding (16 bytes for
-    /// each call that was met), what threads remember of their captures (256 MiB at most for all threads, 24 KiB to 1 MiB for each),
+    /// each call that was met), what threads remember of their captures ([`Self::site_cache_limit`]),
     /// and the words that a pooled heap keeps for its blocks.
     pub const fn table_limit(mut self, bytes: u64) -> Self {
         self.table_limit = Some(bytes);
+        self
+    }
+
+    /// Limits what threads remember of their captures, in bytes for all of them together: 256 MiB unless this sets another
+    /// limit. Zero lets them remember nothing.
+    ///
+    /// A thread needs 24 KiB to 1 MiB. One that allocates over and over again on thousands of distinct stacks takes 8 MiB,
+    /// on tens of thousands 64 MiB, for as long as it lives: never more than leaves five eighths of the limit to
+    /// others. A stack that has no room is walked, at 50 to 250 ns, each time it allocates. What threads have when
+    /// tracing starts they keep.
+    pub const fn site_cache_limit(mut self, bytes: u64) -> Self {
+        self.site_cache_limit = bytes;
         self
     }
 }

@@ -82,6 +82,10 @@ fn pthread_stack() -> Option<Range<u64>> {
     None
 }
 
+/// Bytes from which a mapping is to lie in huge pages, where the system has them.
+#[cfg(target_os = "linux")]
+const MIN_HUGE: usize = 4 << 20;
+
 /// Mapped words, unmapped when dropped.
 pub(crate) struct Words {
     start: NonNull<u64>,
@@ -111,10 +115,13 @@ impl Words {
             return None;
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: advice on the mapping made above. It is touched sparsely.
-        unsafe {
-            libc::madvise(start, n_bytes, libc::MADV_NOHUGEPAGE)
-        };
+        {
+            // What is small is touched sparsely; what is large is filled.
+            let advice =
+                if n_bytes < MIN_HUGE { libc::MADV_NOHUGEPAGE } else { libc::MADV_HUGEPAGE };
+            // SAFETY: advice on the mapping made above.
+            unsafe { libc::madvise(start, n_bytes, advice) };
+        }
         NonNull::new(start.cast()).map(|start| Self { start, len })
     }
 }

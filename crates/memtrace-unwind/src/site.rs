@@ -7,6 +7,10 @@ use core::num::NonZeroU32;
 /// The longest stack that the provided [`Sites::with_buffer`] has room for.
 pub const N_FRAMES_ON_STACK: usize = 152;
 
+/// Bytes that the [caches](crate::SiteCache) of all threads may take together, unless
+/// [`set_cache_budget`](crate::set_cache_budget) says otherwise: 256 MiB.
+pub const DEFAULT_CACHE_BUDGET: u64 = 256 << 20;
+
 /// A table of distinct stacks, each with a number of its own: a *site*.
 ///
 /// One table serves all threads; its functions are called inside captures, so none may allocate

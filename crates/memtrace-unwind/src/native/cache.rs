@@ -21,8 +21,11 @@
 //! # Cost
 //!
 //! No memory for the first captures of a thread, then 24 KiB, then what its misses ask for up to
-//! 1 MiB, within the budget of the process.
+//! 1 MiB; up to 64 MiB where a program does over and over again what it does by tens of thousands of stacks. All
+//! within the budget of the process.
 #![expect(unsafe_code, reason = "recollects from records that it knows to be there")]
+
+mod judging;
 
 use crate::bounds::StackBounds;
 use crate::counts::Counts;
@@ -30,7 +33,7 @@ use crate::hash::StackHash;
 use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::growth::Growth;
-use crate::native::guesses::{GuessMask, Hints, OFFSET_BITS, Recollection};
+use crate::native::guesses::{GuessMask, Hints, Recollection};
 use crate::native::pages::Pages;
 use crate::native::record::{Outcome, Start};
 use crate::native::records::{self, Records};
@@ -43,38 +46,12 @@ use crate::walker::{Place, visit, walk};
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
 
-/// Captures of a thread before it gets memory: many threads do not live longer.
-const N_BEFORE_MEMORY: u32 = 32;
-/// Words of records, level by level.
-const LEVELS: [usize; 4] = [1 << 10, 16 << 10, 32 << 10, 1 << OFFSET_BITS];
-/// There is to be a level above if not so many captures are answered by a record for each that is not.
-const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
-/// Fewer say nothing.
-const N_MISSES_TO_GROW: u64 = 64;
-
 /// Hits after which one is answered by a walk, and plain walks after which one looks whether the code
 /// is still what it was.
 const N_HITS_A_WALK: u64 = 4096;
 const N_HITS_LEFT: i64 = N_HITS_A_WALK as i64 - 1;
-/// The most stacks worth a record that are passed over for each that gets one, when most do not come
-/// again.
-const MAX_SKIPPED: u32 = 15;
-/// What a record that holds takes, and what it costs to find none that does, in cycles of the clock: with all that it
-/// drives out of the processor's caches. (Half as much, and a parser of Rust where four in ten held took 6 % longer.)
-const HIT_CYCLES: u64 = 100;
-const MISS_CYCLES: u64 = 200;
-/// Records are few, and drive out nothing, if so many hold for each time that none does: then finding one takes no longer
-/// than what leads to a walk. (A loop's stacks of one frame, walked in some 50 cycles, had no records most of the time,
-/// and took twice as long.)
-const N_HITS_A_MISS_OF_FEW: u64 = 64;
 /// Walks after which one looks whether the code is still what it was.
 const N_WALKS_A_LOOK: u64 = 1024;
-/// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
-/// that there is room for, if they are not very shallow, to come twice.
-const N_WALKS_A_JUDGEMENT: [u64; 4] = [256, 1024, 2048, 4096];
-/// Decisions that records are left out for.
-const N_JUDGED_WITHOUT: u32 = 16;
-
 /// Not one that [`World::generation`] returns.
 const NO_GENERATION: u64 = u64::MAX;
 
@@ -107,6 +84,9 @@ pub struct SiteCache {
     n_skipped_a_record: u32,
     /// How often it was decided to go on without records.
     n_judged_without: u32,
+    /// Decisions before large records are tried once more, and how often they were in vain.
+    n_judged_before_large: u32,
+    n_large_in_vain: u32,
     counts: Counts,
     choice: Choice,
     growth: Growth,
@@ -136,9 +116,11 @@ impl SiteCache {
             level: 0,
             n_skipped_a_record: 0,
             n_judged_without: 0,
+            n_judged_before_large: 0,
+            n_large_in_vain: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
             choice: Choice::NEW,
-            growth: Growth::since(0, 0),
+            growth: Growth::NEW,
             _of_this_thread: PhantomData,
         }
     }
@@ -284,16 +266,16 @@ impl SiteCache {
             }
             return site_without_cache(world, start, stack, limit, 0, sites);
         }
-        let is_timed = self.choice.begin();
+        // What a record is made of lies on a trail.
+        let is_filling = self.growth.is_filling();
+        let is_timed = !is_filling && self.choice.begin();
         let begun = if is_timed { world.cycles() } else { 0 };
-        let site = if self.choice.is_trail {
+        let site = if self.choice.is_trail || is_filling {
             self.site_by_trail(world, start, stack, limit, sites)
         } else {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             let found = site_without_cache(world, start, stack, limit, self.last_walked, sites);
             if let Some(site) = found
-                && self.uses_records
-                && !self.is_checkup
                 && self.lets_in(site, start.sp)
             {
                 // A walk of its own, which remembers what the record is made of.
@@ -307,10 +289,7 @@ impl SiteCache {
             self.choice.end(world.cycles().wrapping_sub(begun));
         }
         self.growth.n_misses = self.growth.n_misses.wrapping_add(1);
-        let is_full = self.is_full() && self.growth.n_misses >= N_MISSES_TO_GROW;
-        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
-        let are_many = self.growth.n_misses >= self.n_walks_a_judgement();
-        let is_judged = are_many || is_full || n_hits >= N_HITS_A_WALK;
+        let is_judged = self.is_to_judge();
         if is_judged || self.growth.n_misses.is_multiple_of(N_WALKS_A_LOOK) {
             look_for_unloaded(world, start, stack);
         }
@@ -353,24 +332,28 @@ impl SiteCache {
                 insert(trail.call_addrs(&found), found.hash, found.end, sites)?
             }
         };
+        let is_known = self.growth.knows(site);
         if self.uses_records
             && !self.is_checkup
             && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && let Some(mut records) =
                 Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
-            && self.growth.is_seen(&mut records, site, start.sp)
+            && self.growth.lets_in(&mut records, site, start.sp, is_known)
         {
             add_record(&mut records, &trail, &found, *start, site, stack, world);
         }
         Some(site)
     }
 
-    /// Whether the stack of a site is worth a record and is to get one now.
+    /// Whether a stack that was walked without a trail is worth a record and is to get one now.
     #[inline(always)]
     fn lets_in(&mut self, site: NonZeroU32, sp: u64) -> bool {
-        self.growth.n_misses as u32 & self.n_skipped_a_record == 0
+        let is_known = self.growth.knows(site);
+        self.uses_records
+            && !self.is_checkup
+            && self.growth.n_misses as u32 & self.n_skipped_a_record == 0
             && Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
-                .is_some_and(|mut records| self.growth.is_seen(&mut records, site, sp))
+                .is_some_and(|mut records| self.growth.lets_in(&mut records, site, sp, is_known))
     }
 
     /// Makes a record of a stack that was walked without a trail.
@@ -415,94 +398,6 @@ impl SiteCache {
         }
     }
 
-    /// Maps the first memory of a thread that has captured often enough.
-    #[cold]
-    #[inline(never)]
-    fn gets_memory(&mut self) -> bool {
-        // Asked for again after as many captures as came without.
-        let n = self.counts.n_plain;
-        if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() || self.is_retired {
-            return false;
-        }
-        // Both or none.
-        let (Some(trail), Some(records)) =
-            (Pages::map(trail::N_WORDS, 1), Pages::map(LEVELS[0], 1))
-        else {
-            return false;
-        };
-        self.trail = trail;
-        self.trail_extent = trail::Extent::EMPTY;
-        self.use_records(records);
-        true
-    }
-
-    fn use_records(&mut self, records: Pages) {
-        self.records = records;
-        self.guess_mask = GuessMask::of(self.records.len()).unwrap_or(GuessMask::NONE);
-        self.hints = Hints::NONE;
-        self.records_extent = records::Extent::EMPTY;
-        self.growth = Growth::since(0, self.n_hits());
-        self.n_skipped_a_record = 0;
-        self.set_uses_records(true);
-    }
-
-    /// Decides whether records are used, and whether there is room for enough of them.
-    #[cold]
-    #[inline(never)]
-    fn judge_records(&mut self) {
-        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
-        let n_misses = self.growth.n_misses;
-        let comes_again = self.growth.comes_again();
-        let is_full = self.is_full() || comes_again && self.records_extent.n_turns() != 0;
-        self.growth = Growth::since(self.records_extent.n_turns(), self.n_hits());
-        // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
-        // are let in: those stay long enough to be of use.
-        if n_hits >= n_misses.saturating_mul(2) {
-            self.n_skipped_a_record /= 2;
-        } else if self.uses_records {
-            let n_skipped = self.n_skipped_a_record.saturating_mul(2).saturating_add(1);
-            self.n_skipped_a_record = n_skipped.min(MAX_SKIPPED);
-        }
-        // The first room is too small to tell what comes again from what does not.
-        let is_too_small = self.level == 0 && n_misses >= self.n_walks_a_judgement();
-        if (is_full || is_too_small)
-            && n_misses >= N_MISSES_TO_GROW
-            && let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level)
-            && n_misses.saturating_mul(n_hits_a_miss) > n_hits
-            && (self.n_skipped_a_record < 3 || comes_again || is_too_small)
-            && let Some(&len) = LEVELS.get(self.level.wrapping_add(1))
-            && let Some(records) = Pages::map(len, 2)
-        {
-            self.level = self.level.wrapping_add(1);
-            return self.use_records(records);
-        }
-        // Looking for records costs, too. What a hit saves is the walk.
-        let uses_records = if self.uses_records {
-            let has_room = comes_again && self.records_extent.n_turns() == 0;
-            has_room || records_pay(n_hits, n_misses, self.choice.mean_cycles())
-        } else {
-            self.n_judged_without = self.n_judged_without.wrapping_add(1);
-            self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
-        };
-        self.set_uses_records(uses_records);
-    }
-
-    fn set_uses_records(&mut self, uses_records: bool) {
-        // With an empty memory there is nothing to be read (I2).
-        let uses_records = uses_records && GuessMask::of(self.records.len()).is_some();
-        self.uses_records = uses_records;
-        self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
-    }
-
-    fn n_walks_a_judgement(&self) -> u64 {
-        N_WALKS_A_JUDGEMENT.get(self.level).copied().unwrap_or(0)
-    }
-
-    /// Whether all room for records was used up since it was last decided how they are used.
-    fn is_full(&self) -> bool {
-        self.records_extent.n_turns() != self.growth.n_turns
-    }
-
     fn n_hits(&self) -> u64 {
         let n_hits = N_HITS_LEFT.wrapping_sub(self.n_hits_left);
         self.n_hits_before.wrapping_add_signed(n_hits)
@@ -543,16 +438,6 @@ impl Default for SiteCache {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Whether records saved time that held so often, and so often did not, where a walk takes so many cycles, or 0 if that
-/// is not known.
-fn records_pay(n_hits: u64, n_misses: u64, walk_cycles: u64) -> bool {
-    let walk_cycles = if walk_cycles == 0 { 8 * HIT_CYCLES } else { walk_cycles };
-    let are_few = n_hits >= n_misses.saturating_mul(N_HITS_A_MISS_OF_FEW);
-    let hit_cycles = if are_few { 0 } else { HIT_CYCLES };
-    let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(hit_cycles));
-    saved >= n_misses.saturating_mul(MISS_CYCLES)
 }
 
 #[inline(always)]
@@ -618,22 +503,4 @@ fn insert(
         buffer.iter_mut().zip(call_addrs.iter()).for_each(|(place, addr)| *place = addr);
         sites.insert(hash, buffer, end)
     })?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_pay_by_what_a_walk_takes_and_how_often_they_hold() {
-        // A loop that asks for one frame: hardly any walks, and those short.
-        assert!(records_pay(4096, 1, 50));
-        // Many stacks of one frame, which do not all come again in time.
-        assert!(!records_pay(4000, 1000, 50));
-        // A parser with deep stacks, and one that comes upon new ones all the time.
-        assert!(records_pay(4000, 6000, 450));
-        assert!(!records_pay(1000, 6000, 450));
-        // Before a walk was timed.
-        assert!(records_pay(4000, 6000, 0));
-    }
 }

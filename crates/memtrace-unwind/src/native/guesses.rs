@@ -189,7 +189,7 @@ pub(super) const fn place_of(guess: u64) -> u64 {
 const OFFSET_SHIFT: u32 = 32;
 const TAG_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
 /// Memories have at most so many words, as a power of two.
-pub(super) const OFFSET_BITS: u32 = 17;
+pub(super) const OFFSET_BITS: u32 = 23;
 const TAG_MASK: u64 = (1 << (63 - TAG_SHIFT)) - 1;
 
 /// The guess that leads to a record of this start.

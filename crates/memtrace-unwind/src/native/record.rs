@@ -102,12 +102,13 @@ impl Groups {
     pub(super) fn of(words: impl Iterator<Item = Word>) -> Option<Self> {
         let (mut n_words, mut n_pairs) = (0usize, 0usize);
         let mut above: Option<Word> = None;
-        for word in words {
+        // The iterator's own loop, for it is made of others.
+        words.for_each(|word| {
             n_words = n_words.wrapping_add(1);
             let is_pair = above.is_some_and(|above| word.is_below(above));
             n_pairs = n_pairs.wrapping_add(usize::from(is_pair));
             above = if is_pair { None } else { Some(word) };
-        }
+        });
         let n_pairs = (n_pairs / N_PAIRS).min(MAX_PAIRS);
         let n_singles = n_words.wrapping_sub(n_pairs.wrapping_mul(N_VALUES)).div_ceil(N_VALUES);
         (n_singles <= MAX_SINGLES).then_some(Self { n_pairs, n_singles })
@@ -170,7 +171,7 @@ pub(super) fn write(
     memory: &mut [u64],
     outcome: Outcome,
     groups: Groups,
-    words: impl Iterator<Item = Word>,
+    mut words: impl Iterator<Item = Word>,
     birth: u32,
 ) -> Option<()> {
     let Outcome { start, site, fp_counts, limit_slot } = outcome;
@@ -180,19 +181,20 @@ pub(super) fn write(
     let mut pairs = Writer::<2> { groups: pairs.as_chunks_mut().0, n: 0, sp: start.sp };
     let mut singles = Writer::<1> { groups: singles.as_chunks_mut().0, n: 0, sp: start.sp };
     let (mut above, mut last): (Option<Word>, _) = (None, None);
-    for word in words {
+    // The iterator's own loop, for it is made of others.
+    words.try_for_each(|word| {
         match above {
             Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
-                pairs.push(word.addr, [word.value, return_addr.value])?;
                 n_pairs_left = n_pairs_left.wrapping_sub(1);
                 above = None;
-                continue;
+                return pairs.push(word.addr, [word.value, return_addr.value]);
             }
             Some(single) => singles.push(single.addr, [single.value])?,
             None => {}
         }
         (above, last) = (Some(word), Some(word));
-    }
+        Some(())
+    })?;
     if let Some(single) = above {
         singles.push(single.addr, [single.value])?;
     }

@@ -1,0 +1,224 @@
+//! What is decided about records, and from what: whether they are used, which stacks get one, and how much memory
+//! there is for them.
+//!
+//! # Mechanism
+//!
+//! Memory grows by what is missing: where records are driven out before they are needed, and where of all captures so
+//! many walk by stacks that were met before that room for these would make a difference. Up to 1 MiB either will do.
+//! *Large* records, eight times as many and 64 times, are for the second case only: a program that does over and over
+//! again what it does by tens of thousands of stacks, and walks five times as long as a record takes that holds. There
+//! each stack that was met before gets a record, as long as there is room. Where that much memory was in vain, because there
+//! are more stacks still, it is given back, and not asked for again for a while, longer each time.
+
+use crate::native::cache::{N_HITS_A_WALK, NO_GENERATION, SiteCache};
+use crate::native::growth::Growth;
+use crate::native::guesses::{GuessMask, Hints, OFFSET_BITS};
+use crate::native::pages::{Pages, Share};
+use crate::native::{records, trail};
+
+/// Captures of a thread before it gets memory: many threads do not live longer.
+const N_BEFORE_MEMORY: u32 = 32;
+/// Words of records, level by level.
+const LEVELS: [usize; 6] = [1 << 10, 16 << 10, 32 << 10, 128 << 10, 1 << 20, 1 << OFFSET_BITS];
+/// The first of those that are *large*.
+const FIRST_LARGE: usize = 4;
+/// There is to be a level above if not so many captures are answered by a record for each that is not.
+const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
+/// Decisions between large records that were in vain and the next attempt, at first; twice as many each time.
+const N_JUDGED_BETWEEN: u32 = 128;
+/// Fewer say nothing.
+const N_MISSES_TO_GROW: u64 = 64;
+
+/// The most stacks worth a record that are passed over for each that gets one, when most do not come
+/// again.
+const MAX_SKIPPED: u32 = 15;
+/// What a record that holds takes, and what it costs to find none that does, in cycles of the clock: with all that it
+/// drives out of the processor's caches. (Half as much, and a parser of Rust where four in ten held took 6 % longer.)
+const HIT_CYCLES: u64 = 100;
+const MISS_CYCLES: u64 = 200;
+/// Records are few, and drive out nothing, if so many hold for each time that none does: then finding one takes no longer
+/// than what leads to a walk. (A loop's stacks of one frame, walked in some 50 cycles, had no records most of the time,
+/// and took twice as long.)
+const N_HITS_A_MISS_OF_FEW: u64 = 64;
+/// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
+/// that there is room for, if they are not very shallow, to come twice.
+const N_WALKS_A_JUDGEMENT: [u64; 6] = [256, 1024, 2048, 4096, 16 << 10, 128 << 10];
+/// Decisions that records are left out for.
+const N_JUDGED_WITHOUT: u32 = 16;
+
+impl SiteCache {
+    /// Maps the first memory of a thread that has captured often enough.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn gets_memory(&mut self) -> bool {
+        // Asked for again after as many captures as came without.
+        let n = self.counts.n_plain;
+        if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() || self.is_retired {
+            return false;
+        }
+        // Both or none.
+        let (Some(trail), Some(records)) =
+            (Pages::map(trail::N_WORDS, Share::ALL), Pages::map(LEVELS[0], Share::ALL))
+        else {
+            return false;
+        };
+        self.trail = trail;
+        self.trail_extent = trail::Extent::EMPTY;
+        self.use_records(records, 0);
+        true
+    }
+
+    fn use_records(&mut self, records: Pages, level: usize) {
+        self.records = records;
+        self.level = level;
+        self.guess_mask = GuessMask::of(self.records.len()).unwrap_or(GuessMask::NONE);
+        self.hints = Hints::NONE;
+        self.records_extent = records::Extent::EMPTY;
+        self.growth.begin(0, self.n_hits(), is_large(level));
+        self.n_skipped_a_record = 0;
+        self.set_uses_records(true);
+    }
+
+    /// Whether it is time to decide how records are used.
+    #[inline(always)]
+    pub(super) fn is_to_judge(&self) -> bool {
+        let is_full = self.is_full() && self.growth.n_misses >= N_MISSES_TO_GROW;
+        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
+        let are_many = self.growth.n_misses >= self.n_walks_a_judgement();
+        are_many || is_full || n_hits >= N_HITS_A_WALK
+    }
+
+    /// Decides whether records are used, and whether there is room for enough of them.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn judge_records(&mut self) {
+        let n_hits = self.n_hits().wrapping_sub(self.growth.n_hits);
+        let since = self.growth;
+        let is_full = self.is_full();
+        let has_turned = self.records_extent.n_turns() != 0;
+        let is_filling = is_large(self.level) && !has_turned;
+        self.growth.begin(self.records_extent.n_turns(), self.n_hits(), is_filling);
+        self.n_judged_before_large = self.n_judged_before_large.saturating_sub(1);
+        // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
+        // are let in: those stay long enough to be of use.
+        if n_hits >= since.n_misses.saturating_mul(2) {
+            self.n_skipped_a_record /= 2;
+        } else if self.uses_records && !is_filling {
+            let n_skipped = self.n_skipped_a_record.saturating_mul(2).saturating_add(1);
+            self.n_skipped_a_record = n_skipped.min(MAX_SKIPPED);
+        }
+        if self.is_to_grow(&since, n_hits, is_full) && self.grow().is_some() {
+            return;
+        }
+        // Looking for records costs, too. What a hit saves is the walk.
+        let has_room = if is_filling {
+            since.are_known(n_hits)
+        } else {
+            self.uses_records && since.comes_again() && !has_turned
+        };
+        let uses_records = if has_room {
+            true
+        } else if self.uses_records {
+            records_pay(n_hits, since.n_misses, self.choice.mean_cycles())
+        } else {
+            self.n_judged_without = self.n_judged_without.wrapping_add(1);
+            self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
+        };
+        if is_large(self.level) && has_turned && !uses_records && self.shrink().is_some() {
+            return;
+        }
+        self.set_uses_records(uses_records);
+    }
+
+    /// Whether there is too little room, by what there was since that was last decided.
+    fn is_to_grow(&self, since: &Growth, n_hits: u64, is_full: bool) -> bool {
+        if since.n_misses < N_MISSES_TO_GROW {
+            return false;
+        }
+        let has_turned = self.records_extent.n_turns() != 0;
+        let is_tried = has_turned || !is_large(self.level) && !self.uses_records;
+        if is_tried && since.are_known(n_hits) {
+            return !is_large(self.level.wrapping_add(1)) || self.n_judged_before_large == 0;
+        }
+        let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level) else { return false };
+        if since.n_misses.saturating_mul(n_hits_a_miss) <= n_hits {
+            return false;
+        }
+        let comes_again = since.comes_again();
+        // The first room is too small to tell what comes again from what does not.
+        let is_too_small = self.level == 0 && since.n_misses >= self.n_walks_a_judgement();
+        (is_full || comes_again && has_turned || is_too_small)
+            && (self.n_skipped_a_record < 3 || comes_again || is_too_small)
+    }
+
+    /// Goes on with records of the next level, of which there are none yet; `None` if there is no memory.
+    fn grow(&mut self) -> Option<()> {
+        let level = self.level.wrapping_add(1);
+        let share = if is_large(level) { Share::SOME } else { Share::HALF };
+        let records = Pages::map(*LEVELS.get(level)?, share)?;
+        self.use_records(records, level);
+        Some(())
+    }
+
+    /// Gives large records back, which were in vain, and begins anew with the largest of the others; `None` if there is
+    /// no memory for these.
+    fn shrink(&mut self) -> Option<()> {
+        let level = FIRST_LARGE.wrapping_sub(1);
+        let records = Pages::map(*LEVELS.get(level)?, Share::HALF)?;
+        self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
+        let n_times = 1u32.checked_shl(self.n_large_in_vain).unwrap_or(u32::MAX);
+        self.n_judged_before_large = N_JUDGED_BETWEEN.saturating_mul(n_times);
+        self.use_records(records, level);
+        Some(())
+    }
+
+    pub(super) fn set_uses_records(&mut self, uses_records: bool) {
+        // With an empty memory there is nothing to be read (I2).
+        let uses_records = uses_records && GuessMask::of(self.records.len()).is_some();
+        self.uses_records = uses_records;
+        self.recall_generation = if uses_records { self.epoch >> 32 } else { NO_GENERATION };
+    }
+
+    fn n_walks_a_judgement(&self) -> u64 {
+        // Without records nothing has to come twice.
+        let level = if self.uses_records { self.level } else { self.level.min(FIRST_LARGE) };
+        N_WALKS_A_JUDGEMENT.get(level).copied().unwrap_or(0)
+    }
+
+    /// Whether all room for records was used up since it was last decided how they are used.
+    fn is_full(&self) -> bool {
+        self.records_extent.n_turns() != self.growth.n_turns
+    }
+}
+
+const fn is_large(level: usize) -> bool {
+    level >= FIRST_LARGE
+}
+
+/// Whether records saved time that held so often, and so often did not, where a walk takes so many cycles, or 0 if that
+/// is not known.
+fn records_pay(n_hits: u64, n_misses: u64, walk_cycles: u64) -> bool {
+    let walk_cycles = if walk_cycles == 0 { 8 * HIT_CYCLES } else { walk_cycles };
+    let are_few = n_hits >= n_misses.saturating_mul(N_HITS_A_MISS_OF_FEW);
+    let hit_cycles = if are_few { 0 } else { HIT_CYCLES };
+    let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(hit_cycles));
+    saved >= n_misses.saturating_mul(MISS_CYCLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_pay_by_what_a_walk_takes_and_how_often_they_hold() {
+        // A loop that asks for one frame: hardly any walks, and those short.
+        assert!(records_pay(4096, 1, 50));
+        // Many stacks of one frame, which do not all come again in time.
+        assert!(!records_pay(4000, 1000, 50));
+        // A parser with deep stacks, and one that comes upon new ones all the time.
+        assert!(records_pay(4000, 6000, 450));
+        assert!(!records_pay(1000, 6000, 450));
+        // Before a walk was timed.
+        assert!(records_pay(4000, 6000, 0));
+    }
+}
