@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Batches that are timed at least, so that slow tools are not judged by the first that they see.
 const MIN_BATCHES: usize = 3;
+/// So many before that: a tracer may have to find its feet, too.
+const MIN_WARM_UP: usize = 3;
 
 /// Why a request could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,8 @@ fn keep(
     Ok(Kept { checksum, build_ns, free_ns, resident_bytes, has_frame_pointers, tracer })
 }
 
-/// Warms the workload up with a tenth of the budget, then times batches until it is used up.
+/// Warms the workload up with a tenth of the budget and [`MIN_WARM_UP`] batches, or as many as fit the budget, then times
+/// batches until it is used up.
 ///
 /// The fastest batch counts. All do the same work, so what another took longer is the machine's
 /// doing: other processes, interrupts, the clock. At least [`MIN_BATCHES`] are timed. Of a workload
@@ -108,28 +111,32 @@ fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measur
         }
         (checksum, elapsed)
     };
-    let (checksum, mut fastest) = time_batch();
-    let mut n_batches = 1;
-    if !workload.is_long() {
-        let mut time_again = || {
-            let (second, elapsed) = time_batch();
-            if second == checksum {
-                Ok(elapsed)
-            } else {
-                Err(RunError::ChecksumChanged { workload, first: checksum, second })
-            }
-        };
-        let warm_up = Instant::now();
-        while warm_up.elapsed() < budget / 10 {
-            time_again()?;
+    let began = Instant::now();
+    let (mut first, mut measuring) = (None, None);
+    let (mut n_warm, mut fastest, mut n_batches) = (0, Duration::MAX, 0);
+    // All by one call: from another place in here they would be the work of other stacks.
+    loop {
+        let time = began.elapsed();
+        let is_warm = n_warm >= MIN_WARM_UP && time >= budget / 10 || n_warm > 0 && time >= budget;
+        if workload.is_long() || is_warm {
+            measuring.get_or_insert_with(Instant::now);
         }
-        let measuring = Instant::now();
-        fastest = time_again()?;
-        while measuring.elapsed() < budget || n_batches < MIN_BATCHES {
-            fastest = fastest.min(time_again()?);
-            n_batches += 1;
+        let (checksum, elapsed) = time_batch();
+        let first = *first.get_or_insert(checksum);
+        if checksum != first {
+            return Err(RunError::ChecksumChanged { workload, first, second: checksum });
+        }
+        let Some(measuring) = measuring else {
+            n_warm += 1;
+            continue;
+        };
+        fastest = fastest.min(elapsed);
+        n_batches += 1;
+        if workload.is_long() || measuring.elapsed() >= budget && n_batches >= MIN_BATCHES {
+            break;
         }
     }
+    let checksum = first.unwrap_or_default();
     // Those of the warm-up are the first.
     let n_before = latencies.len().saturating_sub(n_batches);
     Ok(Measurement {
