@@ -7,10 +7,13 @@ use std::thread;
 #[global_allocator]
 static ALLOC: memtrace_alloc::Alloc = memtrace_alloc::Alloc::system();
 
+const HAS_CACHES: bool =
+    cfg!(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable)));
+
 /// Allocates on 8192 stacks, often enough for them to be remembered; returns the bytes that caches then take.
 fn remembered() -> u64 {
     let work = || {
-        for _ in 0..8 {
+        for _ in 0..10 {
             (0..1 << 13).for_each(|path| drop(allocate(path, 13)));
         }
         tracer_memory().site_caches
@@ -21,15 +24,16 @@ fn remembered() -> u64 {
 #[test]
 fn caches_stay_within_their_limit_and_grow_beyond_it_without() {
     for limit in [0, 1 << 20] {
-        memtrace_alloc::start_with(Options::new().site_cache_limit(limit)).unwrap();
+        memtrace_alloc::start_with(Options::new().frames(60).site_cache_limit(limit)).unwrap();
         let bytes = remembered();
         memtrace_alloc::stop();
         assert!(bytes <= limit, "{bytes} of {limit}");
+        assert_eq!(bytes != 0, limit != 0 && HAS_CACHES, "{bytes} of {limit}");
     }
-    memtrace_alloc::start(25).unwrap();
+    memtrace_alloc::start_with(Options::new().frames(60)).unwrap();
     let bytes = remembered();
     memtrace_alloc::stop();
-    if cfg!(all(target_arch = "x86_64", target_os = "linux", not(memtrace_portable))) {
+    if HAS_CACHES {
         assert!((4 << 20..16 << 20).contains(&bytes), "{bytes}");
     }
 }

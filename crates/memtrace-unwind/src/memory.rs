@@ -116,7 +116,7 @@ impl Words {
         }
         #[cfg(target_os = "linux")]
         {
-            // What is small is touched sparsely; what is large is filled.
+            // What is small is touched sparsely; what is large is filled from its beginning.
             let advice =
                 if n_bytes < MIN_HUGE { libc::MADV_NOHUGEPAGE } else { libc::MADV_HUGEPAGE };
             // SAFETY: advice on the mapping made above.

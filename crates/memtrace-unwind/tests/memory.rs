@@ -239,26 +239,30 @@ fn a_retired_cache_has_given_back_its_memory_and_takes_none_again() {
     thread::scope(|scope| scope.spawn(check).join().unwrap());
 }
 
-/// Captures each of `1 << n_bits` stacks once, in turn.
-fn capture_each(cache: &mut SiteCache, table: &Table, n_bits: u32) {
+/// Captures each of `1 << n_bits` stacks once, in turn; returns the bytes that the cache took at most.
+fn capture_each(cache: &mut SiteCache, table: &Table, n_bits: u32) -> usize {
     let stack = StackBounds::current();
+    let mut peak = 0;
     for path in 0..1 << n_bits {
         let is_compared = path % 64 == 63;
-        descend(path, n_bits, &mut || capture(cache, &stack, table, is_compared));
+        // By as many frames as are captured, whatever the test's own are.
+        descend(path, LIMIT as u32 - 8, &mut || capture(cache, &stack, table, is_compared));
+        peak = peak.max(cache.memory());
     }
+    peak
 }
 
 /// Passes through `1 << n_bits` stacks, as many times as told: for each pass the part of captures that a record
-/// answered, and the bytes of the cache after it.
+/// answered, and the bytes that the cache took at most.
 fn pass_through(n_bits: u32, n_passes: usize) -> Vec<(f64, usize)> {
     let table = Table::default();
     let pass_through = || {
         let mut cache = SiteCache::new();
         let passes = (0..n_passes).map(|_| {
             let before = cache.counts().n_hits;
-            capture_each(&mut cache, &table, n_bits);
+            let peak = capture_each(&mut cache, &table, n_bits);
             let n_hits = cache.counts().n_hits - before;
-            (n_hits as f64 / f64::from(1 << n_bits), cache.memory())
+            (n_hits as f64 / f64::from(1 << n_bits), peak)
         });
         passes.collect()
     };
@@ -271,18 +275,19 @@ fn stacks_that_come_again_get_the_memory_that_they_need() {
     // As much as a thread has at most while its stacks are new.
     const SMALL: usize = 2 << 20;
     let _budget = lock();
-    let passes = pass_through(13, 6);
+    let passes = pass_through(13, 8);
     assert!(passes[0].1 <= SMALL, "{passes:?}");
     // 8,192 stacks, 3 MB.
-    assert!(passes[5].0 > 0.99 && (3 << 20..10 << 20).contains(&passes[5].1), "{passes:?}");
+    assert!(passes[7].0 > 0.99 && (8 << 20..10 << 20).contains(&passes[7].1), "{passes:?}");
     // Large records get no more than three eighths of the budget.
     set_cache_budget(16 << 20);
-    let passes = pass_through(13, 6);
+    let passes = pass_through(13, 8);
     set_cache_budget(BUDGET);
     assert!(passes.iter().all(|&(_, memory)| memory <= SMALL), "{passes:?}");
     // 131,072 stacks, more than there ever is room for: what they got is given back.
-    let passes = pass_through(17, 3);
-    assert!(passes[0].1 <= SMALL && passes[1].1 > 64 << 20 && passes[2].1 <= SMALL, "{passes:?}");
+    let passes = pass_through(17, 5);
+    assert!(passes[0].1 <= SMALL && passes[1].1 > 64 << 20, "{passes:?}");
+    assert!(passes[2..].iter().any(|&(_, memory)| memory <= SMALL), "{passes:?}");
     assert_eq!(memory_in_use(), 0);
 }
 

@@ -84,9 +84,11 @@ pub struct SiteCache {
     n_skipped_a_record: u32,
     /// How often it was decided to go on without records.
     n_judged_without: u32,
-    /// Decisions before large records are tried once more, and how often they were in vain.
+    /// Decisions before large records are tried once more, how often they were in vain, and decisions one after another
+    /// by which those that there are are of no use.
     n_judged_before_large: u32,
     n_large_in_vain: u32,
+    n_useless: u32,
     counts: Counts,
     choice: Choice,
     growth: Growth,
@@ -118,6 +120,7 @@ impl SiteCache {
             n_judged_without: 0,
             n_judged_before_large: 0,
             n_large_in_vain: 0,
+            n_useless: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
             choice: Choice::NEW,
             growth: Growth::NEW,
@@ -267,7 +270,7 @@ impl SiteCache {
             return site_without_cache(world, start, stack, limit, 0, sites);
         }
         // What a record is made of lies on a trail.
-        let is_filling = self.growth.is_filling();
+        let is_filling = self.growth.is_filling;
         let is_timed = !is_filling && self.choice.begin();
         let begun = if is_timed { world.cycles() } else { 0 };
         let site = if self.choice.is_trail || is_filling {
@@ -396,6 +399,7 @@ impl SiteCache {
         {
             records.clear();
         }
+        self.begin_with_none();
     }
 
     fn n_hits(&self) -> u64 {

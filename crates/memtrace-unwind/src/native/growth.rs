@@ -6,7 +6,7 @@ use core::num::NonZeroU32;
 /// Misses looked at below which nothing is said of all.
 const N_LOOKED_TO_JUDGE: u32 = 16;
 
-/// Of so many captures, one must be a walk by a stack that was met before for large records to be worth their memory.
+/// Of so many captures, one must be a walk by a stack that was met before for more room to make a difference.
 const N_CAPTURES_A_KNOWN: u64 = 8;
 
 /// Spreads the numbers of sites over the marks of those seen.
@@ -17,6 +17,7 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 pub(super) struct Growth {
     /// As they were then.
     pub(super) n_turns: u32,
+    pub(super) n_made: u32,
     pub(super) n_hits: u64,
     pub(super) n_misses: u64,
     /// Misses of which it was looked whether the stack had been seen not long before, and those that had.
@@ -27,12 +28,13 @@ pub(super) struct Growth {
     /// The greatest number of a site so far.
     newest: u32,
     /// Whether there is so much room that each stack that comes again gets some.
-    is_filling: bool,
+    pub(super) is_filling: bool,
 }
 
 impl Growth {
     pub(super) const NEW: Self = Self {
         n_turns: 0,
+        n_made: 0,
         n_hits: 0,
         n_misses: 0,
         n_looked: 0,
@@ -42,12 +44,8 @@ impl Growth {
         is_filling: false,
     };
 
-    pub(super) const fn begin(&mut self, n_turns: u32, n_hits: u64, is_filling: bool) {
-        *self = Self { n_turns, n_hits, newest: self.newest, is_filling, ..Self::NEW };
-    }
-
-    pub(super) const fn is_filling(&self) -> bool {
-        self.is_filling
+    pub(super) const fn begin(&mut self, n_turns: u32, n_made: u32, n_hits: u64, is_filling: bool) {
+        *self = Self { n_turns, n_made, n_hits, newest: self.newest, is_filling, ..Self::NEW };
     }
 
     /// Whether the stack of a site was met before, be it by another thread: numbers are given as stacks are first seen.

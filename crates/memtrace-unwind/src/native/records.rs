@@ -110,6 +110,11 @@ impl Extent {
         self.n_gone
     }
 
+    /// Returns how many words of records were made.
+    pub(crate) const fn n_made(&self) -> u32 {
+        self.n_made
+    }
+
     /// Returns how often all room was used up.
     pub(crate) const fn n_turns(&self) -> u32 {
         self.n_turns

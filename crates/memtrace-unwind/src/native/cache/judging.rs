@@ -26,6 +26,10 @@ const FIRST_LARGE: usize = 4;
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Decisions between large records that were in vain and the next attempt, at first; twice as many each time.
 const N_JUDGED_BETWEEN: u32 = 128;
+/// A thread has walked once for so many words of large records before it gets them.
+const N_WORDS_A_WALK: u64 = 64;
+/// Decisions one after another by which large records are of no use, before they are given back.
+const N_USELESS: u32 = 4;
 /// Fewer say nothing.
 const N_MISSES_TO_GROW: u64 = 64;
 
@@ -74,9 +78,22 @@ impl SiteCache {
         self.guess_mask = GuessMask::of(self.records.len()).unwrap_or(GuessMask::NONE);
         self.hints = Hints::NONE;
         self.records_extent = records::Extent::EMPTY;
-        self.growth.begin(0, self.n_hits(), is_large(level));
+        self.n_useless = 0;
         self.n_skipped_a_record = 0;
+        self.begin_growth(is_large(level));
         self.set_uses_records(true);
+    }
+
+    /// Begins anew with what is there, of which all has become void.
+    pub(super) fn begin_with_none(&mut self) {
+        self.records_extent = records::Extent::EMPTY;
+        self.n_skipped_a_record = 0;
+        self.begin_growth(is_large(self.level) && self.uses_records);
+    }
+
+    fn begin_growth(&mut self, is_filling: bool) {
+        let (extent, n_hits) = (&self.records_extent, self.n_hits());
+        self.growth.begin(extent.n_turns(), extent.n_made(), n_hits, is_filling);
     }
 
     /// Whether it is time to decide how records are used.
@@ -97,7 +114,7 @@ impl SiteCache {
         let is_full = self.is_full();
         let has_turned = self.records_extent.n_turns() != 0;
         let is_filling = is_large(self.level) && !has_turned;
-        self.growth.begin(self.records_extent.n_turns(), self.n_hits(), is_filling);
+        self.begin_growth(is_filling);
         self.n_judged_before_large = self.n_judged_before_large.saturating_sub(1);
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
@@ -111,22 +128,29 @@ impl SiteCache {
             return;
         }
         // Looking for records costs, too. What a hit saves is the walk.
+        let made_some = self.records_extent.n_made() != since.n_made;
         let has_room = if is_filling {
-            since.are_known(n_hits)
+            // There are stacks of which no record can be made.
+            since.are_known(n_hits) && (made_some || !self.uses_records)
         } else {
             self.uses_records && since.comes_again() && !has_turned
         };
-        let uses_records = if has_room {
+        let pays = self.uses_records && self.pay(n_hits, since.n_misses);
+        let uses_records = if has_room || pays {
             true
         } else if self.uses_records {
-            records_pay(n_hits, since.n_misses, self.choice.mean_cycles())
+            false
         } else {
             self.n_judged_without = self.n_judged_without.wrapping_add(1);
             self.n_judged_without.is_multiple_of(N_JUDGED_WITHOUT)
         };
-        if is_large(self.level) && has_turned && !uses_records && self.shrink().is_some() {
-            return;
+        let is_of_use = pays || uses_records && made_some;
+        self.n_useless = if is_of_use { 0 } else { self.n_useless.saturating_add(1) };
+        let is_in_vain = has_turned && !uses_records || self.n_useless >= N_USELESS;
+        if is_large(self.level) && is_in_vain {
+            return self.shrink();
         }
+        self.growth.is_filling &= uses_records;
         self.set_uses_records(uses_records);
     }
 
@@ -138,7 +162,8 @@ impl SiteCache {
         let has_turned = self.records_extent.n_turns() != 0;
         let is_tried = has_turned || !is_large(self.level) && !self.uses_records;
         if is_tried && since.are_known(n_hits) {
-            return !is_large(self.level.wrapping_add(1)) || self.n_judged_before_large == 0;
+            let above = self.level.wrapping_add(1);
+            return !is_large(above) || self.n_judged_before_large == 0 && self.is_worth(above);
         }
         let Some(&n_hits_a_miss) = N_HITS_A_MISS.get(self.level) else { return false };
         if since.n_misses.saturating_mul(n_hits_a_miss) <= n_hits {
@@ -151,25 +176,46 @@ impl SiteCache {
             && (self.n_skipped_a_record < 3 || comes_again || is_too_small)
     }
 
+    fn pay(&self, n_hits: u64, n_misses: u64) -> bool {
+        records_pay(n_hits, n_misses, self.choice.mean_cycles(), is_large(self.level))
+    }
+
+    /// Whether the thread walks so much, and so long, that large records may be worth their memory.
+    fn is_worth(&self, level: usize) -> bool {
+        let counts = &self.counts;
+        let n_walks =
+            counts.n_joined.saturating_add(counts.n_walked).saturating_add(counts.n_plain);
+        let n_words = LEVELS.get(level).copied().unwrap_or(0);
+        let walk_cycles = self.choice.mean_cycles();
+        n_walks >= n_words as u64 / N_WORDS_A_WALK && (walk_cycles == 0 || walk_cycles > HIT_CYCLES)
+    }
+
     /// Goes on with records of the next level, of which there are none yet; `None` if there is no memory.
     fn grow(&mut self) -> Option<()> {
         let level = self.level.wrapping_add(1);
         let share = if is_large(level) { Share::SOME } else { Share::HALF };
-        let records = Pages::map(*LEVELS.get(level)?, share)?;
-        self.use_records(records, level);
+        let records = Pages::map(*LEVELS.get(level)?, share);
+        if records.is_none() && is_large(level) {
+            // To ask takes from others what is kept for them.
+            self.n_judged_before_large = N_JUDGED_BETWEEN;
+        }
+        self.use_records(records?, level);
         Some(())
     }
 
-    /// Gives large records back, which were in vain, and begins anew with the largest of the others; `None` if there is
-    /// no memory for these.
-    fn shrink(&mut self) -> Option<()> {
-        let level = FIRST_LARGE.wrapping_sub(1);
-        let records = Pages::map(*LEVELS.get(level)?, Share::HALF)?;
-        self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
+    /// Gives large records back, which were in vain, and begins anew with as much memory as others may have.
+    fn shrink(&mut self) {
         let n_times = 1u32.checked_shl(self.n_large_in_vain).unwrap_or(u32::MAX);
         self.n_judged_before_large = N_JUDGED_BETWEEN.saturating_mul(n_times);
-        self.use_records(records, level);
-        Some(())
+        self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
+        // First of all, since there may be no room for both.
+        self.use_records(Pages::empty(), 0);
+        let levels = LEVELS.iter().enumerate().take(FIRST_LARGE).rev();
+        let mut records =
+            levels.filter_map(|(level, &len)| Some((level, Pages::map(len, Share::ALL)?)));
+        if let Some((level, records)) = records.next() {
+            self.use_records(records, level);
+        }
     }
 
     pub(super) fn set_uses_records(&mut self, uses_records: bool) {
@@ -197,9 +243,9 @@ const fn is_large(level: usize) -> bool {
 
 /// Whether records saved time that held so often, and so often did not, where a walk takes so many cycles, or 0 if that
 /// is not known.
-fn records_pay(n_hits: u64, n_misses: u64, walk_cycles: u64) -> bool {
+fn records_pay(n_hits: u64, n_misses: u64, walk_cycles: u64, are_large: bool) -> bool {
     let walk_cycles = if walk_cycles == 0 { 8 * HIT_CYCLES } else { walk_cycles };
-    let are_few = n_hits >= n_misses.saturating_mul(N_HITS_A_MISS_OF_FEW);
+    let are_few = !are_large && n_hits >= n_misses.saturating_mul(N_HITS_A_MISS_OF_FEW);
     let hit_cycles = if are_few { 0 } else { HIT_CYCLES };
     let saved = n_hits.saturating_mul(walk_cycles.saturating_sub(hit_cycles));
     saved >= n_misses.saturating_mul(MISS_CYCLES)
@@ -212,13 +258,14 @@ mod tests {
     #[test]
     fn records_pay_by_what_a_walk_takes_and_how_often_they_hold() {
         // A loop that asks for one frame: hardly any walks, and those short.
-        assert!(records_pay(4096, 1, 50));
+        assert!(records_pay(4096, 1, 50, false));
+        assert!(!records_pay(4096, 1, 50, true));
         // Many stacks of one frame, which do not all come again in time.
-        assert!(!records_pay(4000, 1000, 50));
+        assert!(!records_pay(4000, 1000, 50, false));
         // A parser with deep stacks, and one that comes upon new ones all the time.
-        assert!(records_pay(4000, 6000, 450));
-        assert!(!records_pay(1000, 6000, 450));
+        assert!(records_pay(4000, 6000, 450, false));
+        assert!(!records_pay(1000, 6000, 450, false));
         // Before a walk was timed.
-        assert!(records_pay(4000, 6000, 0));
+        assert!(records_pay(4000, 6000, 0, false));
     }
 }
