@@ -102,7 +102,7 @@ impl Groups {
     pub(super) fn of(words: impl Iterator<Item = Word>) -> Option<Self> {
         let (mut n_words, mut n_pairs) = (0usize, 0usize);
         let mut above: Option<Word> = None;
-        // The iterator's own loop, for it is made of others.
+        // Internal iteration, which is the quicker one for a chain of iterators.
         words.for_each(|word| {
             n_words = n_words.wrapping_add(1);
             let is_pair = above.is_some_and(|above| word.is_below(above));
@@ -181,7 +181,7 @@ pub(super) fn write(
     let mut pairs = Writer::<2> { groups: pairs.as_chunks_mut().0, n: 0, sp: start.sp };
     let mut singles = Writer::<1> { groups: singles.as_chunks_mut().0, n: 0, sp: start.sp };
     let (mut above, mut last): (Option<Word>, _) = (None, None);
-    // The iterator's own loop, for it is made of others.
+    // Internal iteration, which is the quicker one for a chain of iterators.
     words.try_for_each(|word| {
         match above {
             Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
