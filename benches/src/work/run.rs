@@ -115,7 +115,7 @@ fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measur
     let (mut first, mut measuring) = (None, None);
     let (mut n_warm, mut fastest, mut n_batches) = (0, Duration::MAX, 0);
     // All by one call: from another place in here they would be the work of other stacks.
-    loop {
+    let checksum = loop {
         let time = began.elapsed();
         let is_warm = n_warm >= MIN_WARM_UP && time >= budget / 10 || n_warm > 0 && time >= budget;
         if workload.is_long() || is_warm {
@@ -133,10 +133,9 @@ fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measur
         fastest = fastest.min(elapsed);
         n_batches += 1;
         if workload.is_long() || measuring.elapsed() >= budget && n_batches >= MIN_BATCHES {
-            break;
+            break first;
         }
-    }
-    let checksum = first.unwrap_or_default();
+    };
     // Those of the warm-up are the first.
     let n_before = latencies.len().saturating_sub(n_batches);
     Ok(Measurement {

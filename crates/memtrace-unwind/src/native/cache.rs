@@ -52,6 +52,7 @@ const N_HITS_A_WALK: u64 = 4096;
 const N_HITS_LEFT: i64 = N_HITS_A_WALK as i64 - 1;
 /// Walks after which one looks whether the code is still what it was.
 const N_WALKS_A_LOOK: u64 = 1024;
+
 /// Not one that [`World::generation`] returns.
 const NO_GENERATION: u64 = u64::MAX;
 
