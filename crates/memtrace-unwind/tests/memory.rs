@@ -93,11 +93,18 @@ fn descend(path: u32, n_bits: u32, leaf: &mut dyn FnMut()) -> u32 {
         leaf();
         return black_box(1);
     }
-    if path & 1 == 0 {
-        black_box(descend(path >> 1, n_bits - 1, leaf)) + 1
-    } else {
-        black_box(descend(path >> 1, n_bits - 1, leaf)) + 2
-    }
+    if path & 1 == 0 { by_left(path, n_bits, leaf) } else { by_right(path, n_bits, leaf) }
+}
+
+// Two functions, since an optimized build makes one call of two in branches.
+#[inline(never)]
+fn by_left(path: u32, n_bits: u32, leaf: &mut dyn FnMut()) -> u32 {
+    black_box(descend(path >> 1, n_bits - 1, leaf)) + 1
+}
+
+#[inline(never)]
+fn by_right(path: u32, n_bits: u32, leaf: &mut dyn FnMut()) -> u32 {
+    black_box(descend(path >> 1, n_bits - 1, leaf)) + 2
 }
 
 /// Captures `n` times by the thread's cache, on stacks of which `n_distinct` are distinct.
