@@ -89,6 +89,7 @@ mod scratch;
 mod segments;
 mod site;
 mod site_totals;
+mod stacks;
 mod state;
 mod thread;
 mod thread_slot;
@@ -117,6 +118,7 @@ pub use recorder::{
 pub use sampler::Sampler;
 pub use site::{Site, SiteId};
 pub use site_totals::SiteTotals;
+pub use stacks::CallAddrs;
 pub use thread::untraced;
 pub use thread_table::ThreadInfo;
 pub use totals::TracedMemory;

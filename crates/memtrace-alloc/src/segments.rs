@@ -44,10 +44,16 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
     /// Returns the place of a number, if its segment is mapped.
     #[inline]
     pub(crate) fn place(&self, number: u32) -> Option<NonNull<T>> {
+        Some(self.places_from(number)?.0)
+    }
+
+    /// Returns the places from a number on to the end of their segment, and how many they are; none if it is not mapped.
+    #[inline]
+    pub(crate) fn places_from(&self, number: u32) -> Option<(NonNull<T>, usize)> {
         let (k, offset) = Self::split(number)?;
         let segment = NonNull::new(self.segments.get(k)?.load(Acquire))?;
         // SAFETY: within the segment, since `offset` is below its length (I1).
-        Some(unsafe { segment.add(offset) })
+        Some((unsafe { segment.add(offset) }, (FIRST_LEN << k).wrapping_sub(offset)))
     }
 
     /// Visits every place whose segment is mapped.
@@ -62,10 +68,13 @@ impl<T, const FIRST_LEN: usize, const N: usize> Segments<T, FIRST_LEN, N> {
     }
 
     /// Returns the place of a number, mapping its segment if need be; `None` if that fails.
+    #[inline]
     pub(crate) fn place_or_map(&self, number: u32) -> Option<NonNull<T>> {
-        let (k, _) = Self::split(number)?;
-        self.segment_or_map(k);
-        self.place(number)
+        self.place(number).or_else(|| {
+            let (k, _) = Self::split(number)?;
+            self.segment_or_map(k);
+            self.place(number)
+        })
     }
 
     /// Returns segment `k` and its length, mapping it if need be; null if that fails.

@@ -1,7 +1,7 @@
 //! Sites: distinct stacks, each with a number.
 //!
 //! A stack is looked up by its 64-bit hash in an open-addressing index, without a lock; a stack seen for
-//! the first time is copied, given the next number, and published under a leaf lock. Nothing is ever
+//! the first time is [stored](crate::stacks), given the next number, and published under a leaf lock. Nothing is ever
 //! removed or moved, so a number and the frames behind it stay good for the life of the process.
 //!
 //! Frames are not compared: two stacks are taken for one if their hashes agree. The place in the index
@@ -10,13 +10,13 @@
 //!
 //! # Invariants
 //!
-//! - **I1** A slot of an index of 2ᵏ slots is zero (empty) or has the number of a record in its lower k
+//! - **I1** A slot of the index of 2ᵏ slots is zero (empty) or has the number of a record in its lower k
 //!   bits and the bits of that record's hash above them; it changes once, from empty, after the record
 //!   was written.
 //! - **I2** An index is at most three quarters full, so that every probe ends at an empty slot, and a
-//!   number fits k bits. A fuller one is replaced by one twice as large; the old one stays readable, and a stack missing
-//!   from it is looked up again under the lock.
-//! - **I3** Records lie in segments and never move; the frames of a record never change.
+//!   number fits k bits. A fuller one is replaced by one twice as large; the old one stays readable, though most of it
+//!   becomes empty, and a stack missing from it is looked up again under the lock.
+//! - **I3** Records lie in segments and never move; they and their stacks never change.
 //! - **I4** Number 0 is the site of a trace without a known stack.
 //!
 //! # Orderings
@@ -30,17 +30,21 @@
 //! # Cost
 //!
 //! One probe, mostly of one cache line, for which a program of many stacks has to wait; none where stacks come in
-//! the order in which they were seen first, as they do when a program does the same once more. 8 bytes a frame,
-//! 32 a record and 11 to 21 of index for each site.
+//! the order in which they were seen first, as they do when a program does the same once more. 16 bytes a record and
+//! 11 to 21 of index for each site, beside its stack: some 30 to 40 bytes of 25 frames where there are many.
 #![expect(unsafe_code, reason = "structures in mapped memory, shared without locks")]
 
 use crate::lock::LeafLock;
 use crate::mapped::{self, Part};
 use crate::segments::Segments;
+use crate::stacks::{CallAddrs, Runs, Stacks};
+use core::fmt::{self, Debug, Formatter};
+use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
+use memtrace_heap::PAGE_SIZE;
 use memtrace_unwind::{End, StackHash};
 
 /// The number of a site; the same stack has the same number as long as the process lives.
@@ -58,12 +62,37 @@ impl SiteId {
 }
 
 /// A captured stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Site {
-    /// Addresses inside the calling instructions, newest first.
-    pub call_addrs: &'static [u64],
-    /// Whether these are all.
+    stacks: &'static Stacks,
+    stack: u32,
+    n_frames: u16,
+    /// Whether its frames are all.
     pub end: End,
+}
+
+impl Site {
+    /// Returns the addresses inside the calling instructions, newest first: up to 65,535.
+    ///
+    /// **Cost**: a few nanoseconds an address.
+    pub const fn call_addrs(&self) -> CallAddrs {
+        self.stacks.read(self.stack, self.n_frames as usize)
+    }
+}
+
+impl PartialEq for Site {
+    fn eq(&self, other: &Self) -> bool {
+        self.end == other.end && self.call_addrs().eq(other.call_addrs())
+    }
+}
+
+impl Eq for Site {}
+
+impl Debug for Site {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let call_addrs = fmt::from_fn(|f| f.debug_list().entries(self.call_addrs()).finish());
+        f.debug_struct("Site").field("call_addrs", &call_addrs).field("end", &self.end).finish()
+    }
 }
 
 /// Numbers fit 30 bits of a live table's word.
@@ -71,8 +100,6 @@ const MAX_SITES: u32 = (1 << 30) - 1;
 const FIRST_INDEX_LEN: usize = 1 << 12;
 const FIRST_SEGMENT_LEN: usize = 1 << 10;
 const N_SEGMENTS: usize = 21;
-/// Frames of a chunk; more than the longest stack has.
-const CHUNK_FRAMES: usize = 1 << 17;
 
 #[repr(C)]
 struct Index {
@@ -85,24 +112,23 @@ const _: () = assert!(size_of::<Index>() <= size_of::<AtomicU64>());
 #[repr(C)]
 struct Record {
     hash: u64,
-    frames: *const u64,
-    n_frames: u32,
+    stack: u32,
+    n_frames: u16,
     end: End,
 }
+
+const _: () = assert!(size_of::<Record>() == 16);
 
 /// What is changed under the lock.
 struct Writer {
     n_records: u32,
-    chunk: *mut u64,
-    chunk_free: usize,
+    runs: Runs,
 }
-
-// SAFETY: the chunk is used by whoever holds the lock.
-unsafe impl Send for Writer {}
 
 pub(crate) struct Sites {
     index: AtomicPtr<Index>,
     records: Segments<Record, FIRST_SEGMENT_LEN, N_SEGMENTS>,
+    stacks: Stacks,
     n_records: AtomicU32,
     writer: LeafLock<Writer>,
 }
@@ -112,8 +138,9 @@ impl Sites {
         Self {
             index: AtomicPtr::new(ptr::null_mut()),
             records: Segments::new(Part::Sites),
+            stacks: Stacks::new(),
             n_records: AtomicU32::new(0),
-            writer: LeafLock::new(Writer { n_records: 0, chunk: ptr::null_mut(), chunk_free: 0 }),
+            writer: LeafLock::new(Writer { n_records: 0, runs: Runs::new() }),
         }
     }
 
@@ -130,12 +157,9 @@ impl Sites {
     }
 
     /// Returns the stack of a site; `None` for [`SiteId::UNKNOWN`].
-    pub(crate) fn get(&self, id: SiteId) -> Option<Site> {
-        let record = self.record(id)?;
-        // SAFETY: a published record's frames are initialised and never change (I3).
-        let call_addrs =
-            unsafe { core::slice::from_raw_parts(record.frames, record.n_frames as usize) };
-        Some(Site { call_addrs, end: record.end })
+    pub(crate) fn get(&'static self, id: SiteId) -> Option<Site> {
+        let &Record { stack, n_frames, end, .. } = self.record(id)?;
+        Some(Site { stacks: &self.stacks, stack, n_frames, end })
     }
 
     /// Returns how many sites there are.
@@ -200,10 +224,10 @@ impl Sites {
             return None;
         }
         let place = self.records.place_or_map(number)?;
-        let frames = writer.copy_frames(call_addrs)?;
-        let n_frames = u32::try_from(call_addrs.len()).ok()?;
+        let n_frames = u16::try_from(call_addrs.len()).ok()?;
+        let stack = self.stacks.add(&mut writer.runs, call_addrs)?;
         // SAFETY: the place of a number not yet published is mapped and not read by anyone.
-        unsafe { place.write(Record { hash, frames, n_frames, end }) };
+        unsafe { place.write(Record { hash, stack, n_frames, end }) };
         writer.n_records = number;
         self.n_records.store(number, Release);
         self.publish(self.index.load(Relaxed), hash, number);
@@ -236,7 +260,8 @@ impl Sites {
                 self.publish(index, record.hash, number);
             }
         }
-        self.index.store(index, Release);
+        let old = self.index.swap(index, Release);
+        empty_index(old);
         true
     }
 
@@ -247,26 +272,6 @@ impl Sites {
         let place = self.records.place(id.0)?;
         // SAFETY: a number up to `n_records` was written before that was stored (I3).
         Some(unsafe { place.as_ref() })
-    }
-}
-
-impl Writer {
-    fn copy_frames(&mut self, call_addrs: &[u64]) -> Option<*const u64> {
-        if self.chunk.is_null() || call_addrs.len() > self.chunk_free {
-            let chunk = mapped::map::<u64>(CHUNK_FRAMES, Part::Sites);
-            if chunk.is_null() || call_addrs.len() > CHUNK_FRAMES {
-                return None;
-            }
-            self.chunk = chunk;
-            self.chunk_free = CHUNK_FRAMES;
-        }
-        let frames = self.chunk;
-        // SAFETY: the chunk has room for this many more frames, which nobody else uses.
-        unsafe { ptr::copy_nonoverlapping(call_addrs.as_ptr(), frames, call_addrs.len()) };
-        // SAFETY: at most one past the chunk's end.
-        self.chunk = unsafe { frames.add(call_addrs.len()) };
-        self.chunk_free = self.chunk_free.saturating_sub(call_addrs.len());
-        Some(frames)
     }
 }
 
@@ -288,6 +293,19 @@ fn map_index(len: usize) -> *mut Index {
         unsafe { (*index).len = len };
     }
     index
+}
+
+/// Gives back the memory of an index that was replaced, but for its ends. Who still reads it finds nothing there.
+fn empty_index(index: *mut Index) {
+    let Some(slots) = slots(index) else { return };
+    let Range { start, end } = slots.as_ptr_range();
+    let to_next = start.addr().wrapping_neg() & PAGE_SIZE.wrapping_sub(1);
+    let page = start.wrapping_byte_add(to_next);
+    let size = end.addr().saturating_sub(page.addr()) & !PAGE_SIZE.wrapping_sub(1);
+    // SAFETY: whole pages of the index, behind its header; it is not written to any more, and zero is an empty slot.
+    if size != 0 && unsafe { mapped::discard(page.cast_mut().cast(), size) } {
+        mapped::uncharge(size);
+    }
 }
 
 fn slots<'a>(index: *mut Index) -> Option<&'a [AtomicU64]> {
@@ -344,7 +362,7 @@ mod tests {
                 let known = *numbers.entry((frames.clone(), end as u8)).or_insert(id);
                 prop_assert_eq!(id, known);
                 let site = sites.get(id).unwrap();
-                prop_assert_eq!((site.call_addrs, site.end), (&frames[..], end));
+                prop_assert!(site.call_addrs().eq(frames.iter().copied()) && site.end == end);
                 // Right guesses, wrong ones, and such of sites that there are not.
                 let hash = StackHash::of(&frames, end);
                 for last in [0, id.0 - 1, id.0, sites.n_sites(), u32::MAX] {
@@ -380,7 +398,24 @@ mod tests {
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(1..=120_000));
         for (i, id) in (0..).zip(&all[0]) {
-            assert_eq!(sites.get(*id).unwrap().call_addrs, [i, i * i, 7]);
+            assert!(sites.get(*id).unwrap().call_addrs().eq([i, i * i, 7]));
+        }
+    }
+
+    #[test]
+    fn an_index_that_was_replaced_is_empty_but_for_its_ends() {
+        let resident = |index: *mut Index, len| mapped::resident_bytes(index.cast(), 8 * len);
+        // By system pages, and by huge ones.
+        for len in [1usize, 512, 1024, FIRST_INDEX_LEN, 1 << 20] {
+            let index = map_index(len);
+            let slots = slots(index).unwrap();
+            slots.iter().for_each(|slot| slot.store(1, Relaxed));
+            assert!(resident(index, len) >= 8 * len as u64);
+            empty_index(index);
+            assert!(resident(index, len) <= 2 * PAGE_SIZE as u64);
+            let n_left = slots.iter().filter(|slot| slot.load(Relaxed) != 0).count();
+            assert_eq!(slots.len(), len, "it is still known how long it is");
+            assert!(n_left > 0 && n_left <= len.min(2 * PAGE_SIZE / 8), "{n_left} of {len}");
         }
     }
 

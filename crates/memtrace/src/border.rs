@@ -173,7 +173,7 @@ fn traceback_of_site(site: SiteId, names: &mut Names) -> Traceback {
         return Traceback::new([unknown_frame()]);
     };
     let mut frames: Vec<Frame> = Vec::new();
-    for &call_addr in site.call_addrs {
+    for call_addr in site.call_addrs() {
         frames.extend(names.frames_at(call_addr).iter().cloned());
     }
     frames.reverse();
@@ -269,7 +269,7 @@ impl Stacks {
         let stack = match memtrace_alloc::site_frames(site) {
             Some(found) => {
                 let mut frames = Vec::new();
-                for &call_addr in found.call_addrs {
+                for call_addr in found.call_addrs() {
                     frames.extend_from_slice(self.frames(call_addr, names));
                 }
                 self.builder.stack(&frames, total_nframe(frames.len(), found.end))

@@ -176,9 +176,9 @@ fn compare_site(round: &Round, extents: &[Range<u64>], record: &LiveBlock, block
     let Some(site) = memtrace_alloc::site_frames(record.site) else {
         return ensure!(round.has_limit, "a block is recorded without a stack: {record:x?}");
     };
-    let call_addrs = site.call_addrs;
+    let mut call_addrs = site.call_addrs();
     ensure!(
-        !call_addrs.is_empty() && call_addrs.len() <= usize::from(round.n_frames),
+        call_addrs.len() > 0 && call_addrs.len() <= usize::from(round.n_frames),
         "a stack has {} frames of at most {}",
         call_addrs.len(),
         round.n_frames
@@ -189,9 +189,9 @@ fn compare_site(round: &Round, extents: &[Range<u64>], record: &LiveBlock, block
     }
     let extent = &extents[block.tag as usize];
     ensure!(
-        call_addrs.iter().any(|addr| extent.contains(addr)),
+        call_addrs.any(|addr| extent.contains(&addr)),
         "a block is recorded with a stack that does not lead through {extent:x?}: {block:x?} as \
-         {record:x?}, {call_addrs:x?}"
+         {record:x?}, {site:x?}"
     );
 }
 

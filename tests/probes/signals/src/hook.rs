@@ -9,8 +9,8 @@
 //! Everything here is called by handlers, too, at any instruction of itself.
 
 use crate::pool::{Pool, die};
-use crate::truth::Truth;
-use memtrace_alloc::{Alloc, SiteId};
+use crate::truth::{MAX_FRAMES, Truth};
+use memtrace_alloc::{Alloc, Site, SiteId};
 use memtrace_unwind::End;
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -153,7 +153,12 @@ fn compare(plan: &Plan, site: SiteId, before: SiteId) {
         _ => (call_addrs, truth_end),
     };
     let found = memtrace_alloc::site_frames(site);
-    let (answer, end) = found.map_or((&[][..], End::Limit), |site| (site.call_addrs, site.end));
+    let mut frames = [0; MAX_FRAMES];
+    let copy = |site: Site| {
+        frames.iter_mut().zip(site.call_addrs()).map(|(frame, addr)| *frame = addr).count()
+    };
+    let n_frames = found.map_or(0, copy);
+    let (answer, end) = (&frames[..n_frames], found.map_or(End::Limit, |site| site.end));
     let counts = &COUNTS;
     let n_compared =
         if is_in_handler { &counts.n_compared_in_handlers } else { &counts.n_compared_outside };
@@ -205,7 +210,7 @@ fn learn(block: *mut u8, (addrs, len): &mut Own) {
     truth.take();
     let site = memtrace_alloc::trace_at(block.addr() as u64).map(|trace| trace.site);
     let site = site.and_then(memtrace_alloc::site_frames);
-    let first = site.and_then(|site| site.call_addrs.first().copied());
+    let first = site.and_then(|site| site.call_addrs().next());
     let call_addrs = truth.call_addrs();
     let Some(n_own) = call_addrs.iter().position(|&addr| Some(addr) == first) else {
         die("the first frame that was recorded is not on the stack\n")

@@ -9,7 +9,7 @@ use libc::{c_int, c_void};
 use memtrace_unwind::End;
 
 /// More frames than any stack here has.
-const MAX_FRAMES: usize = 512;
+pub(crate) const MAX_FRAMES: usize = 512;
 
 #[repr(C)]
 struct Context {
