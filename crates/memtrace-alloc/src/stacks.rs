@@ -69,12 +69,14 @@ impl Stacks {
     pub(crate) fn add(&self, runs: &mut Runs, call_addrs: &[u64]) -> Option<u32> {
         let first = runs.n_listed;
         let mut number = first;
-        for run in cut(call_addrs) {
-            let word = self.intern(runs, run)?;
+        let mut rest = call_addrs;
+        while let Some((hash, run, others)) = first_run(rest) {
+            let word = self.intern(runs, hash, run)?;
             let place = self.lists.place_or_map(number)?;
             // SAFETY: mapped, and not read by anyone before the stack's number is known.
             unsafe { place.write(word) };
             number = number.checked_add(1)?;
+            rest = others;
         }
         runs.n_listed = number;
         Some(first)
@@ -92,11 +94,11 @@ impl Stacks {
     }
 
     /// Returns the number of the first word of a run, which is stored if there is none like it.
-    fn intern(&self, runs: &mut Runs, run: &[u64]) -> Option<u32> {
+    #[inline(always)]
+    fn intern(&self, runs: &mut Runs, hash: u64, run: &[u64]) -> Option<u32> {
         if !runs.has_room() && !runs.grow() {
             return None;
         }
-        let hash = hash_of(run);
         let n_words = runs.n_words;
         let slots = runs.slots();
         let slot = slots.get_mut(place(slots, hash, |word| self.is_at(word, run)))?;
@@ -113,6 +115,8 @@ impl Stacks {
     }
 
     /// Finds room for the words of a run (I3), from a number on that no one has.
+    #[cold]
+    #[inline(never)]
     fn room_for(&self, len: usize, number: u32) -> Option<(u32, NonNull<u64>)> {
         self.words.place_or_map(number)?;
         let (place, n_places) = self.words.places_from(number)?;
@@ -127,10 +131,13 @@ impl Stacks {
     /// Whether a run lies at a word. It may be another one that begins in the same way: it is read alike.
     fn is_at(&self, word: u32, run: &[u64]) -> bool {
         let Some((first, n_words)) = self.words.places_from(word) else { return false };
-        let len = n_words.min(run.len());
-        // SAFETY: so many words lie there, and who adds runs is the only one to write.
-        let words = unsafe { core::slice::from_raw_parts(first.as_ptr(), len) };
-        words == run
+        let word = |i: usize| {
+            // SAFETY: no further than there are words, below.
+            let place = unsafe { first.add(i) };
+            // SAFETY: zero or written; and nobody else writes.
+            unsafe { place.read() }
+        };
+        run.len() <= n_words && run.iter().enumerate().all(|(i, &addr)| word(i) == addr)
     }
 
     #[inline]
@@ -197,19 +204,26 @@ fn place(slots: &[u64], hash: u64, is_it: impl Fn(u32) -> bool) -> usize {
 /// Spreads the bits of an address to the uppermost ones.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-fn hash_of(run: &[u64]) -> u64 {
-    run.iter().fold(0, |hash: u64, &addr| (hash.rotate_left(29) ^ addr).wrapping_mul(SPREAD))
-}
-
 /// Whether a stack is cut behind an address.
-#[inline]
+#[inline(always)]
 const fn ends_run(addr: u64) -> bool {
     addr.wrapping_mul(SPREAD) >> 62 == 0
 }
 
-/// The runs of a stack.
-fn cut(call_addrs: &[u64]) -> impl Iterator<Item = &[u64]> {
-    call_addrs.split_inclusive(|&addr| ends_run(addr)).flat_map(|run| run.chunks(MAX_RUN))
+/// Cuts off the first run of a stack: its hash, the run, and what follows it. `None` of no frames.
+#[inline(always)]
+fn first_run(call_addrs: &[u64]) -> Option<(u64, &[u64], &[u64])> {
+    let mut hash = 0u64;
+    let mut len = 0usize;
+    for &addr in call_addrs.iter().take(MAX_RUN) {
+        hash = hash.rotate_left(29) ^ addr.wrapping_mul(SPREAD);
+        len = len.wrapping_add(1);
+        if ends_run(addr) {
+            break;
+        }
+    }
+    let (run, others) = call_addrs.split_at_checked(len).filter(|(run, _)| !run.is_empty())?;
+    Some((hash.wrapping_mul(SPREAD), run, others))
 }
 
 /// Addresses inside the calling instructions of a stack, newest first.
@@ -276,6 +290,15 @@ mod tests {
         let stack =
             prop_oneof![8 => stack(4u64, 12usize), 4 => stack(300, 40), 1 => stack(9, 3000)];
         prop::collection::vec(stack, 1..200)
+    }
+
+    fn cut(call_addrs: &[u64]) -> impl Iterator<Item = &[u64]> {
+        let mut rest = call_addrs;
+        core::iter::from_fn(move || {
+            let (_, run, others) = first_run(rest)?;
+            rest = others;
+            Some(run)
+        })
     }
 
     proptest! {
