@@ -101,7 +101,7 @@ impl Stacks {
         }
         let n_words = runs.n_words;
         let slots = runs.slots();
-        let slot = slots.get_mut(place(slots, hash, |word| self.is_at(word, run)))?;
+        let slot = slots.get_mut(place(slots, hash, |word| self.is_at(word, run, n_words)))?;
         if *slot != 0 {
             return Some(*slot as u32);
         }
@@ -128,16 +128,18 @@ impl Stacks {
         Some((number, self.words.place_or_map(number)?))
     }
 
-    /// Whether a run lies at a word. It may be another one that begins in the same way: it is read alike.
-    fn is_at(&self, word: u32, run: &[u64]) -> bool {
-        let Some((first, n_words)) = self.words.places_from(word) else { return false };
+    /// Whether a run lies at a word, among the first `n_words`. It may be another one that begins in the same way: it is
+    /// read alike.
+    fn is_at(&self, word: u32, run: &[u64], n_words: u32) -> bool {
+        let Some((first, n_places)) = self.words.places_from(word) else { return false };
+        let n_told = n_places.min(n_words.saturating_sub(word) as usize);
         let word = |i: usize| {
-            // SAFETY: no further than there are words, below.
+            // SAFETY: no further than there are places, below.
             let place = unsafe { first.add(i) };
-            // SAFETY: zero or written; and nobody else writes.
+            // SAFETY: it was written, or will never be; and nobody else writes.
             unsafe { place.read() }
         };
-        run.len() <= n_words && run.iter().enumerate().all(|(i, &addr)| word(i) == addr)
+        run.len() <= n_told && run.iter().enumerate().all(|(i, &addr)| word(i) == addr)
     }
 
     #[inline]
