@@ -319,7 +319,7 @@ impl SiteCache {
         let read = |addr: u64| Some(read_word(addr));
         let ended = visit(*start, stack, &mut world.rules(), read, &mut along);
         let found = along.finish(ended);
-        let Some((trail, found)) = found.filter(|_| self.epoch == epoch(world, limit)) else {
+        let Some((mut trail, found)) = found.filter(|_| self.epoch == epoch(world, limit)) else {
             self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
             return site_without_cache(world, start, stack, limit, 0, sites);
         };
@@ -344,7 +344,7 @@ impl SiteCache {
                 Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
             && self.growth.lets_in(&mut records, site, start.sp, is_known)
         {
-            add_record(&mut records, &trail, &found, *start, site, stack, world);
+            add_record(&mut records, &mut trail, &found, *start, site, stack, world);
         }
         Some(site)
     }
@@ -376,14 +376,14 @@ impl SiteCache {
         let mut along = trail.along(limit, |addr| sites.is_own(addr), read_word);
         let read = |addr: u64| Some(read_word(addr));
         let ended = visit(*start, stack, &mut world.rules(), read, &mut along);
-        let (trail, found) = along.finish(ended)?;
+        let (mut trail, found) = along.finish(ended)?;
         if self.epoch != epoch(world, limit) {
             return None;
         }
         let site = sites.find(found.hash)?;
         let mut records =
             Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)?;
-        add_record(&mut records, &trail, &found, *start, site, stack, world);
+        add_record(&mut records, &mut trail, &found, *start, site, stack, world);
         Some(())
     }
 
@@ -463,7 +463,7 @@ fn start_of(registers: Registers) -> Start {
 #[inline(always)]
 fn add_record(
     records: &mut Records<'_>,
-    trail: &Trail<'_>,
+    trail: &mut Trail<'_>,
     found: &Found,
     start: Registers,
     site: NonZeroU32,
@@ -480,7 +480,9 @@ fn add_record(
         fp_counts: trail.depends_on_fp(),
         limit_slot,
     };
-    records.insert(outcome, stack, world, trail.words(found));
+    if let Some(words) = trail.words(found) {
+        records.insert(outcome, stack, world, words);
+    }
 }
 
 /// Forgets all rules if code on the stack is not what it was when its rules were learned.

@@ -79,6 +79,7 @@ pub(crate) struct Outcome {
 
 /// A word on the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Word {
     pub(crate) addr: u64,
     pub(crate) value: u64,
@@ -99,18 +100,11 @@ pub(super) struct Groups {
 
 impl Groups {
     /// Those that these words need; `None` if they are too many.
-    pub(super) fn of(words: impl Iterator<Item = Word>) -> Option<Self> {
-        let (mut n_words, mut n_pairs) = (0usize, 0usize);
-        let mut above: Option<Word> = None;
-        // Internal iteration, which is the quicker one for a chain of iterators.
-        words.for_each(|word| {
-            n_words = n_words.wrapping_add(1);
-            let is_pair = above.is_some_and(|above| word.is_below(above));
-            n_pairs = n_pairs.wrapping_add(usize::from(is_pair));
-            above = if is_pair { None } else { Some(word) };
-        });
+    pub(super) fn of(words: &[Word]) -> Option<Self> {
+        let is_pair = |[above, word]: &[Word; 2]| word.is_below(*above);
+        let n_pairs = if words.array_windows().any(is_pair) { count_pairs(words) } else { 0 };
         let n_pairs = (n_pairs / N_PAIRS).min(MAX_PAIRS);
-        let n_singles = n_words.wrapping_sub(n_pairs.wrapping_mul(N_VALUES)).div_ceil(N_VALUES);
+        let n_singles = words.len().wrapping_sub(n_pairs.wrapping_mul(N_VALUES)).div_ceil(N_VALUES);
         (n_singles <= MAX_SINGLES).then_some(Self { n_pairs, n_singles })
     }
 
@@ -135,6 +129,17 @@ impl Groups {
     const fn pairs_len(self) -> usize {
         self.n_pairs.wrapping_mul(GROUP_LEN)
     }
+}
+
+fn count_pairs(words: &[Word]) -> usize {
+    let mut n_pairs = 0usize;
+    let mut above: Option<Word> = None;
+    for &word in words {
+        let is_pair = above.is_some_and(|above| word.is_below(above));
+        n_pairs = n_pairs.wrapping_add(usize::from(is_pair));
+        above = if is_pair { None } else { Some(word) };
+    }
+    n_pairs
 }
 
 #[inline(always)]
@@ -166,42 +171,23 @@ const fn places(packed: u64) -> [u64; N_PLACES] {
 /// Writes a record that no slot names, made as the `birth`-th; `None` if a word is too far away, and then it is
 /// none.
 ///
-/// `words` are those that the walk depended on, leaf first, and `memory` is as long as they need.
+/// `words` are those that the walk depended on, leaf first; `groups` are those that they need, and `memory` is as long
+/// as these.
 pub(super) fn write(
     memory: &mut [u64],
     outcome: Outcome,
     groups: Groups,
-    mut words: impl Iterator<Item = Word>,
+    words: &[Word],
     birth: u32,
 ) -> Option<()> {
     let Outcome { start, site, fp_counts, limit_slot } = outcome;
     let (header, body) = memory.split_first_chunk_mut::<HEADER_LEN>()?;
     let (pairs, singles) = body.split_at_mut_checked(groups.pairs_len())?;
-    let mut n_pairs_left = groups.n_pairs.wrapping_mul(N_PAIRS);
-    let mut pairs = Writer::<2> { groups: pairs.as_chunks_mut().0, n: 0, sp: start.sp };
-    let mut singles = Writer::<1> { groups: singles.as_chunks_mut().0, n: 0, sp: start.sp };
-    let (mut above, mut last): (Option<Word>, _) = (None, None);
-    // Internal iteration, which is the quicker one for a chain of iterators.
-    words.try_for_each(|word| {
-        match above {
-            Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
-                n_pairs_left = n_pairs_left.wrapping_sub(1);
-                above = None;
-                return pairs.push(word.addr, [word.value, return_addr.value]);
-            }
-            Some(single) => singles.push(single.addr, [single.value])?,
-            None => {}
-        }
-        (above, last) = (Some(word), Some(word));
-        Some(())
-    })?;
-    if let Some(single) = above {
-        singles.push(single.addr, [single.value])?;
-    }
-    while let Some(word) = last
-        && singles.has_room()
-    {
-        singles.push(word.addr, [word.value])?;
+    let (pairs, singles) = (pairs.as_chunks_mut().0, singles.as_chunks_mut().0);
+    if groups.n_pairs == 0 {
+        write_singles(singles, words, start.sp)?;
+    } else {
+        write_both(pairs, singles, words, start.sp)?;
     }
     let limit_place = limit_slot.map_or(Some(0), |addr| place_of(addr, start.sp))?;
     let facts = u64::from(site)
@@ -210,6 +196,65 @@ pub(super) fn write(
         | if limit_slot.is_some() { IS_AT_LIMIT | limit_place << 48 } else { 0 };
     let unnamed = u64::from(birth) << 32 | u64::from(u32::MAX);
     *header = [start.key, start.sp, start.fp, facts, unnamed, 0];
+    Some(())
+}
+
+/// Writes groups of single words; `None` if one is too far away.
+fn write_singles(groups: &mut [Group], words: &[Word], sp: u64) -> Option<()> {
+    if groups.len() != words.len().div_ceil(N_VALUES) {
+        return None;
+    }
+    let (eights, rest) = words.as_chunks();
+    let mut beyond = 0;
+    for (group, eight) in groups.iter_mut().zip(eights) {
+        beyond |= write_group(group, eight, sp);
+    }
+    if let Some(&last) = rest.last() {
+        let mut eight = [last; N_VALUES];
+        eight.get_mut(..rest.len())?.copy_from_slice(rest);
+        beyond |= write_group(groups.last_mut()?, &eight, sp);
+    }
+    (beyond == 0).then_some(())
+}
+
+/// Writes a group of single words, and returns what of their distances does not fit a place.
+#[inline(always)]
+fn write_group(group: &mut Group, words: &[Word; N_VALUES], sp: u64) -> u64 {
+    let distances = words.map(|word| word.addr.wrapping_sub(sp) >> 3);
+    let [a, b, c, d, e, f, g, h] = words.map(|word| word.value);
+    let [i, j, k, l, m, n, o, p] = distances;
+    let (first, second) = (i | j << 16 | k << 32 | l << 48, m | n << 16 | o << 32 | p << 48);
+    *group = [a, b, c, d, e, f, g, h, first, second];
+    distances.iter().fold(0, |all, distance| all | distance) >> 16
+}
+
+/// Writes groups of pairs and of single words; `None` if one is too far away.
+fn write_both(pairs: &mut [Group], singles: &mut [Group], words: &[Word], sp: u64) -> Option<()> {
+    let mut n_pairs_left = pairs.len().wrapping_mul(N_PAIRS);
+    let mut pairs = Writer::<2> { groups: pairs, n: 0, sp };
+    let mut singles = Writer::<1> { groups: singles, n: 0, sp };
+    let (mut above, mut last): (Option<Word>, _) = (None, None);
+    for &word in words {
+        match above {
+            Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
+                n_pairs_left = n_pairs_left.wrapping_sub(1);
+                above = None;
+                pairs.push(word.addr, [word.value, return_addr.value])?;
+                continue;
+            }
+            Some(single) => singles.push(single.addr, [single.value])?,
+            None => {}
+        }
+        (above, last) = (Some(word), Some(word));
+    }
+    if let Some(single) = above {
+        singles.push(single.addr, [single.value])?;
+    }
+    while let Some(word) = last
+        && singles.has_room()
+    {
+        singles.push(word.addr, [word.value])?;
+    }
     Some(())
 }
 
@@ -451,12 +496,12 @@ mod tests {
             words in words(), fp_counts: bool, is_at_limit: bool, which: prop::sample::Index,
             flip in 0..64u32,
         ) {
-            let groups = Groups::of(words.iter().copied()).unwrap();
+            let groups = Groups::of(&words).unwrap();
             let highest = words.iter().map(|word| word.addr).max().unwrap_or(START.sp);
             let limit_slot = is_at_limit.then_some(highest + 8);
             let outcome = Outcome { start: START, site: 9, fp_counts, limit_slot };
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, words.iter().copied(), 77).unwrap();
+            write(&mut record, outcome, groups, &words, 77).unwrap();
             set_named_by(&mut record, 5);
             prop_assert_eq!((named_by(&record), birth_of(&record)), (5, 77));
             prop_assert_eq!(len_of(&record), Some(record.len()));
@@ -495,7 +540,7 @@ mod tests {
             let addr = START.sp + 64 * i;
             [Word { addr, value: i }, Word { addr: addr - 8, value: addr + 56 }]
         });
-        let groups = Groups::of(frames).unwrap();
+        let groups = Groups::of(&frames.collect::<Vec<_>>()).unwrap();
         assert_eq!(groups, Groups { n_pairs: 6, n_singles: 1 });
     }
 
@@ -507,9 +552,10 @@ mod tests {
                 [Word { addr, value: i }, Word { addr: addr - 8, value: addr }]
             });
             let outcome = Outcome { start: START, site: 1, fp_counts: true, limit_slot: None };
-            let groups = Groups::of(frames.clone()).unwrap();
+            let frames: Vec<_> = frames.collect();
+            let groups = Groups::of(&frames).unwrap();
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, frames, 1).unwrap();
+            write(&mut record, outcome, groups, &frames, 1).unwrap();
             assert_eq!(first_changed(&record, |_| true), Some((8, 1)));
             assert_eq!(first_changed(&record, |(place, _)| place > 8), Some((16, 2)));
             assert_eq!(first_changed(&record, |(place, _)| place == 7), Some((7, START.sp + 64)));
@@ -520,9 +566,9 @@ mod tests {
     #[test]
     fn a_word_too_far_away_makes_no_record() {
         let far = [Word { addr: START.sp + (8 << 16), value: 1 }];
-        let groups = Groups::of(far.into_iter()).unwrap();
+        let groups = Groups::of(&far).unwrap();
         let outcome = Outcome { start: START, site: 1, fp_counts: false, limit_slot: None };
         let mut record = std::vec![0; groups.record_len()];
-        assert_eq!(write(&mut record, outcome, groups, far.into_iter(), 1), None);
+        assert_eq!(write(&mut record, outcome, groups, &far, 1), None);
     }
 }

@@ -388,10 +388,10 @@ impl<'a> Records<'a> {
         outcome: Outcome,
         stack: &StackBounds,
         world: &impl World,
-        words: impl Iterator<Item = Word> + Clone,
+        words: &[Word],
     ) {
         let start = outcome.start;
-        let Some(groups) = Groups::of(words.clone()) else { return };
+        let Some(groups) = Groups::of(words) else { return };
         let Some(position) = self.make_room(groups.record_len()) else { return };
         if !self.is_last_whole() {
             *self.hints = Hints::NONE;
@@ -684,7 +684,7 @@ mod tests {
                         limit_slot: None,
                     };
                     let words = words.iter().map(|&(at, value)| Word { addr: SP + 8 * at, value });
-                    records.insert(outcome, &bounds, &&stack, words);
+                    records.insert(outcome, &bounds, &&stack, &words.collect::<Vec<_>>());
                     found.n_recorded += 1;
                 }
                 assert!(records.is_consistent());
@@ -738,7 +738,8 @@ mod tests {
                 let site = (start.key + return_addr) as u32;
                 let outcome = Outcome { start, site, fp_counts: false, limit_slot: None };
                 let word = |&place: &u64| Word { addr: SP + 8 * place, value: return_addr };
-                records.insert(outcome, &bounds, &&stack, places.iter().map(word));
+                let words: Vec<_> = places.iter().map(word).collect();
+                records.insert(outcome, &bounds, &&stack, &words);
             }
             assert!(records.is_consistent());
             false

@@ -423,30 +423,43 @@ impl<'a> Trail<'a> {
         CallAddrs(self.memory.states.get(range).unwrap_or(&[]))
     }
 
-    /// Returns every word that the walk to this stack depended on, leaf first.
+    /// Returns every word that the walk to this stack depended on, leaf first; `None` if they are more than there is room
+    /// for.
     ///
     /// Beyond them the walk depended on its start, and at [`End::Limit`] on that the word at
     /// [`Self::limit_slot`] was not zero.
     #[inline(always)]
-    pub(crate) fn words(&self, found: &Found) -> impl Iterator<Item = Word> + Clone {
-        let of_state = |state: State| {
-            let is_saved = state.has_live_slot() && is_needed(Check::SavedFps);
-            let saved = Word { addr: state.fp_slot(), value: state.fp };
-            let return_addr = Word { addr: state.return_slot(), value: state.key };
-            [Some(return_addr), is_saved.then_some(saved)].into_iter().flatten()
-        };
-        let zero = match self.zero_slot(found) {
-            0 => None,
-            addr => Some(Word { addr, value: 0 }),
-        };
-        self.steps(found).flat_map(of_state).chain(zero)
-    }
-
-    /// All states from where the walk began; each tells of the step that led to it.
-    #[inline(always)]
-    fn steps(&self, found: &Found) -> impl Iterator<Item = State> + Clone {
-        let states = self.memory.states(found.beyond.wrapping_add(1), self.extent.top);
-        states.iter().rev().map(|&words| State::of(words))
+    pub(crate) fn words(&mut self, found: &Found) -> Option<&[Word]> {
+        let zero_slot = self.zero_slot(found);
+        let top = self.extent.top;
+        let Memory { states, fresh, with_live_slot, .. } = &mut *self.memory;
+        let has_live_slot = with_live_slot[usize::from(top.wrapping_sub(1))] > found.beyond;
+        let first = usize::from(found.beyond).wrapping_add(1);
+        // All from where the walk began; each tells of the step that led to it.
+        let states = states.get(first..top.into())?.iter().rev().map(|&words| State::of(words));
+        // New states lie on the trail by now, and their memory is free.
+        let room = fresh.as_flattened_mut().as_chunks_mut().0;
+        let room = room.get_mut(..states.len().wrapping_mul(2).wrapping_add(1))?;
+        let mut n = 0usize;
+        if has_live_slot && is_needed(Check::SavedFps) {
+            for state in states {
+                *room.get_mut(n)? = [state.return_slot(), state.key];
+                *room.get_mut(n.wrapping_add(1))? = [state.fp_slot(), state.fp];
+                n = n.wrapping_add(if state.has_live_slot() { 2 } else { 1 });
+            }
+        } else {
+            n = states.len();
+            room.iter_mut()
+                .zip(states)
+                .for_each(|(word, state)| *word = [state.return_slot(), state.key]);
+        }
+        if zero_slot != 0 {
+            *room.get_mut(n)? = [zero_slot, 0];
+            n = n.wrapping_add(1);
+        }
+        let words = room.get(..n)?;
+        // SAFETY: a word is an address and its value, as they are here.
+        Some(unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len()) })
     }
 
     /// Where the zero is at which a stack ends, if it does.
