@@ -9,6 +9,9 @@ const N_LOOKED_TO_JUDGE: u32 = 16;
 /// Of so many captures, one must be a walk by a stack that was met before for more room to make a difference.
 const N_CAPTURES_A_KNOWN: u64 = 8;
 
+/// If one of so many captures is of a new stack, a program does not do over again what it has done.
+const N_CAPTURES_A_NEW: u64 = 64;
+
 /// Spreads the numbers of sites over the marks of those seen.
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -23,8 +26,9 @@ pub(super) struct Growth {
     /// Misses of which it was looked whether the stack had been seen not long before, and those that had.
     n_looked: u32,
     n_seen: u32,
-    /// Those whose stack had been met before, however long ago.
+    /// Those whose stack had been met before, however long ago, and those that were new.
     n_known: u64,
+    n_new: u64,
     /// The greatest number of a site so far.
     newest: u32,
     /// Whether there is so much room that each stack that comes again gets some.
@@ -40,6 +44,7 @@ impl Growth {
         n_looked: 0,
         n_seen: 0,
         n_known: 0,
+        n_new: 0,
         newest: 0,
         is_filling: false,
     };
@@ -53,7 +58,8 @@ impl Growth {
     pub(super) fn knows(&mut self, site: NonZeroU32) -> bool {
         let is_known = site.get() <= self.newest;
         self.newest = self.newest.max(site.get());
-        self.n_known = self.n_known.saturating_add(is_known.into());
+        let count = if is_known { &mut self.n_known } else { &mut self.n_new };
+        *count = count.saturating_add(1);
         is_known
     }
 
@@ -84,5 +90,11 @@ impl Growth {
     pub(super) const fn are_known(&self, n_hits: u64) -> bool {
         let n_captures = n_hits.saturating_add(self.n_misses);
         self.n_known.saturating_mul(N_CAPTURES_A_KNOWN) >= n_captures
+    }
+
+    /// Whether hardly any stacks were new, where so many others had a record.
+    pub(super) const fn are_hardly_new(&self, n_hits: u64) -> bool {
+        let n_captures = n_hits.saturating_add(self.n_misses);
+        self.n_new.saturating_mul(N_CAPTURES_A_NEW) < n_captures
     }
 }

@@ -25,8 +25,10 @@ const FIRST_LARGE: usize = 4;
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Decisions between large records that were in vain and the next attempt, at first; twice as many each time.
 const N_JUDGED_BETWEEN: u32 = 128;
-/// A thread has walked once for so many words of large records before it gets them.
+/// A thread has walked once for so many words of large records before it gets them, and so many times since it last came
+/// upon many new stacks.
 const N_WORDS_A_WALK: u64 = 64;
+const N_WALKS_OVER_AGAIN: u64 = 16 << 10;
 /// Decisions one after another by which large records are of no use, before they are given back.
 const N_USELESS: u32 = 4;
 /// Fewer say nothing.
@@ -114,6 +116,11 @@ impl SiteCache {
         let has_turned = self.records_extent.n_turns() != 0;
         let is_filling = is_large(self.level) && !has_turned;
         self.begin_growth(is_filling);
+        self.n_walks_over_again = if since.are_hardly_new(n_hits) {
+            self.n_walks_over_again.saturating_add(since.n_misses)
+        } else {
+            0
+        };
         self.n_judged_before_large = self.n_judged_before_large.saturating_sub(1);
         // New records cost, and drive out older ones. Where stacks seldom come again in time, only few
         // are let in: those stay long enough to be of use.
@@ -186,7 +193,9 @@ impl SiteCache {
             counts.n_joined.saturating_add(counts.n_walked).saturating_add(counts.n_plain);
         let n_words = LEVELS.get(level).copied().unwrap_or(0);
         let walk_cycles = self.choice.mean_cycles();
-        n_walks >= n_words as u64 / N_WORDS_A_WALK && (walk_cycles == 0 || walk_cycles > HIT_CYCLES)
+        n_walks >= n_words as u64 / N_WORDS_A_WALK
+            && self.n_walks_over_again >= N_WALKS_OVER_AGAIN
+            && (walk_cycles == 0 || walk_cycles > HIT_CYCLES)
     }
 
     /// Goes on with records of the next level, of which there are none yet; `None` if there is no memory.
