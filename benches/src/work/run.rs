@@ -102,40 +102,34 @@ fn keep(
 /// whose batches are long, the first one is timed and no other.
 fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measurement, RunError> {
     let mut latencies = Vec::new();
-    let mut time_batch = || {
-        let began = Instant::now();
-        let checksum = workload.run_batch(input);
-        let elapsed = began.elapsed();
+    let began = Instant::now();
+    let mut measuring = workload.is_long().then_some(began);
+    let (mut first, mut other) = (None, None);
+    let (mut n_warm, mut fastest, mut n_batches) = (0, Duration::MAX, 0);
+    run_batches(workload, input, &mut |checksum, elapsed| {
         if workload == Workload::Service {
             latencies.extend(input.service().latency());
         }
-        (checksum, elapsed)
-    };
-    let began = Instant::now();
-    let (mut first, mut measuring) = (None, None);
-    let (mut n_warm, mut fastest, mut n_batches) = (0, Duration::MAX, 0);
-    // All by one call: from another place in here they would be the work of other stacks.
-    let checksum = loop {
-        let time = began.elapsed();
-        let is_warm = n_warm >= MIN_WARM_UP && time >= budget / 10 || n_warm > 0 && time >= budget;
-        if workload.is_long() || is_warm {
-            measuring.get_or_insert_with(Instant::now);
+        if *first.get_or_insert(checksum) != checksum {
+            other = Some(checksum);
+            return false;
         }
-        let (checksum, elapsed) = time_batch();
-        let first = *first.get_or_insert(checksum);
-        if checksum != first {
-            return Err(RunError::ChecksumChanged { workload, first, second: checksum });
-        }
-        let Some(measuring) = measuring else {
+        let Some(since) = measuring else {
             n_warm += 1;
-            continue;
+            let time = began.elapsed();
+            if n_warm >= MIN_WARM_UP && time >= budget / 10 || time >= budget {
+                measuring = Some(Instant::now());
+            }
+            return true;
         };
         fastest = fastest.min(elapsed);
         n_batches += 1;
-        if workload.is_long() || measuring.elapsed() >= budget && n_batches >= MIN_BATCHES {
-            break first;
-        }
-    };
+        !workload.is_long() && (since.elapsed() < budget || n_batches < MIN_BATCHES)
+    });
+    let checksum = first.unwrap_or_default();
+    if let Some(second) = other {
+        return Err(RunError::ChecksumChanged { workload, first: checksum, second });
+    }
     // Those of the warm-up are the first.
     let n_before = latencies.len().saturating_sub(n_batches);
     Ok(Measurement {
@@ -147,6 +141,25 @@ fn measure(workload: Workload, input: &Input, budget: Duration) -> Result<Measur
         latency: median(latencies.split_off(n_before)),
         tracer: None,
     })
+}
+
+/// Runs batches as long as `is_to_go_on` says so, which is told what each of them summed up to and how long it took.
+///
+/// All by one call, of which the compiler makes no copies: from another place they would be the work of other stacks.
+#[inline(never)]
+fn run_batches(
+    workload: Workload,
+    input: &Input,
+    is_to_go_on: &mut dyn FnMut(u64, Duration) -> bool,
+) {
+    let is_to_go_on = black_box(is_to_go_on);
+    loop {
+        let began = Instant::now();
+        let checksum = workload.run_batch(input);
+        if !is_to_go_on(checksum, began.elapsed()) {
+            return;
+        }
+    }
 }
 
 /// Takes the median of each figure over the batches: one that other programs made slow counts no

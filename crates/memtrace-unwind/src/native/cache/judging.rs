@@ -23,8 +23,9 @@ const LEVELS: [usize; 6] = [1 << 10, 16 << 10, 32 << 10, 128 << 10, 1 << 20, 1 <
 const FIRST_LARGE: usize = 4;
 /// There is to be a level above if not so many captures are answered by a record for each that is not.
 const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
-/// Decisions between large records that were in vain and the next attempt, at first; twice as many each time.
-const N_JUDGED_BETWEEN: u32 = 128;
+/// Decisions between large records that were in vain and the next attempt, at first, level by level: by how much there was to
+/// fill. Twice as many each time.
+const N_JUDGED_BETWEEN: [u32; 2] = [16, 128];
 /// A thread has walked once for so many words of large records before it gets them, and so many times since it last came
 /// upon many new stacks.
 const N_WORDS_A_WALK: u64 = 64;
@@ -205,7 +206,7 @@ impl SiteCache {
         let records = Pages::map(*LEVELS.get(level)?, share);
         if records.is_none() && is_large(level) {
             // To ask takes from others what is kept for them.
-            self.n_judged_before_large = N_JUDGED_BETWEEN;
+            self.n_judged_before_large = n_judged_between(level);
         }
         self.use_records(records?, level);
         Some(())
@@ -214,7 +215,7 @@ impl SiteCache {
     /// Gives large records back, which were in vain, and begins anew with as much memory as others may have.
     fn shrink(&mut self) {
         let n_times = 1u32.checked_shl(self.n_large_in_vain).unwrap_or(u32::MAX);
-        self.n_judged_before_large = N_JUDGED_BETWEEN.saturating_mul(n_times);
+        self.n_judged_before_large = n_judged_between(self.level).saturating_mul(n_times);
         self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
         // First of all, since there may be no room for both.
         self.use_records(Pages::empty(), 0);
@@ -243,6 +244,10 @@ impl SiteCache {
     fn is_full(&self) -> bool {
         self.records_extent.n_turns() != self.growth.n_turns
     }
+}
+
+fn n_judged_between(level: usize) -> u32 {
+    N_JUDGED_BETWEEN.get(level.wrapping_sub(FIRST_LARGE)).copied().unwrap_or(0)
 }
 
 const fn is_large(level: usize) -> bool {
