@@ -295,7 +295,8 @@ fn map_index(len: usize) -> *mut Index {
     index
 }
 
-/// Gives back the memory of an index that was replaced, but for its ends. Who still reads it finds nothing there.
+/// Gives back the memory of an index that was replaced, but for its ends. Who still reads it finds nothing there. (Of a huge
+/// page, part of which stays, the system may keep all until it is short of memory.)
 fn empty_index(index: *mut Index) {
     let Some(slots) = slots(index) else { return };
     let Range { start, end } = slots.as_ptr_range();

@@ -88,10 +88,10 @@ pub struct SiteCache {
     /// Decisions before large records are tried once more, how often they were in vain, and decisions one after another
     /// by which those that there are are of no use.
     n_judged_before_large: u32,
-    /// Walks since decisions at which many stacks were new.
-    n_walks_over_again: u64,
     n_large_in_vain: u32,
     n_useless: u32,
+    /// Walks since the last decision at which many stacks were new.
+    n_walks_over_again: u64,
     counts: Counts,
     choice: Choice,
     growth: Growth,
@@ -122,9 +122,9 @@ impl SiteCache {
             n_skipped_a_record: 0,
             n_judged_without: 0,
             n_judged_before_large: 0,
-            n_walks_over_again: 0,
             n_large_in_vain: 0,
             n_useless: 0,
+            n_walks_over_again: 0,
             counts: Counts { n_hits: 0, n_joined: 0, n_walked: 0, n_plain: 0 },
             choice: Choice::NEW,
             growth: Growth::NEW,
@@ -336,7 +336,12 @@ impl SiteCache {
             Some(site) => site,
             None => {
                 self.choice.is_spoilt = true;
-                insert(trail.call_addrs(&found), found.hash, found.end, sites)?
+                let site = insert(trail.call_addrs(&found), found.hash, found.end, sites);
+                let Some(site) = site else {
+                    self.growth.meets_new();
+                    return None;
+                };
+                site
             }
         };
         let is_known = self.growth.knows(site);

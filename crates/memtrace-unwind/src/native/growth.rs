@@ -53,7 +53,8 @@ impl Growth {
         *self = Self { n_turns, n_made, n_hits, newest: self.newest, is_filling, ..Self::NEW };
     }
 
-    /// Whether the stack of a site was met before, be it by another thread: numbers are given as stacks are first seen.
+    /// Whether the stack of a site was met before, be it by another thread: numbers are given as stacks are first seen. What
+    /// others have met since is taken for new.
     #[inline(always)]
     pub(super) fn knows(&mut self, site: NonZeroU32) -> bool {
         let is_known = site.get() <= self.newest;
@@ -61,6 +62,11 @@ impl Growth {
         let count = if is_known { &mut self.n_known } else { &mut self.n_new };
         *count = count.saturating_add(1);
         is_known
+    }
+
+    /// Counts a new stack that gets no number.
+    pub(super) const fn meets_new(&mut self) {
+        self.n_new = self.n_new.saturating_add(1);
     }
 
     /// Whether a stack is worth a record: it seems to have been seen before, and is from now on; or it was met before and

@@ -149,7 +149,7 @@ type States<const N: usize> = [[u64; STATE_LEN]; N];
 #[repr(C)]
 pub(super) struct Memory {
     pub(super) states: States<CAPACITY>,
-    /// States newly walked: at the end of this, the newest last.
+    /// States newly walked: at the end of this, the newest last. Then [words](Trail::words) of all states.
     pub(super) fresh: States<N_FRESH>,
     sums: [u64; CAPACITY],
     /// Numbers of states, each where its stack pointer says; the last one pushed, if several.

@@ -26,8 +26,8 @@ const N_HITS_A_MISS: [u64; 3] = [256, 32, 32];
 /// Decisions between large records that were in vain and the next attempt, at first, level by level: by how much there was to
 /// fill. Twice as many each time.
 const N_JUDGED_BETWEEN: [u32; 2] = [16, 128];
-/// A thread has walked once for so many words of large records before it gets them, and so many times since it last came
-/// upon many new stacks.
+/// A thread has walked once for so many words of large records before it gets them, and so many times since the last
+/// decision at which many stacks were new.
 const N_WORDS_A_WALK: u64 = 64;
 const N_WALKS_OVER_AGAIN: u64 = 16 << 10;
 /// Decisions one after another by which large records are of no use, before they are given back.
@@ -215,7 +215,8 @@ impl SiteCache {
     /// Gives large records back, which were in vain, and begins anew with as much memory as others may have.
     fn shrink(&mut self) {
         let n_times = 1u32.checked_shl(self.n_large_in_vain).unwrap_or(u32::MAX);
-        self.n_judged_before_large = n_judged_between(self.level).saturating_mul(n_times);
+        let n_judged = n_judged_between(self.level).saturating_mul(n_times);
+        self.n_judged_before_large = self.n_judged_before_large.max(n_judged);
         self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
         // First of all, since there may be no room for both.
         self.use_records(Pages::empty(), 0);
