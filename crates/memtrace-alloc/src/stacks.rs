@@ -13,7 +13,6 @@
 //!   changes.
 //! - **I2** A slot of the table of runs is zero (empty), or has the number of the first word of a run in its lower half
 //!   and a part of the run's hash in the upper one. At most three quarters are in use.
-//!
 //! - **I3** The words of a run lie in one segment.
 //!
 //! Runs do not say how long they are. Who reads a stack knows how many frames it has, and sees where a run ends.

@@ -6,7 +6,9 @@
 //! Memory grows by what is missing: where records are driven out before they are needed, and where of all captures so
 //! many walk by stacks that were met before that room for these would make a difference. Up to 1 MiB either will do.
 //! *Large* records, of 8 and of 64 MiB, are for the second case only: a program that does over and over again what it
-//! does by thousands or tens of thousands of stacks, and whose walks take longer than a record that holds. There each stack that was met before gets a record, as long as there is room. Where that much memory was in vain, because there
+//! does by thousands or tens of thousands of stacks, and hardly anything new, and whose walks take longer than a record
+//! that holds. (One that was last looked at long ago is in no cache of the processor, and takes as long as a walk.) There
+//! each stack that was met before gets a record, as long as there is room. Where that much memory was in vain, because there
 //! are more stacks still, it is given back, and not asked for again for a while, longer each time.
 
 use crate::native::cache::{N_HITS_A_WALK, NO_GENERATION, SiteCache};
