@@ -172,12 +172,12 @@ const fn places(packed: u64) -> [u64; N_PLACES] {
 /// none.
 ///
 /// `words` are those that the walk depended on, leaf first; `groups` are those that they need, and `memory` is as long
-/// as these.
+/// as these. The order of the words is lost.
 pub(super) fn write(
     memory: &mut [u64],
     outcome: Outcome,
     groups: Groups,
-    words: &[Word],
+    words: &mut [Word],
     birth: u32,
 ) -> Option<()> {
     let Outcome { start, site, fp_counts, limit_slot } = outcome;
@@ -228,71 +228,45 @@ fn write_group(group: &mut Group, words: &[Word; N_VALUES], sp: u64) -> u64 {
     distances.iter().fold(0, |all, distance| all | distance) >> 16
 }
 
-/// Writes groups of pairs and of single words; `None` if one is too far away.
-fn write_both(pairs: &mut [Group], singles: &mut [Group], words: &[Word], sp: u64) -> Option<()> {
-    let mut n_pairs_left = pairs.len().wrapping_mul(N_PAIRS);
-    let mut pairs = Writer::<2> { groups: pairs, n: 0, sp };
-    let mut singles = Writer::<1> { groups: singles, n: 0, sp };
-    let (mut above, mut last): (Option<Word>, _) = (None, None);
-    for &word in words {
-        match above {
-            Some(return_addr) if n_pairs_left != 0 && word.is_below(return_addr) => {
-                n_pairs_left = n_pairs_left.wrapping_sub(1);
-                above = None;
-                pairs.push(word.addr, [word.value, return_addr.value])?;
-                continue;
-            }
-            Some(single) => singles.push(single.addr, [single.value])?,
-            None => {}
-        }
-        (above, last) = (Some(word), Some(word));
-    }
-    if let Some(single) = above {
-        singles.push(single.addr, [single.value])?;
-    }
-    while let Some(word) = last
-        && singles.has_room()
-    {
-        singles.push(word.addr, [word.value])?;
-    }
-    Some(())
-}
-
-/// Writes groups, of `N` values to a place: one or two.
-struct Writer<'a, const N: usize> {
-    groups: &'a mut [Group],
-    /// How many have been written, words or pairs.
-    n: usize,
+/// Writes groups of pairs and of single words; `None` if one is too far away. What is left of `words` are the single
+/// ones.
+fn write_both(
+    pairs: &mut [Group],
+    singles: &mut [Group],
+    words: &mut [Word],
     sp: u64,
+) -> Option<()> {
+    let max_pairs = pairs.len().wrapping_mul(N_PAIRS);
+    let (mut i, mut n_pairs, mut n_singles) = (0usize, 0usize, 0usize);
+    while let Some(&word) = words.get(i) {
+        i = i.wrapping_add(1);
+        match words.get(i) {
+            Some(&below) if n_pairs < max_pairs && below.is_below(word) => {
+                write_pair(pairs, n_pairs, below, word, sp)?;
+                n_pairs = n_pairs.wrapping_add(1);
+                i = i.wrapping_add(1);
+            }
+            _ => {
+                *words.get_mut(n_singles)? = word;
+                n_singles = n_singles.wrapping_add(1);
+            }
+        }
+    }
+    write_singles(singles, words.get(..n_singles)?, sp)
 }
 
-impl<const N: usize> Writer<'_, N> {
-    /// Words or pairs of a group.
-    const IN_GROUP: usize = N_VALUES / N;
-
-    const fn has_room(&self) -> bool {
-        self.n < self.groups.len().wrapping_mul(Self::IN_GROUP)
+/// Writes the `n`-th pair, of a word and the one above it; `None` if they are too far away.
+fn write_pair(groups: &mut [Group], n: usize, low: Word, high: Word, sp: u64) -> Option<()> {
+    let (place, _) = (place_of(low.addr, sp)?, place_of(high.addr, sp)?);
+    let i = n % N_PAIRS;
+    let (told, places) = groups.get_mut(n / N_PAIRS)?.split_first_chunk_mut::<N_VALUES>()?;
+    if i == 0 {
+        // What a record has left that has made way.
+        places.fill(0);
     }
-
-    /// Adds values that lie side by side; `None` if they are too far away, or there is no more room.
-    fn push(&mut self, addr: u64, values: [u64; N]) -> Option<()> {
-        let place = place_of(addr, self.sp)?;
-        let last = (N as u64).wrapping_sub(1).wrapping_mul(8);
-        place_of(addr.wrapping_add(last), self.sp)?;
-        let first = self.n.wrapping_mul(N);
-        let group = self.groups.get_mut(first / N_VALUES)?;
-        let (told, places) = group.split_first_chunk_mut::<N_VALUES>()?;
-        told.get_mut(first % N_VALUES..)?.get_mut(..N)?.copy_from_slice(&values);
-        if first.is_multiple_of(N_VALUES) {
-            // What a record has left that has made way.
-            places.fill(0);
-        }
-        let i = self.n.checked_rem(Self::IN_GROUP)?;
-        let shift = 16u32.wrapping_mul((i % N_PLACES) as u32);
-        *places.get_mut(i / N_PLACES)? |= place.wrapping_shl(shift);
-        self.n = self.n.wrapping_add(1);
-        Some(())
-    }
+    *told.as_chunks_mut().0.get_mut(i)? = [low.value, high.value];
+    *places.first_mut()? |= place.wrapping_shl(16u32.wrapping_mul(i as u32));
+    Some(())
 }
 
 /// Words of memory that a record takes; `None` if it is cut short.
@@ -501,7 +475,7 @@ mod tests {
             let limit_slot = is_at_limit.then_some(highest + 8);
             let outcome = Outcome { start: START, site: 9, fp_counts, limit_slot };
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, &words, 77).unwrap();
+            write(&mut record, outcome, groups, &mut words.clone(), 77).unwrap();
             set_named_by(&mut record, 5);
             prop_assert_eq!((named_by(&record), birth_of(&record)), (5, 77));
             prop_assert_eq!(len_of(&record), Some(record.len()));
@@ -552,10 +526,10 @@ mod tests {
                 [Word { addr, value: i }, Word { addr: addr - 8, value: addr }]
             });
             let outcome = Outcome { start: START, site: 1, fp_counts: true, limit_slot: None };
-            let frames: Vec<_> = frames.collect();
+            let mut frames: Vec<_> = frames.collect();
             let groups = Groups::of(&frames).unwrap();
             let mut record = std::vec![0; groups.record_len()];
-            write(&mut record, outcome, groups, &frames, 1).unwrap();
+            write(&mut record, outcome, groups, &mut frames, 1).unwrap();
             assert_eq!(first_changed(&record, |_| true), Some((8, 1)));
             assert_eq!(first_changed(&record, |(place, _)| place > 8), Some((16, 2)));
             assert_eq!(first_changed(&record, |(place, _)| place == 7), Some((7, START.sp + 64)));
@@ -565,10 +539,10 @@ mod tests {
 
     #[test]
     fn a_word_too_far_away_makes_no_record() {
-        let far = [Word { addr: START.sp + (8 << 16), value: 1 }];
+        let mut far = [Word { addr: START.sp + (8 << 16), value: 1 }];
         let groups = Groups::of(&far).unwrap();
         let outcome = Outcome { start: START, site: 1, fp_counts: false, limit_slot: None };
         let mut record = std::vec![0; groups.record_len()];
-        assert_eq!(write(&mut record, outcome, groups, &far, 1), None);
+        assert_eq!(write(&mut record, outcome, groups, &mut far, 1), None);
     }
 }

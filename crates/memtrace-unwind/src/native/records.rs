@@ -388,7 +388,7 @@ impl<'a> Records<'a> {
         outcome: Outcome,
         stack: &StackBounds,
         world: &impl World,
-        words: &[Word],
+        words: &mut [Word],
     ) {
         let start = outcome.start;
         let Some(groups) = Groups::of(words) else { return };
@@ -684,7 +684,7 @@ mod tests {
                         limit_slot: None,
                     };
                     let words = words.iter().map(|&(at, value)| Word { addr: SP + 8 * at, value });
-                    records.insert(outcome, &bounds, &&stack, &words.collect::<Vec<_>>());
+                    records.insert(outcome, &bounds, &&stack, &mut words.collect::<Vec<_>>());
                     found.n_recorded += 1;
                 }
                 assert!(records.is_consistent());
@@ -738,8 +738,8 @@ mod tests {
                 let site = (start.key + return_addr) as u32;
                 let outcome = Outcome { start, site, fp_counts: false, limit_slot: None };
                 let word = |&place: &u64| Word { addr: SP + 8 * place, value: return_addr };
-                let words: Vec<_> = places.iter().map(word).collect();
-                records.insert(outcome, &bounds, &&stack, &words);
+                let mut words: Vec<_> = places.iter().map(word).collect();
+                records.insert(outcome, &bounds, &&stack, &mut words);
             }
             assert!(records.is_consistent());
             false

@@ -429,7 +429,7 @@ impl<'a> Trail<'a> {
     /// Beyond them the walk depended on its start, and at [`End::Limit`] on that the word at
     /// [`Self::limit_slot`] was not zero.
     #[inline(always)]
-    pub(crate) fn words(&mut self, found: &Found) -> Option<&[Word]> {
+    pub(crate) fn words(&mut self, found: &Found) -> Option<&mut [Word]> {
         let zero_slot = self.zero_slot(found);
         let top = self.extent.top;
         let Memory { states, fresh, with_live_slot, .. } = &mut *self.memory;
@@ -457,9 +457,9 @@ impl<'a> Trail<'a> {
             *room.get_mut(n)? = [zero_slot, 0];
             n = n.wrapping_add(1);
         }
-        let words = room.get(..n)?;
+        let words = room.get_mut(..n)?;
         // SAFETY: a word is an address and its value, as they are here.
-        Some(unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), words.len()) })
+        Some(unsafe { core::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) })
     }
 
     /// Where the zero is at which a stack ends, if it does.
