@@ -170,6 +170,16 @@ impl ThreadState {
         unsafe { cache.recall(start) }
     }
 
+    /// The same by [`SiteCache::recall_one_frame`].
+    #[inline(always)]
+    pub(crate) fn recall_one_frame(&self, start: Registers) -> Option<NonZeroU32> {
+        let _guard = self.guard()?;
+        // SAFETY: as above.
+        let cache = unsafe { &mut *self.cache.get() };
+        // SAFETY: the caller's promise.
+        unsafe { cache.recall_one_frame(start) }
+    }
+
     /// The same by [`SiteCache::recall_further`].
     #[inline(always)]
     pub(crate) fn recall_further(&self, start: Registers) -> Option<NonZeroU32> {

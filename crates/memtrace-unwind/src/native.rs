@@ -2,7 +2,8 @@
 //!
 //! In the order of a capture: **entry** takes the registers; the **cache** of the thread tries its
 //! **records**, by **guesses** first, then a walk **along** its **trail**, or one that is **uncached**, by
-//! **choice**; what speaks for more memory is counted as **growth**. Rules come from the
+//! **choice**; what speaks for more memory is counted as **growth**. Where **one_frame** is asked for there is a
+//! shorter way. Rules come from the
 //! **table**, and beyond it from loaded objects (**objects_seen** notes which) or from what was
 //! **registered** at run time. Memory of caches is counted in **pages**. All of a process that a cache
 //! looks at is its **world**, so that an **adversary** can take its place in tests.
@@ -16,6 +17,7 @@ mod entry;
 mod growth;
 mod guesses;
 pub(crate) mod objects_seen;
+mod one_frame;
 mod pages;
 mod record;
 mod records;

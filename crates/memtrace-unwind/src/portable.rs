@@ -185,6 +185,17 @@ impl SiteCache {
     /// None is needed here; see [`Self::site_from`].
     #[expect(unsafe_code, reason = "the same signature as on other targets")]
     #[inline(always)]
+    pub unsafe fn recall_one_frame(&mut self, _: Registers) -> Option<NonZeroU32> {
+        None
+    }
+
+    /// Returns `None`, as [`Self::recall`] does.
+    ///
+    /// # Safety
+    ///
+    /// None is needed here; see [`Self::site_from`].
+    #[expect(unsafe_code, reason = "the same signature as on other targets")]
+    #[inline(always)]
     pub unsafe fn recall_further(&mut self, _: Registers) -> Option<NonZeroU32> {
         None
     }

@@ -126,12 +126,34 @@ fn stacks_that_come_again_at_random_are_recalled_however_many_there_are() {
 }
 
 #[test]
-fn a_stack_of_one_frame_is_recalled_though_no_word_of_it_is_read() {
+fn a_stack_of_one_frame_is_recalled_wherever_it_is_on_the_stack() {
     let count = || {
         let mut captures = Captures::new(1);
-        (0..10_000).for_each(|_| capture::<2>(&mut captures));
-        captures.cache.counts().n_hits
+        for i in 0..10_000 {
+            descend(&mut captures, 3 + i % 50, 0);
+        }
+        assert_eq!(captures.table.0.borrow().len(), 1, "all from one place");
+        (captures.cache.counts().n_hits, captures.cache.memory())
     };
-    let n_hits = thread::scope(|scope| scope.spawn(count).join().unwrap());
+    let (n_hits, n_bytes) = thread::scope(|scope| scope.spawn(count).join().unwrap());
     assert!(n_hits > 9900, "{n_hits}");
+    assert_eq!(n_bytes, 8 << 10);
+}
+
+#[test]
+fn a_thread_that_is_asked_for_more_frames_or_fewer_goes_on_with_memory() {
+    let check = || {
+        let mut captures = Captures::new(1);
+        for (n, limit) in [1, N_FRAMES, 1, N_FRAMES, 1].into_iter().enumerate() {
+            captures.limit = limit;
+            let n_before = captures.cache.counts().n_hits;
+            // An odd number: memory is asked for at powers of two.
+            (0..1111).for_each(|_| capture::<2>(&mut captures));
+            let n_hits = captures.cache.counts().n_hits - n_before;
+            assert!(n_hits > 1000, "{n}: {n_hits}");
+            let n_bytes = captures.cache.memory();
+            assert_eq!(n_bytes, if limit == 1 { 8 << 10 } else { 24 << 10 }, "{n}");
+        }
+    };
+    thread::scope(|scope| scope.spawn(check).join().unwrap());
 }

@@ -37,6 +37,15 @@ impl Recorder {
         }
         match state.recall(entry.registers()) {
             Some(site) => Self::recalled(entry, state, site),
+            None => Self::allocated_by_one_frame(entry, state),
+        }
+    }
+
+    /// Records a block of whose stack one frame is asked for, or passes it on.
+    #[inline(never)]
+    fn allocated_by_one_frame(entry: Entry, state: &ThreadState) {
+        match state.recall_one_frame(entry.registers()) {
+            Some(site) => Self::recalled(entry, state, site),
             None => Self::allocated_further(entry, state),
         }
     }

@@ -106,6 +106,15 @@ impl Recorder {
         }
         match state.recall(entry.registers()) {
             Some(site) => Self::resized_recalled(resized, state, site),
+            None => Self::resized_by_one_frame(resized, state),
+        }
+    }
+
+    /// Records a resized block of whose stack one frame is asked for, or passes it on.
+    #[inline(never)]
+    fn resized_by_one_frame(resized: ResizedEntry, state: &ThreadState) {
+        match state.recall_one_frame(resized.entry().registers()) {
+            Some(site) => Self::resized_recalled(resized, state, site),
             None => Self::resized_further(resized, state),
         }
     }

@@ -494,10 +494,34 @@ fn a_recursion_deeper_than_a_trail_is_followed() {
     }
 }
 
+/// Runs a program of which one frame is asked for, most of the time.
+fn differences_of_one_frame(seed: u64) -> (u64, Counts) {
+    differences_after(Program { limit: 1, ..Program::new(seed) }, N_STEPS, |program| {
+        program.edit();
+        let is_one = program.limit != 1 || program.rng.below(300) != 0;
+        program.limit = if is_one { 1 } else { 25 };
+    })
+}
+
+#[test]
+fn one_frame_is_what_a_walk_finds_whatever_is_beyond_it() {
+    let mut n_recalled = 0;
+    for seed in 0..24 {
+        let (n_differences, counts) = differences_of_one_frame(seed);
+        assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
+        n_recalled += counts.n_hits;
+    }
+    assert!(n_recalled > 20_000, "{n_recalled}");
+}
+
 /// Asserts that answers go wrong without a check.
 fn assert_needed(check: Check) {
+    assert_needed_by(check, |seed| differences(seed, N_STEPS));
+}
+
+fn assert_needed_by(check: Check, differences: fn(u64) -> (u64, Counts)) {
     let is_fooled = |seed| {
-        without(check, || std::panic::catch_unwind(|| differences(seed, N_STEPS).0))
+        without(check, || std::panic::catch_unwind(|| differences(seed).0))
             .map_or(true, |n_differences| n_differences > 0)
     };
     assert!((0..40).any(is_fooled), "nothing goes wrong without {check:?}");
@@ -529,4 +553,11 @@ needed! {
     without_epochs_a_cache_is_fooled: Epoch,
     without_the_limit_to_plain_rules_a_cache_is_fooled: PlainRules,
     without_the_limit_to_the_own_stack_a_cache_is_fooled: OwnStack,
+}
+
+#[test]
+fn without_each_of_its_checks_one_frame_is_another() {
+    for check in [Check::Start, Check::LimitWord, Check::Epoch] {
+        assert_needed_by(check, differences_of_one_frame);
+    }
 }

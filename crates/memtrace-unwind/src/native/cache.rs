@@ -34,6 +34,7 @@ use crate::native::choice::Choice;
 use crate::native::entry::{Process, here};
 use crate::native::growth::Growth;
 use crate::native::guesses::{GuessMask, Hints, Recollection};
+use crate::native::one_frame::OneFrame;
 use crate::native::pages::Pages;
 use crate::native::record::{Outcome, Start};
 use crate::native::records::{self, Records};
@@ -79,6 +80,7 @@ pub struct SiteCache {
     last_walked: u32,
     trail: Pages,
     trail_extent: trail::Extent,
+    one_frame: OneFrame,
     stack: StackBounds,
     level: usize,
     /// Stacks worth a record that are passed over for each that gets one, less than a power of two.
@@ -117,6 +119,7 @@ impl SiteCache {
             last_walked: 0,
             trail: Pages::empty(),
             trail_extent: trail::Extent::EMPTY,
+            one_frame: OneFrame::EMPTY,
             stack: StackBounds::UNKNOWN,
             level: 0,
             n_skipped_a_record: 0,
@@ -164,6 +167,10 @@ impl SiteCache {
         if recalled.is_some() {
             return recalled;
         }
+        let recalled = if is_of_epoch { self.recall_one_frame_in(world, start) } else { None };
+        if recalled.is_some() {
+            return recalled;
+        }
         let recalled = if is_of_epoch { self.recall_further_in(world, start) } else { None };
         recalled.or_else(|| self.unrecalled_in(world, &start, stack, limit, sites))
     }
@@ -176,6 +183,18 @@ impl SiteCache {
         }
         let site = self.recollection().recall(start_of(start), world)?;
         self.counts_as_hit().then_some(site)
+    }
+
+    /// Returns the site of one frame, where so many are asked for, if its place of call tells it.
+    #[inline(always)]
+    pub(crate) fn recall_one_frame_in(
+        &mut self,
+        world: &impl World,
+        start: Registers,
+    ) -> Option<NonZeroU32> {
+        let site = self.one_frame.recall(world, start, &self.stack)?;
+        // Once they are used up a walk is due.
+        (self.n_hits_left >= 0 && self.counts_as_hit()).then_some(site)
     }
 
     /// Returns the site if it takes more than the start to tell the likeliest record, and that one holds.
@@ -262,6 +281,9 @@ impl SiteCache {
         if self.epoch != epoch(world, limit) || self.stack != *stack {
             self.renew(stack, epoch(world, limit));
         }
+        if limit == 1 {
+            return self.site_of_one_frame(world, start, sites);
+        }
         if limit > MAX_LIMIT
             || limit == 0
             || !stack.contains_word(start.sp) && is_needed(Check::OwnStack)
@@ -304,6 +326,31 @@ impl SiteCache {
             self.judge_records();
         }
         site
+    }
+
+    /// Finds the site of one frame, and notes by what it is told.
+    #[inline(never)]
+    fn site_of_one_frame(
+        &mut self,
+        world: &impl World,
+        start: &Registers,
+        sites: &impl Sites,
+    ) -> Option<NonZeroU32> {
+        let stack = &self.stack;
+        self.counts.n_plain = self.counts.n_plain.wrapping_add(1);
+        if self.is_checkup || self.counts.n_plain.is_multiple_of(N_WALKS_A_LOOK) {
+            look_for_unloaded(world, start, stack);
+        }
+        let generation = world.generation();
+        let site = site_without_cache(world, start, stack, 1, self.last_walked, sites)?;
+        self.last_walked = site.get();
+        if !self.one_frame.has_memory() && self.is_time_for_memory() {
+            self.one_frame.map_first();
+        }
+        if self.epoch == epoch(world, 1) && !sites.is_own(start.call_addr()) {
+            self.one_frame.note(world, generation, *start, &self.stack, site);
+        }
+        Some(site)
     }
 
     /// Finds the site by a walk that stops where it meets the trail of the last one.
@@ -409,6 +456,21 @@ impl SiteCache {
             records.clear();
         }
         self.begin_with_none();
+        self.one_frame.clear();
+        self.exchange_memory(epoch as u32 == 1);
+    }
+
+    /// Gives back what the other way remembered, and maps as much for the way that captures go from now on: a thread that
+    /// had memory has some.
+    fn exchange_memory(&mut self, is_one_frame: bool) {
+        if is_one_frame && !self.trail.is_empty() {
+            self.trail = Pages::empty();
+            self.use_no_records();
+            self.one_frame.map_first();
+        } else if !is_one_frame && self.one_frame.has_memory() {
+            self.one_frame = OneFrame::EMPTY;
+            self.map_first();
+        }
     }
 
     fn n_hits(&self) -> u64 {
@@ -443,7 +505,8 @@ impl SiteCache {
 
     /// Returns the bytes mapped for this cache.
     pub fn memory(&self) -> usize {
-        self.trail.len().saturating_add(self.records.len()).saturating_mul(8)
+        let n_words = self.trail.len().saturating_add(self.records.len());
+        n_words.saturating_mul(8).saturating_add(self.one_frame.memory())
     }
 }
 

@@ -146,6 +146,16 @@ impl SiteCache {
         self.recall_in(&Process, start)
     }
 
+    /// Returns the site of a stack as [`Self::recall`] does, if it is of one frame; `None` where more are asked for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::site_from`].
+    #[inline(always)]
+    pub unsafe fn recall_one_frame(&mut self, start: Registers) -> Option<NonZeroU32> {
+        self.recall_one_frame_in(&Process, start)
+    }
+
     /// Returns the site of a stack as [`Self::recall`] does, where several stacks begin alike, and words further out
     /// tell which of them it is likeliest to be; `None` for all others.
     ///
@@ -158,7 +168,7 @@ impl SiteCache {
     }
 
     /// Returns the site of a stack as [`Self::site_from`] does, when [`Self::recall`] has not, nor
-    /// [`Self::recall_further`].
+    /// [`Self::recall_one_frame`], nor [`Self::recall_further`].
     ///
     /// # Safety
     ///

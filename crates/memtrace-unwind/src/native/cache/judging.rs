@@ -59,11 +59,17 @@ impl SiteCache {
     #[cold]
     #[inline(never)]
     pub(super) fn gets_memory(&mut self) -> bool {
-        // Asked for again after as many captures as came without.
+        self.is_time_for_memory() && self.map_first()
+    }
+
+    /// Whether the thread has captured often enough; it is to be asked again after as many captures as came without.
+    pub(super) const fn is_time_for_memory(&self) -> bool {
         let n = self.counts.n_plain;
-        if n < N_BEFORE_MEMORY.into() || !n.is_power_of_two() || self.is_retired {
-            return false;
-        }
+        n >= N_BEFORE_MEMORY as u64 && n.is_power_of_two() && !self.is_retired
+    }
+
+    /// Maps memory for a trail and for records.
+    pub(super) fn map_first(&mut self) -> bool {
         // Both or none.
         let (Some(trail), Some(records)) =
             (Pages::map(trail::N_WORDS, Share::ALL), Pages::map(LEVELS[0], Share::ALL))
@@ -86,6 +92,11 @@ impl SiteCache {
         self.n_skipped_a_record = 0;
         self.begin_growth(is_large(level));
         self.set_uses_records(true);
+    }
+
+    /// Gives all memory of records back.
+    pub(super) fn use_no_records(&mut self) {
+        self.use_records(Pages::empty(), 0);
     }
 
     /// Begins anew with what is there, of which all has become void.
@@ -221,7 +232,7 @@ impl SiteCache {
         self.n_judged_before_large = self.n_judged_before_large.max(n_judged);
         self.n_large_in_vain = self.n_large_in_vain.saturating_add(1);
         // First of all, since there may be no room for both.
-        self.use_records(Pages::empty(), 0);
+        self.use_no_records();
         let levels = LEVELS.iter().enumerate().take(FIRST_LARGE).rev();
         let mut records =
             levels.filter_map(|(level, &len)| Some((level, Pages::map(len, Share::ALL)?)));
