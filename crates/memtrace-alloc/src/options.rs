@@ -151,7 +151,7 @@ impl Options {
     /// Limits what threads remember of their captures, in bytes for all of them together: 256 MiB unless this sets another
     /// limit. Zero lets them remember nothing.
     ///
-    /// A thread needs 24 KiB to 1 MiB. One that allocates over and over again on thousands of distinct stacks takes 8 MiB,
+    /// A thread needs 24 KiB to 1 MiB, for one frame 8 KiB or more. One that allocates over and over again on thousands of distinct stacks takes 8 MiB,
     /// on tens of thousands 64 MiB, until these are of no use or it ends, if all together then take three eighths of the limit at most.
     /// A stack that has no room is walked, at 60 to 150 ns, each time it allocates. What threads have when tracing
     /// starts they keep.

@@ -77,8 +77,8 @@
 //! 50, by how much they repeat themselves), 60 to 110 ns where a walk meets the trail of the last one,
 //! 90 to 150 ns where all is walked, some 300 ns more for each address seen for the first time.
 //! `cargo xtask bench unwind` measures it beside other unwinders. 1 MiB of address space for rules, and
-//! for each thread nothing at first, then 24 KiB, up to 1 MiB as its misses ask for it; 8 or 64 MiB where a thread
-//! does over and over again what it does by thousands, or tens of thousands, of distinct stacks: all within
+//! for each thread nothing at first, then 24 KiB (8 where one frame is asked for), up to 1 MiB as its misses ask for it; 8 or 64
+//! MiB where a thread does over and over again what it does by thousands, or tens of thousands, of distinct stacks: all within
 //! [`set_cache_budget`].
 //!
 //! # What is promised

@@ -1,6 +1,7 @@
 //! From the state of a thread to the site of its stack.
 //!
-//! A capture tries three ways, each dearer than the one before:
+//! Where one frame is asked for, its return address [tells](super::one_frame) the site. Else a capture tries three ways,
+//! each dearer than the one before:
 //!
 //! 1. a *validated record* of an earlier walk from the same state: some thirty loads that do not wait
 //!    for each other, and the site is known;
@@ -20,7 +21,7 @@
 //!
 //! # Cost
 //!
-//! No memory for the first captures of a thread, then 24 KiB, then what its misses ask for up to
+//! No memory for the first captures of a thread, then 24 KiB (8 for one frame), then what its misses ask for up to
 //! 1 MiB; up to 64 MiB where a program does over and over again what it does by tens of thousands of stacks. All
 //! within the budget of the process.
 #![expect(unsafe_code, reason = "recollects from records that it knows to be there")]
@@ -193,8 +194,7 @@ impl SiteCache {
         start: Registers,
     ) -> Option<NonZeroU32> {
         let site = self.one_frame.recall(world, start, &self.stack)?;
-        // Once they are used up a walk is due.
-        (self.n_hits_left >= 0 && self.counts_as_hit()).then_some(site)
+        self.counts_as_hit().then_some(site)
     }
 
     /// Returns the site if it takes more than the start to tell the likeliest record, and that one holds.

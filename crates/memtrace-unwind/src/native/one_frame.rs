@@ -19,7 +19,7 @@
 //!
 //! # Cost
 //!
-//! 25 instructions to find a site. 8 KiB for 512 places of call, up to 1 MiB for 64 thousand.
+//! 50 instructions to find a site. 8 KiB for 512 places of call, up to 1 MiB for 64 thousand.
 
 use crate::bounds::StackBounds;
 use crate::native::pages::{Pages, Share};

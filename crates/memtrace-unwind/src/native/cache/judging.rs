@@ -45,8 +45,8 @@ const MAX_SKIPPED: u32 = 15;
 const HIT_CYCLES: u64 = 100;
 const MISS_CYCLES: u64 = 200;
 /// Records are few, and drive out nothing, if so many hold for each time that none does: then finding one takes no longer
-/// than what leads to a walk. (A loop's stacks of one frame, walked in some 50 cycles, had no records most of the time,
-/// and took twice as long.)
+/// than what leads to a walk. (A loop's stacks of one frame, walked in some 50 cycles, when they still needed records had none most
+/// of the time, and took twice as long.)
 const N_HITS_A_MISS_OF_FEW: u64 = 64;
 /// Walks after which it is decided anew how records are used, level by level: as many as it takes for the stacks
 /// that there is room for, if they are not very shallow, to come twice.
