@@ -20,7 +20,7 @@ use std::ptr;
 use std::sync::OnceLock;
 
 /// Frames that the caches are asked for.
-const LIMITS: [usize; 5] = [5, 10, 25, 64, 128];
+const LIMITS: [usize; 6] = [1, 5, 10, 25, 64, 128];
 /// Frames that [`check_barely`] asks for.
 const BARE_LIMIT: usize = 64;
 /// As much as a truth has room for, so that no walk of the whole stack is cut.
