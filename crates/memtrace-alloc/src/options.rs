@@ -154,7 +154,7 @@ impl Options {
     /// A thread needs 24 KiB to 1 MiB, for one frame 8 KiB or more. One that allocates over and over again on thousands of distinct stacks takes 8 MiB,
     /// on tens of thousands 64 MiB, until these are of no use or it ends, if all together then take three eighths of the limit at most.
     /// A stack that has no room is walked, at 60 to 150 ns, each time it allocates. What threads have when tracing
-    /// starts they keep.
+    /// starts they keep, unless it is for more frames than one and one is asked for, or the reverse.
     pub const fn site_cache_limit(mut self, bytes: u64) -> Self {
         self.site_cache_limit = bytes;
         self

@@ -209,6 +209,11 @@ impl ThreadState {
         self.with_cache(|cache| unsafe { cache.site_unrecalled(start, &stack, limit, sites) })
     }
 
+    /// Forgets what the thread's captures remember. Called in the recorder's guarded section.
+    pub(crate) fn forget(&self) {
+        self.with_cache(SiteCache::forget);
+    }
+
     /// Uses what the thread's captures remember. Called in the recorder's guarded section, not in `f`.
     #[inline(always)]
     fn with_cache<R>(&self, f: impl FnOnce(&mut SiteCache) -> R) -> R {

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// By a record.
+    /// By a record, or of one frame by its return address.
     pub n_hits: u64,
     /// By a walk that met the trail of the last one.
     pub n_joined: u64,

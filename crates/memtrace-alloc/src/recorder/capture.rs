@@ -66,10 +66,7 @@ impl Recorder {
     pub(super) fn site_unrecalled(&self, here: Registers, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());
         let sites = SitesWithout { sites: &self.sites, own: &self.hook_frames };
-        match state.site_unrecalled(here, limit, &sites) {
-            Some(number) => SiteId(number.get()),
-            None => self.count_without_site(),
-        }
+        self.captured(state.site_unrecalled(here, limit, &sites), limit, state)
     }
 
     /// Returns the site of the stack at `here`, without the frames of the recorder's own.
@@ -77,7 +74,18 @@ impl Recorder {
     fn site_without(&self, own: &HookFrames, here: Registers, state: &ThreadState) -> SiteId {
         let limit = usize::from(control::limit());
         let sites = SitesWithout { sites: &self.sites, own };
-        match state.site_from(here, limit, &sites) {
+        self.captured(state.site_from(here, limit, &sites), limit, state)
+    }
+
+    /// The site of a stack that was captured within a limit, which was looked at before.
+    #[inline(always)]
+    fn captured(&self, site: Option<NonZeroU32>, limit: usize, state: &ThreadState) -> SiteId {
+        // Had tracing been stopped and started with another before the capture began, it would be remembered for that
+        // one. Where it was started later, all is void.
+        if usize::from(control::limit()) != limit {
+            state.forget();
+        }
+        match site {
             Some(number) => SiteId(number.get()),
             None => self.count_without_site(),
         }

@@ -202,6 +202,8 @@ struct Program {
     limit: usize,
     /// Whether the outermost frame stays where it is, rather than the innermost.
     is_anchored: bool,
+    /// How often at most a stack is captured before it changes.
+    most_captures: u64,
 }
 
 impl Program {
@@ -237,6 +239,7 @@ impl Program {
             is_on_own_stack: true,
             limit: if seed % 2 == 1 { 16 } else { 8 },
             is_anchored: false,
+            most_captures: 3,
         }
     }
 
@@ -436,7 +439,7 @@ fn differences_after(
             _ => (&walked[n_own..], walk.end),
         };
         process.n_faults.set(0);
-        for _ in 0..1 + program.rng.below(3) {
+        for _ in 0..1 + program.rng.below(program.most_captures) {
             let site = cache.site(&process, start, &own, limit, &table).unwrap();
             let stacks = table.stacks.borrow();
             let (frames, end) = &stacks[site.get() as usize - 1];
@@ -496,22 +499,34 @@ fn a_recursion_deeper_than_a_trail_is_followed() {
 
 /// Runs a program of which one frame is asked for, most of the time.
 fn differences_of_one_frame(seed: u64) -> (u64, Counts) {
-    differences_after(Program { limit: 1, ..Program::new(seed) }, N_STEPS, |program| {
+    differences_after(Program { most_captures: 1, ..Program::new(seed) }, N_STEPS, |program| {
         program.edit();
-        let is_one = program.limit != 1 || program.rng.below(300) != 0;
-        program.limit = if is_one { 1 } else { 25 };
+        program.limit = 1;
+        // Elsewhere nothing is remembered.
+        program.is_on_own_stack |= program.rng.below(4) != 0;
+    })
+}
+
+/// The same, and now and then more frames are asked for.
+fn differences_of_one_frame_and_more(seed: u64) -> (u64, Counts) {
+    differences_after(Program { most_captures: 1, ..Program::new(seed) }, N_STEPS, |program| {
+        program.edit();
+        program.limit = if program.rng.below(300) == 0 { 25 } else { 1 };
     })
 }
 
 #[test]
 fn one_frame_is_what_a_walk_finds_whatever_is_beyond_it() {
-    let mut n_recalled = 0;
-    for seed in 0..24 {
-        let (n_differences, counts) = differences_of_one_frame(seed);
-        assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
-        n_recalled += counts.n_hits;
+    for differences in [differences_of_one_frame, differences_of_one_frame_and_more] {
+        let mut sum = Counts::default();
+        for seed in 0..12 {
+            let (n_differences, counts) = differences(seed);
+            assert_eq!(n_differences, 0, "seed {seed}, {counts:?}");
+            sum.n_hits += counts.n_hits;
+            sum.n_plain += counts.n_plain;
+        }
+        assert!(sum.n_hits > 10_000 && sum.n_plain > 10_000, "{sum:?}");
     }
-    assert!(n_recalled > 20_000, "{n_recalled}");
 }
 
 /// Asserts that answers go wrong without a check.

@@ -16,6 +16,7 @@
 //!
 //! - **I1** Records and trail were made on the thread that uses them, within its own stack `stack`,
 //!   under the rules of generation and for the limit of `epoch`; in another epoch they are void.
+//!   What is remembered of one frame is so under the rules of its own generation, and is void with all else.
 //! - **I2** `recall_generation` is one that rules may have only if there are records, whose guesses `guess_mask` is
 //!   for.
 //!
@@ -232,7 +233,7 @@ impl SiteCache {
         }
     }
 
-    /// Counts a record that held; `false` now and then, when a walk is to look whether the code is still what it was.
+    /// Counts a record that held, or one frame that was told; `false` now and then, when a walk is to look whether the code is still what it was.
     #[inline(always)]
     fn counts_as_hit(&mut self) -> bool {
         // It stays below zero, should a signal handler come before the walk.
@@ -281,7 +282,8 @@ impl SiteCache {
         if self.epoch != epoch(world, limit) || self.stack != *stack {
             self.renew(stack, epoch(world, limit));
         }
-        if limit == 1 {
+        // What begins in the tool's own frames, or elsewhere, is not told by where it begins.
+        if limit == 1 && stack.contains_word(start.sp) && !sites.is_own(start.call_addr()) {
             return self.site_of_one_frame(world, start, sites);
         }
         if limit > MAX_LIMIT
@@ -328,7 +330,7 @@ impl SiteCache {
         site
     }
 
-    /// Finds the site of one frame, and notes by what it is told.
+    /// Finds the site of one frame, where the stack begins in the program's code, and notes by what it is told.
     #[inline(never)]
     fn site_of_one_frame(
         &mut self,
@@ -341,14 +343,14 @@ impl SiteCache {
         if self.is_checkup || self.counts.n_plain.is_multiple_of(N_WALKS_A_LOOK) {
             look_for_unloaded(world, start, stack);
         }
-        let generation = world.generation();
-        let site = site_without_cache(world, start, stack, 1, self.last_walked, sites)?;
-        self.last_walked = site.get();
         if !self.one_frame.has_memory() && self.is_time_for_memory() {
             self.one_frame.map_first();
         }
-        if self.epoch == epoch(world, 1) && !sites.is_own(start.call_addr()) {
-            self.one_frame.note(world, generation, *start, &self.stack, site);
+        let generation = world.generation();
+        let site = site_without_cache(world, start, stack, 1, self.last_walked, sites)?;
+        self.last_walked = site.get();
+        if self.epoch == epoch(world, 1) {
+            self.one_frame.note(world, generation, *start, stack, site);
         }
         Some(site)
     }
@@ -446,9 +448,13 @@ impl SiteCache {
     #[cold]
     #[inline(never)]
     fn renew(&mut self, stack: &StackBounds, epoch: u64) {
+        let (was_one_frame, is_one_frame) = (is_of_one_frame(self.epoch), is_of_one_frame(epoch));
         self.epoch = epoch;
-        self.set_uses_records(self.uses_records);
         self.stack = *stack;
+        if is_one_frame != was_one_frame {
+            self.exchange_memory(is_one_frame);
+        }
+        self.set_uses_records(self.uses_records);
         self.trail_extent = trail::Extent::EMPTY;
         if let Some(mut records) =
             Records::in_memory(&mut self.records, &mut self.records_extent, &mut self.hints)
@@ -457,11 +463,10 @@ impl SiteCache {
         }
         self.begin_with_none();
         self.one_frame.clear();
-        self.exchange_memory(epoch as u32 == 1);
     }
 
-    /// Gives back what the other way remembered, and maps as much for the way that captures go from now on: a thread that
-    /// had memory has some.
+    /// Gives back what the other way remembers, and maps the first memory of the way that most captures go from now
+    /// on, if the thread had some.
     fn exchange_memory(&mut self, is_one_frame: bool) {
         if is_one_frame && !self.trail.is_empty() {
             self.trail = Pages::empty();
@@ -469,8 +474,19 @@ impl SiteCache {
             self.one_frame.map_first();
         } else if !is_one_frame && self.one_frame.has_memory() {
             self.one_frame = OneFrame::EMPTY;
-            self.map_first();
+            if self.trail.is_empty() {
+                self.map_first();
+            }
         }
+    }
+
+    /// Forgets all that is remembered, as if rules had been forgotten: to be called after a capture whose limit may not
+    /// have been that of all captures any more when it began.
+    #[cold]
+    pub fn forget(&mut self) {
+        self.epoch |= NO_GENERATION << 32;
+        self.recall_generation = NO_GENERATION;
+        self.one_frame.clear();
     }
 
     fn n_hits(&self) -> u64 {
@@ -521,7 +537,11 @@ fn epoch(world: &impl World, limit: usize) -> u64 {
     if !is_needed(Check::Epoch) {
         return 0;
     }
-    u64::from(world.generation()) << 32 | limit as u64 & 0xFFFF_FFFF
+    u64::from(world.generation()) << 32 | limit.min(u32::MAX as usize) as u64
+}
+
+const fn is_of_one_frame(epoch: u64) -> bool {
+    epoch as u32 == 1
 }
 
 #[inline(always)]

@@ -146,7 +146,7 @@ impl SiteCache {
         self.recall_in(&Process, start)
     }
 
-    /// Returns the site of a stack as [`Self::recall`] does, if it is of one frame; `None` where more are asked for.
+    /// Returns the site of a stack as [`Self::recall`] does, if the last capture was asked for one frame; else `None`.
     ///
     /// # Safety
     ///

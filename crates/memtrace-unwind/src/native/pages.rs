@@ -75,7 +75,7 @@ static KEPT: [[Slot; N_KEPT]; 3] = [
 
 /// Limits what the caches of all threads take together, in bytes; [`DEFAULT_CACHE_BUDGET`] at first.
 ///
-/// Small caches, of 24 KiB, are given out until the budget is used up, those up to 1 MiB until half of it is, larger
+/// Small caches, of 8 or 24 KiB, are given out until the budget is used up, those up to 1 MiB until half of it is, larger
 /// ones until three eighths of it are. A thread that gets none walks its stack each time. What is in use already stays in
 /// use.
 pub fn set_cache_budget(bytes: u64) {

@@ -7,7 +7,7 @@
 use crate::calls::c_frame;
 use crate::kind::Kind;
 use crate::rng::Rng;
-use crate::sites::Table;
+use crate::sites::{Table, WithOwn};
 use crate::tally::Tally;
 use crate::truth::Truth;
 use libc::c_void;
@@ -29,6 +29,7 @@ const MAX_FRAMES: usize = 1024;
 const MAX_REPORTS: u64 = 3;
 
 static SITES: Table = Table::new();
+static SITES_WITH_OWN: WithOwn<'_> = WithOwn(&SITES);
 
 thread_local! {
     static CURRENT: Cell<*mut Comparer> = const { Cell::new(ptr::null_mut()) };
@@ -76,10 +77,13 @@ enum Means {
     PlainWalk,
     CacheOfOneLimit,
     CacheOfManyLimits,
+    /// For one frame, of a stack of which none is left out.
+    CacheOfNewest,
 }
 
 impl Means {
-    fn is_cache(self) -> bool {
+    /// Whether own frames are left out of what it answers.
+    fn leaves_out_own(self) -> bool {
         matches!(self, Self::CacheOfOneLimit | Self::CacheOfManyLimits)
     }
 }
@@ -107,6 +111,7 @@ pub(crate) struct Comparer {
 struct Caches {
     of_one_limit: [SiteCache; LIMITS.len()],
     of_many_limits: SiteCache,
+    of_newest: SiteCache,
     /// Asked by [`check_barely`].
     bare: SiteCache,
 }
@@ -116,6 +121,7 @@ impl Caches {
         Self {
             of_one_limit: LIMITS.map(|_| SiteCache::new()),
             of_many_limits: SiteCache::new(),
+            of_newest: SiteCache::new(),
             bare: SiteCache::new(),
         }
     }
@@ -194,7 +200,7 @@ impl Comparer {
     /// Compares the answer, which is in its buffer, with the truth.
     fn compare(&mut self, kind: Kind, means: Means, limit: usize, walk: Walk) {
         let walk = self.spoil(walk);
-        let start = self.start + if means.is_cache() { self.n_own } else { 0 };
+        let start = self.start + if means.leaves_out_own() { self.n_own } else { 0 };
         let truth = &self.truth.call_addrs()[start..];
         let (truth, end) = if truth.len() > limit {
             (&truth[..limit], End::Limit)
@@ -202,7 +208,7 @@ impl Comparer {
             (truth, self.truth.end())
         };
         let answer = &self.answer[..walk.len];
-        let is_equal = if means.is_cache() {
+        let is_equal = if means.leaves_out_own() {
             answer == truth
         } else {
             // The newest frame is that of `check`, at the instruction that captured.
@@ -306,6 +312,15 @@ pub(crate) fn check(kind: Kind) {
     if let Some(caches) = &mut this.caches {
         let site = ask(&mut caches.of_many_limits, &this.bounds, limit);
         this.compare_site(kind, Means::CacheOfManyLimits, limit, site);
+    }
+    if let Some(caches) = &mut this.caches {
+        let site = caches.of_newest.site_of_caller(&this.bounds, 1, &SITES_WITH_OWN);
+        this.compare_site(kind, Means::CacheOfNewest, 1, site);
+        let n_captures = this.n_nodes as u64;
+        let Some(caches) = &this.caches else { return };
+        // Told without a walk, where the thread's own stack is captured: most of the time.
+        let n_hits = caches.of_newest.counts().n_hits;
+        assert!(n_hits > n_captures / 8 || n_captures < 1000, "{n_hits} of {n_captures}");
     }
 }
 

@@ -74,3 +74,20 @@ impl Sites for Table {
         comparison::is_own(call_addr)
     }
 }
+
+/// The same table for captures of which no frame is left out.
+pub(crate) struct WithOwn<'a>(pub(crate) &'a Table);
+
+impl Sites for WithOwn<'_> {
+    fn find(&self, hash: StackHash) -> Option<NonZeroU32> {
+        self.0.find(hash)
+    }
+
+    fn insert(&self, hash: StackHash, call_addrs: &[u64], end: End) -> Option<NonZeroU32> {
+        self.0.insert(hash, call_addrs, end)
+    }
+
+    fn with_buffer<R>(&self, len: usize, f: impl FnOnce(&mut [u64]) -> R) -> Option<R> {
+        self.0.with_buffer(len, f)
+    }
+}
