@@ -246,6 +246,39 @@ fn a_retired_cache_has_given_back_its_memory_and_takes_none_again() {
     thread::scope(|scope| scope.spawn(check).join().unwrap());
 }
 
+/// Captures one frame a thousand times, and returns how often it was told without a walk.
+#[inline(never)]
+fn capture_one_frame(cache: &mut SiteCache, table: &Table) -> u64 {
+    let (stack, n_before) = (StackBounds::current(), cache.counts().n_hits);
+    for _ in 0..1000 {
+        let site = cache.site_of_caller(&stack, 1, table).expect("the table has room");
+        let stacks = table.stacks();
+        let (call_addrs, end) = &stacks.stacks[site.get() as usize - 1];
+        let here = capture_one_frame as *const () as u64;
+        let here = memtrace_unwind::function_range(here).unwrap();
+        assert!(call_addrs.len() == 1 && here.contains(&call_addrs[0]) && *end == End::Limit);
+    }
+    cache.counts().n_hits - n_before
+}
+
+#[test]
+fn one_frame_is_right_with_memory_without_a_budget_and_when_retired() {
+    let _budget = lock();
+    let (table, mut cache) = (Table::default(), SiteCache::new());
+    set_cache_budget(0);
+    assert_eq!(capture_one_frame(&mut cache, &table), 0);
+    assert_eq!((cache.memory(), cache_memory()), (0, 0));
+    set_cache_budget(BUDGET);
+    // Memory is asked for when as many captures came without: at the 1024th.
+    let n_hits = capture_one_frame(&mut cache, &table);
+    assert!((950..1000).contains(&n_hits), "{n_hits}");
+    assert_eq!(cache.memory(), 8 << 10);
+    cache.retire();
+    assert_eq!((cache.memory(), memory_in_use()), (0, 0));
+    assert_eq!(capture_one_frame(&mut cache, &table), 0);
+    assert_eq!(cache.memory(), 0);
+}
+
 /// Captures each of `1 << n_bits` stacks once, in turn; returns the bytes that the cache took at most.
 fn capture_each(cache: &mut SiteCache, table: &Table, n_bits: u32) -> usize {
     let stack = StackBounds::current();
