@@ -140,19 +140,44 @@ fn a_stack_of_one_frame_is_recalled_wherever_it_is_on_the_stack() {
     assert_eq!(n_bytes, 8 << 10);
 }
 
+/// Captures from one place, and returns how often that was recalled.
+fn hits(captures: &mut Captures, n_captures: u32) -> u64 {
+    let n_before = captures.cache.counts().n_hits;
+    (0..n_captures).for_each(|_| capture::<2>(captures));
+    captures.cache.counts().n_hits - n_before
+}
+
 #[test]
 fn a_thread_that_is_asked_for_more_frames_or_fewer_goes_on_with_memory() {
     let check = || {
         let mut captures = Captures::new(1);
         for (n, limit) in [1, N_FRAMES, 1, N_FRAMES, 1].into_iter().enumerate() {
             captures.limit = limit;
-            let n_before = captures.cache.counts().n_hits;
             // An odd number: memory is asked for at powers of two.
-            (0..1111).for_each(|_| capture::<2>(&mut captures));
-            let n_hits = captures.cache.counts().n_hits - n_before;
+            let n_hits = hits(&mut captures, 1111);
             assert!(n_hits > 1000, "{n}: {n_hits}");
             let n_bytes = captures.cache.memory();
             assert_eq!(n_bytes, if limit == 1 { 8 << 10 } else { 24 << 10 }, "{n}");
+        }
+    };
+    thread::scope(|scope| scope.spawn(check).join().unwrap());
+}
+
+#[test]
+fn what_is_forgotten_is_not_recalled_and_is_learned_again() {
+    let check = || {
+        for limit in [1, N_FRAMES] {
+            let mut captures = Captures::new(limit);
+            let mut n_hits = Vec::new();
+            // All from one place, so that the stack is one.
+            for n_captures in [1000, 1, 1, 1000] {
+                n_hits.push(hits(&mut captures, n_captures));
+                if n_hits.len() == 2 {
+                    captures.cache.forget();
+                }
+            }
+            assert!(n_hits[0] > 900 && n_hits[3] > 990, "{limit}: {n_hits:?}");
+            assert_eq!(n_hits[1..3], [1, 0], "{limit}");
         }
     };
     thread::scope(|scope| scope.spawn(check).join().unwrap());

@@ -235,13 +235,7 @@ mod tests {
     }
 
     /// One in which all functions have a frame of two words.
-    const PROCESS: OneWord = OneWord {
-        rule: match Rule::plain(CfaBase::Sp, 16, None) {
-            Some(rule) => rule,
-            None => Rule::UNKNOWN,
-        },
-        word: 1,
-    };
+    const PROCESS: OneWord = OneWord { rule: Rule::plain(CfaBase::Sp, 16, None).unwrap(), word: 1 };
 
     fn call(i: u32) -> Registers {
         // Wherever it is on the stack, and in the code.

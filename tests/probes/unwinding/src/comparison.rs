@@ -315,12 +315,10 @@ pub(crate) fn check(kind: Kind) {
     }
     if let Some(caches) = &mut this.caches {
         let site = caches.of_newest.site_of_caller(&this.bounds, 1, &SITES_WITH_OWN);
-        this.compare_site(kind, Means::CacheOfNewest, 1, site);
-        let n_captures = this.n_nodes as u64;
-        let Some(caches) = &this.caches else { return };
-        // Told without a walk, where the thread's own stack is captured: most of the time.
-        let n_hits = caches.of_newest.counts().n_hits;
+        let (n_hits, n_captures) = (caches.of_newest.counts().n_hits, this.n_nodes as u64);
+        // Told without a walk where the thread's own stack is captured, most of the time.
         assert!(n_hits > n_captures / 8 || n_captures < 1000, "{n_hits} of {n_captures}");
+        this.compare_site(kind, Means::CacheOfNewest, 1, site);
     }
 }
 

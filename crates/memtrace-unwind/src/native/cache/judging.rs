@@ -14,6 +14,7 @@
 use crate::native::cache::{N_HITS_A_WALK, NO_GENERATION, SiteCache};
 use crate::native::growth::Growth;
 use crate::native::guesses::{GuessMask, Hints, OFFSET_BITS};
+use crate::native::one_frame::OneFrame;
 use crate::native::pages::{Pages, Share};
 use crate::native::{records, trail};
 
@@ -69,7 +70,7 @@ impl SiteCache {
     }
 
     /// Maps memory for a trail and for records.
-    pub(super) fn map_first(&mut self) -> bool {
+    fn map_first(&mut self) -> bool {
         // Both or none.
         let (Some(trail), Some(records)) =
             (Pages::map(trail::N_WORDS, Share::ALL), Pages::map(LEVELS[0], Share::ALL))
@@ -80,6 +81,21 @@ impl SiteCache {
         self.trail_extent = trail::Extent::EMPTY;
         self.use_records(records, 0);
         true
+    }
+
+    /// Gives back what the other way remembers, and maps the first memory of the way that most captures go from now
+    /// on, if the thread had some.
+    pub(super) fn exchange_memory(&mut self, is_one_frame: bool) {
+        if is_one_frame && !self.trail.is_empty() {
+            self.trail = Pages::empty();
+            self.use_no_records();
+            self.one_frame.map_first();
+        } else if !is_one_frame && self.one_frame.has_memory() {
+            self.one_frame = OneFrame::EMPTY;
+            if self.trail.is_empty() {
+                self.map_first();
+            }
+        }
     }
 
     fn use_records(&mut self, records: Pages, level: usize) {
@@ -95,7 +111,7 @@ impl SiteCache {
     }
 
     /// Gives all memory of records back.
-    pub(super) fn use_no_records(&mut self) {
+    fn use_no_records(&mut self) {
         self.use_records(Pages::empty(), 0);
     }
 
